@@ -1,0 +1,72 @@
+# umlkit: User Mode Linux done again in Go.
+#   make boot   build, make an image of the built-in userland, boot it to a shell
+#   make test   run all tests
+GO       ?= go
+PREFIX   ?= /usr/local
+DESTDIR  ?=
+export CGO_ENABLED = 0
+
+TOOLS    = linux umlimg uml_moo uml_mconsole
+PAGES1   = linux umlimg uml_moo uml_mconsole
+PAGES5   = ubdfmt
+# The debootstrap trees and the real kernel that tests use are kept here between runs.
+export UMLKIT_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/umlkit
+
+.PHONY: all build boot test test-go nightly bench lint race man install clean tools-for-tests
+
+all: build
+
+build:
+	$(GO) build -trimpath -ldflags '-s -w' -o bin/ ./cmd/...
+
+boot: build
+	@test -e bin/disk.img || bin/umlimg create --size 1G --hostname uml bin/disk.img
+	bin/linux mem=512M ubd0=bin/disk.img root=/dev/ubda rw con=null con0=fd:0,fd:1 quiet
+
+# Debian packages that the tests compare with. Root installs what is missing; anyone
+# else is told what to install.
+ORACLES  = uml-utilities e2fsprogs qemu-utils debootstrap fio stress-ng xfsprogs attr acl libcap2-bin \
+           patchelf busybox-static xz-utils zstd kmod mandoc util-linux mount openssl strace bzip2 perl
+
+tools-for-tests:
+	@missing=; for p in $(ORACLES); do \
+	  dpkg-query -W -f '$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || missing="$$missing $$p"; done; \
+	if [ -n "$$missing" ]; then \
+	  if [ $$(id -u) = 0 ]; then echo "installing$$missing"; apt-get update -q >/dev/null && \
+	    DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $$missing >/dev/null; \
+	  else echo "make test: these Debian packages are missing:$$missing" >&2; \
+	    echo "as root: apt-get install$$missing" >&2; exit 1; fi; fi
+
+test: tools-for-tests build
+	$(GO) test -timeout 35m -p 2 ./...
+
+nightly: tools-for-tests build
+	UMLKIT_NIGHTLY=1 $(GO) test -timeout 10h -p 1 -count=1 ./...
+
+bench: tools-for-tests build
+	$(GO) test -run '^$$' -bench . -benchtime 1x -p 1 ./bench/...
+
+lint:
+	@test -z "$$(gofmt -l $$(git ls-files '*.go') | tee /dev/stderr)"
+	$(GO) vet ./...
+	GOARCH=arm64 $(GO) build -o /dev/null ./...
+	$(GO) tool staticcheck ./...
+	$(MAKE) race
+
+race: tools-for-tests
+	CGO_ENABLED=1 GLIBC_TUNABLES=glibc.pthread.rseq=0 $(GO) test -race -short -timeout 35m -p 2 ./...
+
+man:
+	@for p in man/*.[15]; do mandoc -Tlint -W warning $$p || exit 1; done
+	mkdir -p bin/man && for p in man/*.[15]; do mandoc -Tutf8 $$p > bin/man/$$(basename $$p).txt; done
+
+install: build
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/libexec/umlkit \
+	  $(DESTDIR)$(PREFIX)/share/man/man1 $(DESTDIR)$(PREFIX)/share/man/man5
+	install -m 755 $(TOOLS:%=bin/%) $(DESTDIR)$(PREFIX)/bin
+	install -m 755 bin/umlbox $(DESTDIR)$(PREFIX)/libexec/umlkit
+	install -m 644 $(PAGES1:%=man/%.1) $(DESTDIR)$(PREFIX)/share/man/man1
+	install -m 644 $(PAGES5:%=man/%.5) $(DESTDIR)$(PREFIX)/share/man/man5
+
+clean:
+	rm -rf bin
