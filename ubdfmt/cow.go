@@ -1,0 +1,324 @@
+package ubdfmt
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// COW is a disk made of two host files: the COW file, which holds the sectors that were
+// written, and below it the backing file, which is never changed.
+//
+// Its size is that of the backing file, rounded up to a whole sector; what the
+// backing file lacks of the last sector reads as zeros.
+//
+// Data is in the COW file before the bitmap says so: a new bit lives in memory until
+// Sync, which makes the data stable, then writes the bitmap, then makes that stable.
+// A machine that dies, or is killed, loses writes of which no Sync returned, as a
+// disk with a write cache does, and never shows a sector that was half copied.
+type COW struct {
+	file    *hostFile
+	backing *hostFile
+	header  Header
+	layout  Layout
+	size    int64
+	opts    Options
+	bits    *bitmap
+	sync    *syncer
+
+	// Copying a sector up from the backing file, to change a part of it, must not
+	// happen beside another write or trim of that sector. Whoever copies up holds
+	// the lock of the sector's stripe for writing, whoever else writes or trims
+	// for reading. Readers take none: a bit is set after the data is in place, and
+	// is never cleared.
+	stripes [64]stripe
+}
+
+// stripe guards the chunks of the bitmap whose index has the same remainder. It has
+// a cache line of its own.
+type stripe struct {
+	sync.RWMutex
+	_ [40]byte
+}
+
+var _ Device = (*COW)(nil)
+
+// COWOptions say how a COW file is opened.
+type COWOptions struct {
+	Options
+	// Backing overrides the path in the header. If it is another file than the
+	// one the header names, size and modification time still being those of the
+	// header, the header is rewritten to name it.
+	Backing string
+}
+
+// OpenCOW opens an existing COW file and its backing file, and locks both. It fails
+// with *HeaderError or *DialectError if the COW file makes no sense, with
+// *MismatchError if the backing file has changed since the COW file was made, and
+// with *LockedError; both files are then as they were.
+func OpenCOW(path string, o COWOptions) (*COW, error) {
+	f, err := openHost(path, o.Options, false)
+	if err != nil {
+		return nil, err
+	}
+	c, err := newCOW(f, o)
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return c, nil
+}
+
+// newCOW makes a disk of an open COW file, which stays the caller's if it fails.
+func newCOW(f *hostFile, o COWOptions) (c *COW, err error) {
+	h, err := f.readHeader()
+	if err != nil {
+		return nil, err
+	}
+	// An option of the COW file is none of the backing file, which is only read.
+	backing := Options{ReadOnly: true, Shared: o.Shared, Logf: o.Logf}
+	b, requested, err := openBacking(f, h, o.Backing, backing)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			b.Close()
+		}
+	}()
+	if err := h.match(f.path, b); err != nil {
+		return nil, err
+	}
+	l := h.Layout()
+	bits, err := f.readBitmap(h, l)
+	if err != nil {
+		return nil, err
+	}
+	if requested && !f.readOnly {
+		o.logf("Switching backing file to '%s'", o.Backing)
+		if err := f.switchBacking(&h, o.Backing); err != nil {
+			return nil, err
+		}
+	}
+	c = &COW{
+		file: f, backing: b, header: h, layout: l, opts: o.Options, bits: bits,
+		size: roundUp(h.Size, SectorSize),
+	}
+	c.sync = newSyncer(c.flush)
+	return c, nil
+}
+
+// readHeader reads and checks the header of a COW file.
+func (h *hostFile) readHeader() (Header, error) {
+	b := make([]byte, HeaderLength)
+	n, err := h.ReadAt(b, 0)
+	if err != nil && err != io.EOF {
+		return Header{}, err
+	}
+	hdr, err := DecodeHeader(b[:n])
+	if err != nil {
+		return Header{}, withPath(err, h.path)
+	}
+	return hdr, nil
+}
+
+// openBacking opens the backing file: the one requested, or if none is, the header's.
+// It tells whether the header names another file than the one opened.
+func openBacking(cow *hostFile, h Header, requested string, o Options) (b *hostFile, other bool, err error) {
+	path := h.Backing
+	if requested != "" {
+		path = requested
+	}
+	b, err = openHost(path, o, false)
+	if err != nil {
+		return nil, false, fmt.Errorf("backing file of %s: %w", cow.path, err)
+	}
+	if os.SameFile(b.info, cow.info) {
+		b.Close()
+		return nil, false, fmt.Errorf("%s: it is named as its own backing file", cow.path)
+	}
+	if requested == "" {
+		return b, false, nil
+	}
+	if named, err := os.Stat(h.Backing); err == nil && os.SameFile(named, b.info) {
+		return b, false, nil
+	}
+	o.logf("Backing file mismatch - %q requested, %q specified in COW header of %q", requested, h.Backing, cow.path)
+	return b, true, nil
+}
+
+// match checks that the backing file is the one the header was written for: its size,
+// then its modification time.
+func (h Header) match(cow string, b *hostFile) error {
+	if b.size != h.Size {
+		return &MismatchError{COW: cow, Backing: b.path, Field: "size", Header: h.Size, Actual: b.size}
+	}
+	if uint32(b.mtime()) != h.MTime {
+		return &MismatchError{COW: cow, Backing: b.path, Field: "mtime", Header: int64(h.MTime), Actual: b.mtime()}
+	}
+	return nil
+}
+
+// readBitmap reads which sectors the COW file holds. It refuses a file that ends
+// before its bitmap does, or before the last sector that it claims to hold.
+func (h *hostFile) readBitmap(hdr Header, l Layout) (*bitmap, error) {
+	end := l.BitmapOffset + l.BitmapLength
+	if h.size < end {
+		return nil, &HeaderError{Path: h.path, Field: "size", Value: uint64(hdr.Size),
+			Reason: fmt.Sprintf("needs a bitmap that ends at %d; the file has %d bytes", end, h.size)}
+	}
+	bits := newBitmap(l)
+	buf := make([]byte, min(1<<20, roundUp(l.BitmapLength, chunkBytes)))
+	var failed error
+	err := h.segments(l.BitmapOffset, l.BitmapLength, func(off, n int64, hole bool) bool {
+		if hole {
+			return true
+		}
+		// Whole chunks: what a hole has of them reads as zeros.
+		first := (off - l.BitmapOffset) / chunkBytes * chunkBytes
+		last := min(l.BitmapLength, roundUp(off+n-l.BitmapOffset, chunkBytes))
+		for first < last {
+			p := buf[:min(int64(len(buf)), last-first)]
+			if failed = h.readFull(p, l.BitmapOffset+first, h.size); failed != nil {
+				return false
+			}
+			bits.load(p, first)
+			first += int64(len(p))
+		}
+		return true
+	})
+	if err = errors.Join(err, failed); err != nil {
+		return nil, fmt.Errorf("read bitmap: %w", err)
+	}
+	if held := min(bits.end()*SectorSize, hdr.Size); held > 0 && h.size < l.DataOffset+held {
+		return nil, &HeaderError{Path: h.path, Field: "bitmap", Value: uint64(bits.end() - 1),
+			Reason: fmt.Sprintf("is the last sector held and ends at %d; the file has %d bytes", l.DataOffset+held, h.size)}
+	}
+	return bits, nil
+}
+
+// Size is the length of the disk in bytes, a multiple of SectorSize.
+func (c *COW) Size() int64 { return c.size }
+
+// ReadOnly tells whether writes are refused, by option or because the host allows
+// reading only.
+func (c *COW) ReadOnly() bool { return c.file.readOnly }
+
+// Path is the COW file as it was named.
+func (c *COW) Path() string { return c.file.path }
+
+// Backing is the backing file as it was opened.
+func (c *COW) Backing() string { return c.backing.path }
+
+// Close makes the disk stable and closes both files, which gives up their locks.
+func (c *COW) Close() error {
+	return errors.Join(c.Sync(), c.file.Close(), c.backing.Close())
+}
+
+// Sync makes stable what was written and trimmed. When the host fails to make data
+// stable, nobody knows what was lost, and every later Sync fails too.
+func (c *COW) Sync() error {
+	if c.file.readOnly {
+		return c.file.checkOpen()
+	}
+	return c.sync.sync()
+}
+
+// flush writes the bits that were set since the last flush. They are read before the
+// data they speak of is made stable, and written after.
+func (c *COW) flush() error {
+	const batch = 256
+	dirty := c.bits.takeDirty()
+	if len(dirty) == 0 {
+		return c.file.datasync()
+	}
+	bufs := make([][chunkBytes]byte, min(batch, len(dirty)))
+	for len(dirty) > 0 {
+		now := dirty[:min(batch, len(dirty))]
+		dirty = dirty[len(now):]
+		for i, index := range now {
+			c.bits.encode(index, &bufs[i])
+		}
+		if err := c.file.datasync(); err != nil {
+			return err
+		}
+		for i, index := range now {
+			off, n := c.bits.span(index)
+			if _, err := c.file.WriteAt(bufs[i][:n], c.layout.BitmapOffset+off); err != nil {
+				// Nothing is lost; when the host has room again it can be written.
+				c.bits.markDirty(now[i:]...)
+				c.bits.markDirty(dirty...)
+				return err
+			}
+		}
+	}
+	return c.file.datasync()
+}
+
+// Open opens what `ubdN=` names. Without a backing file, path is a COW file if it begins
+// like one, unless o.NoCOW, and else a raw image. With one, path is a COW file, which
+// is created if it does not exist, and whose header is switched to that backing file
+// if it names another. The device is a *Raw or a *COW; the errors are theirs.
+func Open(path, backing string, o Options) (Device, error) {
+	if backing != "" {
+		if o.NoCOW {
+			return nil, errors.New("can't specify both 'd' and a cow file")
+		}
+		c, err := OpenCOW(path, COWOptions{Options: o, Backing: backing})
+		if !errors.Is(err, unix.ENOENT) || o.ReadOnly || exists(path) {
+			return device(c, err)
+		}
+		o.logf("Creating %q as COW file for %q", path, backing)
+		if err := CreateCOW(path, backing, o); err != nil && !errors.Is(err, unix.EEXIST) {
+			return nil, err
+		}
+		return device(OpenCOW(path, COWOptions{Options: o, Backing: backing}))
+	}
+	f, err := openHost(path, o, false)
+	if err != nil {
+		return nil, err
+	}
+	if o.NoCOW {
+		return newRaw(f, o), nil
+	}
+	isCOW, err := f.isCOW()
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	if !isCOW {
+		return newRaw(f, o), nil
+	}
+	c, err := newCOW(f, COWOptions{Options: o})
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return c, nil
+}
+
+// device keeps a nil *COW from becoming a Device that is not nil.
+func device(c *COW, err error) (Device, error) {
+	if err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
+}
+
+func (h *hostFile) isCOW() (bool, error) {
+	var b [8]byte
+	n, err := h.ReadAt(b[:], 0)
+	if err != nil && err != io.EOF {
+		return false, err
+	}
+	return Detect(b[:n]) != NotCOW, nil
+}

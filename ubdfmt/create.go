@@ -1,0 +1,89 @@
+package ubdfmt
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+)
+
+// CreateCOW makes a COW file over an existing image, of version 3 and holding nothing.
+// The backing file's path is stored as an absolute one. The COW file appears whole or
+// not at all; one that exists is an error that satisfies errors.Is(err, os.ErrExist),
+// and is left alone. The backing file is only looked at; a machine that writes to it
+// is an error, *LockedError, unless o.Shared. The other options are without meaning here.
+func CreateCOW(path, backing string, o Options) error {
+	h, err := newHeader(backing, Options{ReadOnly: true, Shared: o.Shared})
+	if err != nil {
+		return fmt.Errorf("create %s: %w", path, err)
+	}
+	b, err := h.Encode()
+	if err != nil {
+		return withPath(err, path)
+	}
+	if exists(path) {
+		return &os.PathError{Op: "create", Path: path, Err: os.ErrExist}
+	}
+	f, err := createFile(path)
+	if err != nil {
+		return err
+	}
+	defer f.discard()
+	if _, err := f.WriteAt(b, 0); err != nil {
+		return fmt.Errorf("create %s: %w", path, errno(err))
+	}
+	// The last byte makes the file as long as the disk, as kernels have it.
+	l := h.Layout()
+	if _, err := f.WriteAt([]byte{0}, l.DataOffset+h.Size-1); err != nil {
+		return fmt.Errorf("create %s: %w", path, errno(err))
+	}
+	return f.commit(false)
+}
+
+// newHeader is the header of a COW file over an image.
+func newHeader(backing string, o Options) (Header, error) {
+	abs, err := filepath.Abs(backing)
+	if err != nil {
+		return Header{}, err
+	}
+	b, err := openHost(backing, o, false)
+	if err != nil {
+		return Header{}, fmt.Errorf("backing file: %w", err)
+	}
+	defer b.Close()
+	isCOW, err := b.isCOW()
+	if err != nil {
+		return Header{}, fmt.Errorf("backing file: %w", err)
+	}
+	if isCOW {
+		return Header{}, fmt.Errorf("backing file %s is a COW file itself", backing)
+	}
+	return Header{
+		Dialect:    V3,
+		Backing:    abs,
+		MTime:      uint32(b.mtime()),
+		Size:       b.size,
+		SectorSize: SectorSize,
+		Alignment:  defaultAlignment,
+	}, nil
+}
+
+// switchBacking makes the header name another backing file. Only the name is written:
+// up to its NUL it lies, but for the longest of names, in one page of the file, so that
+// a kill leaves the old name or the new one.
+func (h *hostFile) switchBacking(hdr *Header, backing string) error {
+	abs, err := filepath.Abs(backing)
+	if err != nil {
+		return err
+	}
+	next := *hdr
+	next.Backing = abs
+	b, err := next.Encode()
+	if err != nil {
+		return withPath(err, h.path)
+	}
+	if _, err := h.WriteAt(b[pathOffset:pathOffset+len(abs)+1], pathOffset); err != nil {
+		return err
+	}
+	*hdr = next
+	return h.datasync()
+}

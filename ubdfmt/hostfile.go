@@ -1,0 +1,225 @@
+package ubdfmt
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// hostFile is an open, locked file of the host with the facts that do not change
+// while it is open.
+type hostFile struct {
+	*os.File
+	path     string
+	readOnly bool
+	info     os.FileInfo
+	// size is the length at the time of opening; for a block device, of the device.
+	size int64
+	// lost is the error of a datasync that failed. The host forgets it when it has
+	// told it once; what it lost stays lost. Whoever calls datasync guards it.
+	lost error
+}
+
+// openHost opens a regular file or a block device and locks it. One that may not be
+// written is opened read-only instead, as the kernel's driver does, unless strict.
+func openHost(path string, o Options, strict bool) (*hostFile, error) {
+	readOnly := o.ReadOnly
+	// Without O_NONBLOCK, opening a FIFO would wait for its other end.
+	flags := unix.O_NONBLOCK | os.O_RDWR
+	if readOnly {
+		flags = unix.O_NONBLOCK | os.O_RDONLY
+	}
+	f, err := os.OpenFile(path, flags, 0)
+	if err != nil && !readOnly && !strict && (errors.Is(err, unix.EACCES) || errors.Is(err, unix.EROFS)) {
+		readOnly = true
+		f, err = os.OpenFile(path, unix.O_NONBLOCK|os.O_RDONLY, 0)
+	}
+	if err != nil {
+		return nil, err
+	}
+	h := &hostFile{File: f, path: path, readOnly: readOnly}
+	if err := h.inspect(); err != nil {
+		f.Close()
+		return nil, err
+	}
+	if o.Shared {
+		o.logf("Not locking %q at the request of the user", path)
+		return h, nil
+	}
+	if err := lock(f, path, !readOnly); err != nil {
+		f.Close()
+		return nil, err
+	}
+	// What was true before we had the lock may not be any more.
+	if err := h.inspect(); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return h, nil
+}
+
+func (h *hostFile) inspect() error {
+	info, err := h.Stat()
+	if err != nil {
+		return err
+	}
+	h.info = info
+	switch mode := info.Mode(); {
+	case mode.IsRegular():
+		h.size = info.Size()
+		return nil
+	case mode.IsDir():
+		return &os.PathError{Op: "open", Path: h.path, Err: unix.EISDIR}
+	case mode&os.ModeDevice != 0 && mode&os.ModeCharDevice == 0:
+		// The end of a block device is where its last byte is.
+		h.size, err = h.Seek(0, io.SeekEnd)
+		return err
+	}
+	return fmt.Errorf("open %s: neither a regular file nor a block device", h.path)
+}
+
+// mtime is when the file was last changed, as a COW header would say it.
+func (h *hostFile) mtime() int64 { return h.info.ModTime().Unix() }
+
+// readFull reads all of p. Bytes from zeroFrom on that the file does not have are
+// zeros; any other that it does not have are an error.
+func (h *hostFile) readFull(p []byte, off, zeroFrom int64) error {
+	n, err := h.ReadAt(p, off)
+	if n == len(p) {
+		return nil
+	}
+	if err == io.EOF {
+		if off+int64(n) >= zeroFrom {
+			clear(p[n:])
+			return nil
+		}
+		return fmt.Errorf("read %s at %d: the file has become shorter: %w", h.path, off+int64(n), io.ErrUnexpectedEOF)
+	}
+	return err
+}
+
+// datasync makes the file's data stable, and the metadata needed to read it.
+func (h *hostFile) datasync() error {
+	if h.lost != nil {
+		return h.lost
+	}
+	err := control(h.File, func(fd int) error { return ignoringEINTR(func() error { return unix.Fdatasync(fd) }) })
+	if err != nil {
+		h.lost = fmt.Errorf("fdatasync %s: %w", h.path, err)
+	}
+	return h.lost
+}
+
+// zero makes [off, off+n) read as zeros, and gives its space back where the host
+// knows how.
+func (h *hostFile) zero(off, n int64) error {
+	err := control(h.File, func(fd int) error {
+		return ignoringEINTR(func() error {
+			return unix.Fallocate(fd, unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, off, n)
+		})
+	})
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.ENOSYS), errors.Is(err, unix.EINVAL):
+		// EINVAL: a block device whose own blocks are larger than a sector.
+	default:
+		return fmt.Errorf("punch hole in %s: %w", h.path, err)
+	}
+	zeros := make([]byte, min(n, 1<<20))
+	for n > 0 {
+		m, err := h.WriteAt(zeros[:min(n, int64(len(zeros)))], off)
+		if err != nil {
+			return err
+		}
+		off, n = off+int64(m), n-int64(m)
+	}
+	return nil
+}
+
+// segments visits [off, off+n) of the file, in order and without gaps, as runs of data
+// and holes, as far as the host tells them apart. What lies past the end of the file
+// is a hole.
+func (h *hostFile) segments(off, n int64, visit func(off, n int64, hole bool) bool) error {
+	end := off + n
+	for off < end {
+		data, err := h.seek(off, unix.SEEK_DATA)
+		if err != nil {
+			return err
+		}
+		if data > off {
+			data = min(data, end)
+			if !visit(off, data-off, true) {
+				return nil
+			}
+			off = data
+			continue
+		}
+		hole, err := h.seek(off, unix.SEEK_HOLE)
+		if err != nil {
+			return err
+		}
+		if hole <= off {
+			// A hole came about between the two calls. That it reads as data is
+			// as true.
+			hole = off + SectorSize
+		}
+		hole = min(hole, end)
+		if !visit(off, hole-off, false) {
+			return nil
+		}
+		off = hole
+	}
+	return nil
+}
+
+// seek returns where data or a hole begins at off or after it. There is no data any
+// more: the end of all offsets. The host does not know: data everywhere.
+func (h *hostFile) seek(off int64, whence int) (int64, error) {
+	var at int64
+	err := control(h.File, func(fd int) error {
+		var err error
+		at, err = unix.Seek(fd, off, whence)
+		return err
+	})
+	switch {
+	case err == nil:
+		return at, nil
+	case errors.Is(err, unix.ENXIO):
+		return 1<<63 - 1, nil
+	case errors.Is(err, unix.EINVAL), errors.Is(err, unix.EOPNOTSUPP):
+		if whence == unix.SEEK_DATA {
+			return off, nil
+		}
+		return 1<<63 - 1, nil
+	}
+	return 0, fmt.Errorf("find data in %s at %d: %w", h.path, off, err)
+}
+
+// control runs f with the file's descriptor, which stays open meanwhile.
+func control(file *os.File, f func(fd int) error) error {
+	c, err := file.SyscallConn()
+	if err != nil {
+		return err
+	}
+	if e := c.Control(func(fd uintptr) { err = f(int(fd)) }); e != nil {
+		return e
+	}
+	return err
+}
+
+func ignoringEINTR(f func() error) error {
+	for {
+		if err := f(); err != unix.EINTR {
+			return err
+		}
+	}
+}
+
+// checkOpen fails when the file was closed.
+func (h *hostFile) checkOpen() error {
+	return control(h.File, func(int) error { return nil })
+}

@@ -1,0 +1,122 @@
+package ubdfmt
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+// newFile is a file in the making. It has no name until it is committed, where the
+// host can do that, so that nothing is left of it if we are killed; elsewhere it has
+// a temporary name beside the final one.
+type newFile struct {
+	*os.File
+	path string
+	temp string // "" while it has no name
+}
+
+// createFile begins a file that will be path, with mode 0644 less the umask.
+func createFile(path string) (*newFile, error) {
+	dir := filepath.Dir(path)
+	fd, err := unix.Open(dir, unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, 0o644)
+	if err == nil {
+		n := &newFile{File: os.NewFile(uintptr(fd), path), path: path}
+		if _, err := os.Stat(n.self()); err == nil {
+			return n, nil
+		}
+		n.Close() // without /proc it could never get a name
+	}
+	temp := tempName(path)
+	f, err := os.OpenFile(temp, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o644)
+	if err != nil {
+		return nil, fmt.Errorf("create %s: %w", path, errno(err))
+	}
+	return &newFile{File: f, path: path, temp: temp}, nil
+}
+
+func (n *newFile) self() string { return fmt.Sprintf("/proc/self/fd/%d", n.Fd()) }
+
+// commit makes the file stable and gives it its name, in place of a file of that name
+// if replace is set; else such a file is an error, os.ErrExist. The file stays open.
+func (n *newFile) commit(replace bool) error {
+	if err := n.Sync(); err != nil {
+		return fmt.Errorf("create %s: %w", n.path, errno(err))
+	}
+	if err := n.name(replace); err != nil {
+		return fmt.Errorf("create %s: %w", n.path, err)
+	}
+	return syncDir(filepath.Dir(n.path))
+}
+
+func (n *newFile) name(replace bool) error {
+	if n.temp == "" {
+		to := n.path
+		if replace {
+			to = tempName(n.path)
+		}
+		if err := unix.Linkat(unix.AT_FDCWD, n.self(), unix.AT_FDCWD, to, unix.AT_SYMLINK_FOLLOW); err != nil {
+			return err
+		}
+		if !replace {
+			return nil
+		}
+		n.temp = to
+	}
+	if !replace {
+		// link, unlike rename, never replaces.
+		if err := unix.Link(n.temp, n.path); err != nil {
+			return err
+		}
+		err := unix.Unlink(n.temp)
+		n.temp = ""
+		return err
+	}
+	if err := unix.Rename(n.temp, n.path); err != nil {
+		return err
+	}
+	n.temp = ""
+	return nil
+}
+
+// discard closes the file and, unless it was committed, leaves nothing of it.
+func (n *newFile) discard() {
+	if n.temp != "" {
+		os.Remove(n.temp)
+	}
+	n.Close()
+}
+
+// tempName is a name beside path that no other process will choose.
+func tempName(path string) string {
+	dir, base := filepath.Split(path)
+	if len(base) > 200 {
+		base = base[:200]
+	}
+	return dir + "." + base + "." + rand.Text()[:12]
+}
+
+// syncDir makes the names in a directory stable.
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	if err := d.Sync(); err != nil && !errors.Is(err, unix.EINVAL) {
+		return err
+	}
+	return nil
+}
+
+// errno takes the path off an error that is about a temporary name.
+func errno(err error) error {
+	var e *os.PathError
+	if errors.As(err, &e) {
+		return e.Err
+	}
+	return err
+}
