@@ -1,0 +1,67 @@
+// Command linux boots a guest as an ordinary process. See linux(1).
+package main
+
+import (
+	"fmt"
+	"os"
+	"os/signal"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/umlkit/umlkit/emulator"
+	"github.com/umlkit/umlkit/emulator/cmdline"
+	"github.com/umlkit/umlkit/release"
+)
+
+func main() {
+	os.Exit(run(os.Args[1:]))
+}
+
+// run is the command, but for the end of the process. It returns the exit status.
+func run(words []string) int {
+	config, err := cmdline.Parse(words)
+	if err != nil {
+		return fail(err)
+	}
+	switch config.Action {
+	case cmdline.Help:
+		fmt.Print(cmdline.Usage())
+		return 0
+	case cmdline.Version:
+		fmt.Println(release.Name)
+		return 0
+	case cmdline.ShowConfig:
+		fmt.Print(showConfig())
+		return 0
+	}
+	m, err := emulator.New(config)
+	if err != nil {
+		return fail(err)
+	}
+	end := make(chan os.Signal, 1)
+	signal.Notify(end, unix.SIGTERM, unix.SIGINT)
+	go func() {
+		for range end {
+			m.Terminate()
+		}
+	}()
+	if err := m.Boot(); err != nil {
+		return fail(err)
+	}
+	exit, err := m.Wait()
+	if err != nil {
+		return fail(err)
+	}
+	switch exit.Reason {
+	case emulator.Panicked:
+		abort()
+	case emulator.Signalled:
+		return 1
+	}
+	return 0
+}
+
+func fail(err error) int {
+	fmt.Fprintf(os.Stderr, "linux: %v\n", err)
+	return 1
+}

@@ -1,0 +1,207 @@
+// Package cmdline reads the command line of a kernel.
+//
+// A line is made of words. A word that the option table knows sets a field of the
+// Config; any other word of the form NAME=VALUE goes into the environment of init,
+// any other word and all that follows "--" become its arguments. Later words win.
+// The table is also what --help prints and what the options part of linux(1) says.
+package cmdline
+
+import (
+	"fmt"
+	"strings"
+)
+
+// Action is what the line asks for besides booting.
+type Action int
+
+// What a line can ask for.
+const (
+	Boot       Action = iota // start the machine
+	Help                     // --help: print Usage and end
+	Version                  // --version: print the release and end
+	ShowConfig               // --showconfig: print what this build holds and end
+)
+
+// Setting is one device's configuration as a driver takes it: the driver's name, the
+// unit with its flags ("0", "ar") and what stands after "=" or ":". A unit is empty
+// when the setting is for all units.
+type Setting struct {
+	Driver, Unit, Spec string
+	// Word is the whole word, for messages.
+	Word string
+}
+
+// Config is a command line that was read. Its zero value is not bootable: Parse fills
+// in the defaults.
+type Config struct {
+	// Words is the line as it was given, without the program's name.
+	Words []string
+
+	Action Action
+
+	// Memory is the guest's memory in bytes, CPUs its processors.
+	Memory int64
+	CPUs   int
+
+	// Settings configures devices, in the line's order.
+	Settings []Setting
+
+	// Root names the root device; empty means the first block device. RootType is
+	// empty when any type that fits will do, RootFlags are its mount options.
+	Root, RootType, RootFlags string
+	// RootWrite is whether the root is mounted for writing: rw; the default and ro
+	// is reading, and init remounts.
+	RootWrite bool
+	// RootDelay is how many seconds to wait before mounting the root.
+	RootDelay int
+
+	// Initrd is a cpio archive that becomes the first root; RdInit its program.
+	Initrd, RdInit string
+
+	// Init is the program named by init=; empty means the usual places. Args are its
+	// arguments without its name, Env its environment.
+	Init string
+	Args []string
+	Env  []string
+
+	// Console is the device that /dev/console stands for ("tty0"), empty for the
+	// default.
+	Console string
+
+	// UMID and UMLDir name the machine's directory; empty means a random name and
+	// ~/.uml. Notify is the socket of mconsole=notify:.
+	UMID, UMLDir, Notify string
+
+	// LogLevel is the least important level, exclusive, that reaches the console:
+	// 7 by default, 4 after quiet, 10 after debug.
+	LogLevel int
+
+	// PanicTimeout is panic=: 0 stops with SIGABRT, below 0 reboots at once, above 0
+	// after that many seconds. NoReboot ends the process where it would boot again.
+	PanicTimeout int
+	NoReboot     bool
+
+	// Intercept is seccomp=: "auto", "on" or "off".
+	Intercept string
+
+	// HostName is the node name until init sets one; empty means "(none)".
+	HostName string
+
+	// Notes are lines for the kernel log about words that were taken and have no
+	// effect, or were taken for a mistake.
+	Notes []string
+
+	// Unknown are the words that went to init.
+	Unknown []string
+}
+
+// DefaultMemory is the guest's memory when mem= is not given, in bytes, as in User
+// Mode Linux.
+const DefaultMemory = 64 << 20
+
+// Error is a word that cannot be obeyed.
+type Error struct {
+	Word   string // the word as it was given
+	Reason string // what is wrong, and what would be right
+}
+
+func (e *Error) Error() string { return fmt.Sprintf("%s: %s", e.Word, e.Reason) }
+
+// Parse reads a command line: os.Args without the program's name. The error is an
+// *Error.
+func Parse(words []string) (*Config, error) {
+	c := &Config{
+		Words:     words,
+		Memory:    DefaultMemory,
+		CPUs:      1,
+		LogLevel:  7,
+		Intercept: "auto",
+		Env:       []string{"HOME=/", "TERM=linux"},
+	}
+	for i, word := range words {
+		if word == "--" {
+			c.Args = append(c.Args, words[i+1:]...)
+			break
+		}
+		if err := c.word(word); err != nil {
+			return nil, err
+		}
+	}
+	return c, nil
+}
+
+// word obeys one word before "--".
+func (c *Config) word(word string) error {
+	if word == "" {
+		return nil
+	}
+	for i := range Options {
+		o := &Options[i]
+		unit, value, ok := o.match(word)
+		if !ok {
+			continue
+		}
+		if o.apply == nil {
+			c.Notes = append(c.Notes, word+": "+o.Note)
+			return nil
+		}
+		if reason := o.apply(c, setting{word, unit, unquote(value)}); reason != "" {
+			return &Error{Word: word, Reason: reason}
+		}
+		return nil
+	}
+	c.foreign(word)
+	return nil
+}
+
+// foreign hands a word that no option takes to init, as Linux does: a parameter of a
+// module (its name holds a dot) is no business of init's.
+func (c *Config) foreign(word string) {
+	name, value, isEnv := strings.Cut(word, "=")
+	if strings.Contains(name, ".") {
+		return
+	}
+	c.Unknown = append(c.Unknown, word)
+	if !isEnv {
+		c.Args = append(c.Args, word)
+		return
+	}
+	entry := name + "=" + unquote(value)
+	for i, old := range c.Env {
+		if strings.HasPrefix(old, name+"=") {
+			c.Env[i] = entry
+			return
+		}
+	}
+	c.Env = append(c.Env, entry)
+}
+
+// unquote takes the double quotes off a value, which the kernel allows around one
+// that holds blanks.
+func unquote(s string) string {
+	if len(s) >= 2 && s[0] == '"' && s[len(s)-1] == '"' {
+		return s[1 : len(s)-1]
+	}
+	return s
+}
+
+// String is the line as /proc/cmdline shows it: the words with a blank between them,
+// one that holds blanks in double quotes (after its "=", if there is one).
+func (c *Config) String() string {
+	var b strings.Builder
+	for i, w := range c.Words {
+		if i > 0 {
+			b.WriteByte(' ')
+		}
+		if !strings.ContainsAny(w, " \t\n") {
+			b.WriteString(w)
+			continue
+		}
+		if name, value, ok := strings.Cut(w, "="); ok && !strings.ContainsAny(name, " \t\n") {
+			fmt.Fprintf(&b, "%s=\"%s\"", name, unquote(value))
+		} else {
+			fmt.Fprintf(&b, "\"%s\"", w)
+		}
+	}
+	return b.String()
+}

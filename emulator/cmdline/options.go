@@ -1,0 +1,338 @@
+package cmdline
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+)
+
+// Form is the shape of the words an option takes.
+type Form int
+
+// The shapes of words.
+const (
+	Word   Form = iota // the name alone: ro
+	Value              // NAME=VALUE: mem=64M
+	Unit               // NAME, a unit, "=" and a value: ubd0r=FILE; the unit may be empty
+	Colon              // NAME, a unit, ":" and a value: vec0:transport=tap
+	Prefix             // anything that begins with the name: systemd.unit=rescue
+)
+
+// Option is one entry of the table that Parse, Usage and Roff read.
+type Option struct {
+	Name string // what a word begins with
+	Form Form
+	Show string // the option as help shows it, its arguments in capitals
+	Text string // what it does, in sentences
+	// Note is what the kernel log says when the word stands on the line, for an
+	// option that is taken and has no effect.
+	Note string
+
+	// apply obeys the word. It returns why it cannot, or "". Nil: the word has no
+	// effect but Note.
+	apply func(*Config, setting) string
+}
+
+// setting is a word taken apart.
+type setting struct {
+	word, unit, value string
+}
+
+// match reports whether word is one of the option's, and takes it apart.
+func (o *Option) match(word string) (unit, value string, ok bool) {
+	rest, ok := cutName(word, o.Name)
+	if !ok {
+		return "", "", false
+	}
+	switch o.Form {
+	case Word:
+		return "", "", rest == ""
+	case Value:
+		value, ok = strings.CutPrefix(rest, "=")
+		return "", value, ok
+	case Unit:
+		unit, value, ok = strings.Cut(rest, "=")
+		return unit, value, ok && unitLike(unit)
+	case Colon:
+		unit, value, ok = strings.Cut(rest, ":")
+		return unit, value, ok && unit != "" && unitLike(unit)
+	default:
+		return "", rest, true
+	}
+}
+
+// cutName cuts name off word; "-" and "_" are the same in the name of a parameter, as
+// in Linux, but for the two dashes of --help.
+func cutName(word, name string) (rest string, ok bool) {
+	if len(word) < len(name) {
+		return "", false
+	}
+	dash := strings.NewReplacer("-", "_")
+	head := word[:len(name)]
+	if head != name && (strings.HasPrefix(name, "--") || dash.Replace(head) != dash.Replace(name)) {
+		return "", false
+	}
+	return word[len(name):], true
+}
+
+// unitLike reports whether s can stand between a driver's name and "=": digits and
+// letters. Whether the driver has that unit is for the driver to say.
+func unitLike(s string) bool {
+	for _, r := range s {
+		if (r < '0' || r > '9') && (r < 'a' || r > 'z') {
+			return false
+		}
+	}
+	return len(s) <= 16
+}
+
+// conUnit is unitLike for consoles and network devices, whose units are numbers:
+// "console=" and "ethernet=" are other words.
+func number(unit string) bool {
+	for _, r := range unit {
+		if r < '0' || r > '9' {
+			return false
+		}
+	}
+	return true
+}
+
+// Options is the table, in the order of help. The first entry that matches a word
+// takes it.
+var Options = []Option{
+	{Name: "mem", Form: Value, Show: "mem=N[K|M|G]",
+		Text:  "Memory of the guest, in bytes or with a unit in either case. The default is 64M.",
+		apply: func(c *Config, s setting) string { return memory(&c.Memory, s.value) }},
+	{Name: "ncpus", Form: Value, Show: "ncpus=N",
+		Text:  "Processors the guest sees, 1 to 64. The default is 1.",
+		apply: func(c *Config, s setting) string { return integer(&c.CPUs, s.value, 1, 64) }},
+
+	{Name: "ubd", Form: Unit, Show: "ubdN[FLAGS]=FILE[,BACKING[,SERIAL]]",
+		Text: "Block device N, 0 to 15 or a to p, on the host file FILE; with a second file FILE is a COW file " +
+			"over BACKING, made when it is missing. ':' separates as ',' does. FLAGS: r read-only, s every write is stable " +
+			"when it returns, c shared without a lock, d FILE is no COW file whatever it looks like, t no TRIM. " +
+			"The guest has it as /dev/ubda and /dev/ubd0. 'ubd=sync' makes every device synchronous.",
+		apply: device("ubd")},
+	{Name: "udb", Form: Prefix, Show: "udb",
+		Text: "Caught as a slip of the keys for ubd: the log says so and nothing is configured.",
+		apply: func(c *Config, s setting) string {
+			c.Notes = append(c.Notes, s.word+" specified on command line is almost certainly a ubd -> udb TYPO")
+			return ""
+		}},
+
+	{Name: "root", Form: Value, Show: "root=DEVICE",
+		Text:  "The root filesystem's device: /dev/ubda, /dev/ubd0, ubda, 98:0, UUID=…, LABEL=…. The default is the first ubd.",
+		apply: text(func(c *Config) *string { return &c.Root })},
+	{Name: "rootfstype", Form: Value, Show: "rootfstype=TYPE",
+		Text:  "The root filesystem's type, ext4 (which is ext2 and ext3 too).",
+		apply: text(func(c *Config) *string { return &c.RootType })},
+	{Name: "rootflags", Form: Value, Show: "rootflags=OPTIONS",
+		Text:  "Mount options of the root filesystem.",
+		apply: text(func(c *Config) *string { return &c.RootFlags })},
+	{Name: "ro", Form: Word, Show: "ro",
+		Text:  "Mount the root read-only, as by default; init mounts it for writing.",
+		apply: func(c *Config, _ setting) string { c.RootWrite = false; return "" }},
+	{Name: "rw", Form: Word, Show: "rw",
+		Text:  "Mount the root for writing.",
+		apply: func(c *Config, _ setting) string { c.RootWrite = true; return "" }},
+	{Name: "rootwait", Form: Word, Show: "rootwait",
+		Text: "Taken for Linux's sake: every block device is there before the root is mounted.",
+		Note: "every block device is there before the root is mounted; nothing to wait for"},
+	{Name: "rootdelay", Form: Value, Show: "rootdelay=N",
+		Text:  "Seconds to wait before the root is mounted.",
+		apply: func(c *Config, s setting) string { return integer(&c.RootDelay, s.value, 0, 3600) }},
+	{Name: "initrd", Form: Value, Show: "initrd=FILE",
+		Text: "A cpio archive on the host, plain or compressed (gzip, xz, zstd), that is unpacked into the first root. " +
+			"Its /init, or what rdinit= names, runs in place of the root's init.",
+		apply: text(func(c *Config) *string { return &c.Initrd })},
+	{Name: "rdinit", Form: Value, Show: "rdinit=PATH",
+		Text:  "The program that initrd= is there for. The default is /init.",
+		apply: text(func(c *Config) *string { return &c.RdInit })},
+	{Name: "init", Form: Value, Show: "init=PATH",
+		Text: "The first program. Arguments before it on the line are dropped. The default is the first that is there of /sbin/init, /etc/init, " +
+			"/bin/init and /bin/sh.",
+		apply: func(c *Config, s setting) string {
+			c.Init, c.Args = s.value, nil
+			return ""
+		}},
+
+	{Name: "console", Form: Value, Show: "console=DEVICE",
+		Text: "What /dev/console is and where the kernel's messages go: tty0 to tty6. The default is tty0.",
+		apply: func(c *Config, s setting) string {
+			c.Console, _, _ = strings.Cut(s.value, ",")
+			return ""
+		}},
+	{Name: "con", Form: Unit, Show: "conN=IN[,OUT]",
+		Text: "The host's side of console N, 0 to 6; without N of every console that is not named. null, none, or fd:NUMBER " +
+			"for an open descriptor; OUT alone may differ from IN. The default is con0=fd:0,fd:1 and con=null.",
+		apply: consoleLine("con")},
+
+	{Name: "umid", Form: Value, Show: "umid=NAME",
+		Text:  "The machine's name, which is that of its directory below uml_dir=. The default is a random one.",
+		apply: text(func(c *Config) *string { return &c.UMID })},
+	{Name: "uml_dir", Form: Value, Show: "uml_dir=DIR",
+		Text:  "Where the machine's directory is made. The default is ~/.uml.",
+		apply: text(func(c *Config) *string { return &c.UMLDir })},
+	{Name: "hostname", Form: Value, Show: "hostname=NAME",
+		Text: "The node name until the guest sets one.",
+		apply: func(c *Config, s setting) string {
+			if len(s.value) > 64 {
+				return "a node name has at most 64 bytes"
+			}
+			c.HostName = s.value
+			return ""
+		}},
+
+	{Name: "quiet", Form: Word, Show: "quiet",
+		Text:  "Only messages of errors and worse reach the console (loglevel=4).",
+		apply: func(c *Config, _ setting) string { c.LogLevel = 4; return "" }},
+	{Name: "debug", Form: Word, Show: "debug",
+		Text:  "Every message reaches the console (loglevel=10).",
+		apply: func(c *Config, _ setting) string { c.LogLevel = 10; return "" }},
+	{Name: "loglevel", Form: Value, Show: "loglevel=N",
+		Text:  "Messages of a level below N reach the console, 0 to 10. The default is 7.",
+		apply: func(c *Config, s setting) string { return integer(&c.LogLevel, s.value, 0, 10) }},
+	{Name: "panic", Form: Value, Show: "panic=N",
+		Text:  "After a panic boot again in N seconds, at once if N is -1. The default 0 ends the process by SIGABRT.",
+		apply: func(c *Config, s setting) string { return integer(&c.PanicTimeout, s.value, -1, 1<<31-1) }},
+	{Name: "noreboot", Form: Word, Show: "noreboot",
+		Text:  "End where the machine would boot again.",
+		apply: func(c *Config, _ setting) string { c.NoReboot = true; return "" }},
+	{Name: "seccomp", Form: Value, Show: "seccomp=on|auto|off",
+		Text: "How system calls of the guest are caught: on and auto by seccomp, off by ptrace, which is slower.",
+		apply: func(c *Config, s setting) string {
+			switch s.value {
+			case "on", "auto", "off":
+				c.Intercept = s.value
+				return ""
+			}
+			return "neither on, auto nor off"
+		}},
+
+	{Name: "vec", Form: Colon, Show: "vecN:KEY=VALUE,…",
+		Text: "A network device over a vector transport. This version has no network devices: the log says so.",
+		Note: "network devices are not in this version"},
+	{Name: "eth", Form: Unit, Show: "ethN=…",
+		Text: "A network device over one of the older transports. This version has no network devices: the log says so.",
+		Note: "network devices are not in this version"},
+	{Name: "ip", Form: Value, Show: "ip=…",
+		Text: "Addresses for a network device. This version has no network devices: the log says so.",
+		Note: "network devices are not in this version"},
+	{Name: "ssl", Form: Unit, Show: "sslN=IN[,OUT]",
+		Text: "The host's side of serial line N. This version has no serial lines: the log says so.",
+		Note: "serial lines are not in this version"},
+	{Name: "hostfs", Form: Value, Show: "hostfs=DIR",
+		Text: "Confines hostfs to a directory. This version has no hostfs: the log says so.",
+		Note: "hostfs is not in this version"},
+	{Name: "mconsole", Form: Value, Show: "mconsole=notify:SOCKET",
+		Text: "A socket that is told where the management console is, and of a panic.",
+		apply: func(c *Config, s setting) string {
+			path, ok := strings.CutPrefix(s.value, "notify:")
+			if !ok || path == "" {
+				return "not of the form notify:SOCKET"
+			}
+			c.Notify = path
+			return ""
+		}},
+	{Name: "dtb", Form: Value, Show: "dtb=FILE",
+		Text: "A flattened device tree. This version has none: the log says so.",
+		Note: "device trees are not in this version"},
+	{Name: "time-travel", Form: Prefix, Show: "time-travel[=…]",
+		Text: "Virtual time. Refused: the guest's clock follows the host's.",
+		apply: func(*Config, setting) string {
+			return "virtual time is not supported: the guest's clock follows the host's (docs/limits.md)"
+		}},
+	{Name: "systemd.", Form: Prefix, Show: "systemd.*",
+		Text:  "Left to systemd, which reads it in /proc/cmdline.",
+		apply: func(*Config, setting) string { return "" }},
+	{Name: "sysctl.", Form: Prefix, Show: "sysctl.*",
+		Text: "Not applied: the log says so; the guest's /etc/sysctl.conf is the place.",
+		Note: "not applied; /etc/sysctl.conf of the guest is the place"},
+
+	{Name: "aio", Form: Value, Show: "aio=…", Text: "Taken for old command lines' sake.", Note: obsolete},
+	{Name: "fake_ide", Form: Word, Show: "fake_ide", Text: "Taken for old command lines' sake.", Note: obsolete},
+	{Name: "nosysemu", Form: Word, Show: "nosysemu", Text: "Taken for old command lines' sake.", Note: obsolete},
+	{Name: "mode", Form: Value, Show: "mode=…", Text: "Taken for old command lines' sake.", Note: obsolete},
+	{Name: "skas0", Form: Word, Show: "skas0", Text: "Taken for old command lines' sake.", Note: obsolete},
+	{Name: "elevator", Form: Value, Show: "elevator=…", Text: "Taken for old command lines' sake.", Note: obsolete},
+
+	{Name: "--help", Form: Word, Show: "--help",
+		Text:  "Print this list and end.",
+		apply: func(c *Config, _ setting) string { c.Action = Help; return "" }},
+	{Name: "--version", Form: Word, Show: "--version",
+		Text:  "Print the release and end.",
+		apply: func(c *Config, _ setting) string { c.Action = Version; return "" }},
+	{Name: "--showconfig", Form: Word, Show: "--showconfig",
+		Text:  "Print what this kernel was built with and end.",
+		apply: func(c *Config, _ setting) string { c.Action = ShowConfig; return "" }},
+}
+
+const obsolete = "obsolete, taken and without effect"
+
+func text(field func(*Config) *string) func(*Config, setting) string {
+	return func(c *Config, s setting) string {
+		if s.value == "" {
+			return "a value is missing after ="
+		}
+		*field(c) = s.value
+		return ""
+	}
+}
+
+func device(driver string) func(*Config, setting) string {
+	return func(c *Config, s setting) string {
+		c.Settings = append(c.Settings, Setting{Driver: driver, Unit: s.unit, Spec: s.value, Word: s.word})
+		return ""
+	}
+}
+
+func consoleLine(driver string) func(*Config, setting) string {
+	add := device(driver)
+	return func(c *Config, s setting) string {
+		if !number(s.unit) {
+			return fmt.Sprintf("%q is not the number of a console", s.unit)
+		}
+		return add(c, s)
+	}
+}
+
+func integer(field *int, value string, low, high int) string {
+	n, err := strconv.Atoi(value)
+	if err != nil || n < low || n > high {
+		return fmt.Sprintf("%q is not a number from %d to %d", value, low, high)
+	}
+	*field = n
+	return ""
+}
+
+// minMemory is the least a guest gets: below it nothing would run.
+const (
+	minMemory = 4 << 20
+	maxMemory = 1 << 46
+)
+
+func memory(field *int64, value string) string {
+	digits, unit := value, int64(1)
+	if value != "" {
+		digits = value[:len(value)-1]
+		switch value[len(value)-1] {
+		case 'k', 'K':
+			unit = 1 << 10
+		case 'm', 'M':
+			unit = 1 << 20
+		case 'g', 'G':
+			unit = 1 << 30
+		default:
+			digits = value
+		}
+	}
+	n, err := strconv.ParseUint(digits, 10, 63)
+	if err != nil || int64(n) > maxMemory/unit {
+		return fmt.Sprintf("%q is not an amount of memory; write bytes, or a number with K, M or G", value)
+	}
+	if int64(n)*unit < minMemory {
+		return fmt.Sprintf("%q is too little memory; the least is 4M", value)
+	}
+	*field = int64(n) * unit &^ 4095
+	return ""
+}

@@ -1,0 +1,68 @@
+package emulator
+
+import (
+	"fmt"
+
+	"gvisor.dev/gvisor/pkg/sentry/devices/memdev"
+	"gvisor.dev/gvisor/pkg/sentry/devices/ttydev"
+	"gvisor.dev/gvisor/pkg/sentry/devices/tundev"
+	"gvisor.dev/gvisor/pkg/sentry/fsimpl/cgroup2fs"
+	"gvisor.dev/gvisor/pkg/sentry/fsimpl/cgroupfs"
+	"gvisor.dev/gvisor/pkg/sentry/fsimpl/dev"
+	"gvisor.dev/gvisor/pkg/sentry/fsimpl/devpts"
+	"gvisor.dev/gvisor/pkg/sentry/fsimpl/devtmpfs"
+	"gvisor.dev/gvisor/pkg/sentry/fsimpl/fuse"
+	"gvisor.dev/gvisor/pkg/sentry/fsimpl/mqfs"
+	"gvisor.dev/gvisor/pkg/sentry/fsimpl/overlay"
+	"gvisor.dev/gvisor/pkg/sentry/fsimpl/proc"
+	"gvisor.dev/gvisor/pkg/sentry/fsimpl/sys"
+	"gvisor.dev/gvisor/pkg/sentry/fsimpl/tmpfs"
+	"gvisor.dev/gvisor/pkg/sentry/vfs"
+)
+
+// registerFilesystems makes the kernel know its filesystem types.
+func (s *sentry) registerFilesystems() error {
+	all := vfs.RegisterFilesystemTypeOptions{AllowUserMount: true, AllowUserList: true}
+	for _, t := range []struct {
+		name string
+		typ  vfs.FilesystemType
+		opts vfs.RegisterFilesystemTypeOptions
+	}{
+		{cgroupfs.Name, &cgroupfs.FilesystemType{}, all},
+		{cgroup2fs.Name, &cgroup2fs.FilesystemType{}, all},
+		{devpts.Name, &devpts.FilesystemType{}, all},
+		{dev.Name, &dev.FilesystemType{}, vfs.RegisterFilesystemTypeOptions{}},
+		{devtmpfs.Name, &devtmpfs.FilesystemType{}, all},
+		{fuse.Name, &fuse.FilesystemType{}, all},
+		{overlay.Name, &overlay.FilesystemType{}, all},
+		{proc.Name, &proc.FilesystemType{}, all},
+		{sys.Name, &sys.FilesystemType{}, all},
+		{tmpfs.Name, &tmpfs.FilesystemType{}, all},
+		{mqfs.Name, &mqfs.FilesystemType{}, all},
+	} {
+		if err := s.k.VFS().RegisterFilesystemType(t.name, t.typ, &t.opts); err != nil {
+			return fmt.Errorf("register filesystem %s: %w", t.name, err)
+		}
+	}
+	return nil
+}
+
+// registerDevices makes the kernel know its devices, so that devtmpfs has their
+// nodes.
+func (s *sentry) registerDevices() error {
+	v := s.k.VFS()
+	for _, d := range []struct {
+		name     string
+		register func(*vfs.VirtualFilesystem) error
+	}{
+		{"memory", memdev.Register},
+		{"tty", ttydev.Register},
+		{"tun", tundev.Register},
+		{"fuse", fuse.Register},
+	} {
+		if err := d.register(v); err != nil {
+			return fmt.Errorf("register device %s: %w", d.name, err)
+		}
+	}
+	return nil
+}

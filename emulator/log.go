@@ -1,0 +1,45 @@
+package emulator
+
+import (
+	"os"
+	"strings"
+	"time"
+
+	sentrylog "gvisor.dev/gvisor/pkg/log"
+
+	"github.com/umlkit/umlkit/emulator/klog"
+	"github.com/umlkit/umlkit/emulator/syscalls"
+)
+
+// newLog begins the kernel log of a boot with the lines that every log begins with.
+func (m *Machine) newLog() *klog.Log {
+	start := time.Now()
+	l := klog.New(klog.Options{
+		ConsoleLevel: m.config.LogLevel,
+		Now:          func() time.Duration { return time.Since(start) },
+	})
+	l.SetConsole(os.Stdout)
+	l.Printf(klog.Notice, "%s", strings.TrimSuffix(syscalls.ProcVersion(), "\n"))
+	l.Printf(klog.Notice, "Kernel command line: %s", m.config)
+	for _, note := range m.config.Notes {
+		l.Printf(klog.Warning, "%s", note)
+	}
+	if len(m.config.Unknown) > 0 {
+		l.Printf(klog.Notice, "Unknown kernel command line parameters \"%s\", will be passed to user space.",
+			strings.Join(m.config.Unknown, " "))
+	}
+	// What the Sentry says about itself is for those who look for its faults.
+	sentrylog.SetTarget(l.Emitter())
+	sentrylog.SetLevel(sentrylog.Warning)
+	return l
+}
+
+// logf is the kernel log for drivers, which outlast a boot.
+func (m *Machine) logf(format string, args ...any) {
+	m.log.Load().Infof(format, args...)
+}
+
+// printk logs one message of the kernel's own.
+func (m *Machine) printk(level klog.Level, format string, args ...any) {
+	m.log.Load().Printf(level, format, args...)
+}

@@ -1,0 +1,195 @@
+// Package emulator is the machine: a kernel, its devices and its first program, as
+// one ordinary process of the host.
+//
+// The kernel is gVisor's Sentry as a library. A Machine lives as long as the process
+// and boots a kernel, and after a restart another: block devices and consoles outlast
+// a restart; tasks, mounts and the kernel log do not. Nothing here ends the process:
+// Wait says how the machine ended, and its caller acts on it.
+package emulator
+
+import (
+	"fmt"
+	"sync"
+	"sync/atomic"
+
+	"gvisor.dev/gvisor/pkg/sentry/platform"
+
+	"github.com/umlkit/umlkit/emulator/cmdline"
+	"github.com/umlkit/umlkit/emulator/klog"
+)
+
+// Config is what a command line asks for.
+type Config = cmdline.Config
+
+// Reason says why a machine ended.
+type Reason int
+
+// The reasons a machine ends for.
+const (
+	Halted     Reason = iota + 1 // reboot(2) asked to halt, or to restart under noreboot
+	PoweredOff                   // reboot(2) asked for the power to be switched off
+	Panicked                     // the kernel panicked: no root, no init, init died
+	Signalled                    // the host asked, by Terminate
+)
+
+// Exit says how a machine ended.
+type Exit struct {
+	Reason Reason
+	// Message is the panic's message.
+	Message string
+}
+
+// Machine is a machine. Its methods may be called by any number of goroutines.
+type Machine struct {
+	config   *Config
+	platform platform.Platform
+	log      atomic.Pointer[klog.Log]
+
+	mu      sync.Mutex
+	booted  bool
+	running *sentry
+	// ended is what Terminate left for a moment when no kernel runs.
+	terminated chan struct{}
+
+	done chan struct{}
+	exit Exit
+	err  error
+}
+
+// New readies a machine: it opens what the configuration names, gives up every
+// capability of the process for good and starts what catches system calls. A process
+// makes one machine.
+func New(config *Config) (*Machine, error) {
+	m := &Machine{
+		config:     config,
+		terminated: make(chan struct{}),
+		done:       make(chan struct{}),
+	}
+	m.log.Store(m.newLog())
+	if err := dropCapabilities(); err != nil {
+		return nil, err
+	}
+	if err := m.startPlatform(); err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+// Boot starts the machine and returns; Wait waits for its end. It is called once.
+func (m *Machine) Boot() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.booted {
+		return fmt.Errorf("boot: the machine was booted already")
+	}
+	m.booted = true
+	go m.life()
+	return nil
+}
+
+// Wait returns when the machine has ended, its filesystems are clean and its devices
+// closed. The error is a failure of the machine itself, not of the guest.
+func (m *Machine) Wait() (Exit, error) {
+	<-m.done
+	return m.exit, m.err
+}
+
+// Halt ends the machine as if the guest had halted.
+func (m *Machine) Halt() { m.request(ending{reason: Halted}) }
+
+// PowerOff ends the machine as if the guest had switched the power off.
+func (m *Machine) PowerOff() { m.request(ending{reason: PoweredOff}) }
+
+// Reboot boots the machine again, without asking the guest.
+func (m *Machine) Reboot() { m.request(ending{reason: Halted, restart: true}) }
+
+// Terminate ends the machine on the host's behalf.
+func (m *Machine) Terminate() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	select {
+	case <-m.terminated:
+	default:
+		close(m.terminated)
+	}
+}
+
+// Pause stops every task of the guest until Resume. Pauses nest.
+func (m *Machine) Pause() {
+	if s := m.current(); s != nil {
+		s.k.Pause()
+	}
+}
+
+// Resume ends a Pause.
+func (m *Machine) Resume() {
+	if s := m.current(); s != nil {
+		s.k.Unpause()
+	}
+}
+
+// request ends the running kernel, if there is one.
+func (m *Machine) request(e ending) {
+	if s := m.current(); s != nil {
+		s.request(e)
+	}
+}
+
+func (m *Machine) current() *sentry {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.running
+}
+
+func (m *Machine) run(s *sentry) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.running = s
+}
+
+// ending is why a kernel ended.
+type ending struct {
+	reason  Reason
+	restart bool
+	message string
+}
+
+// life boots kernels until one ends for good.
+func (m *Machine) life() {
+	defer close(m.done)
+	for {
+		e, err := m.once()
+		if err != nil {
+			m.err = err
+			return
+		}
+		m.say(e)
+		if !m.again(e) {
+			m.exit = Exit{Reason: e.reason, Message: e.message}
+			return
+		}
+		m.log.Store(m.newLog())
+	}
+}
+
+// once boots a kernel and waits for its end.
+func (m *Machine) once() (ending, error) {
+	s, err := m.newSentry()
+	if err != nil {
+		return ending{}, err
+	}
+	m.run(s)
+	var e ending
+	if died := s.start(); died != nil {
+		e = *died
+	} else {
+		select {
+		case e = <-s.end:
+		case <-m.terminated:
+			e = ending{reason: Signalled}
+		}
+	}
+	m.run(nil)
+	s.stop()
+	return e, nil
+}

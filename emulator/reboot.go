@@ -1,0 +1,70 @@
+package emulator
+
+import (
+	"time"
+
+	"github.com/umlkit/umlkit/emulator/klog"
+)
+
+// say prints a kernel's last words.
+func (m *Machine) say(e ending) {
+	switch {
+	case e.reason == Panicked:
+		m.printk(klog.Emerg, "Kernel panic - not syncing: %s", e.message)
+	case e.restart:
+		m.printk(klog.Emerg, "reboot: Restarting system")
+	case e.reason == Halted:
+		m.printk(klog.Emerg, "reboot: System halted")
+	case e.reason == PoweredOff:
+		m.printk(klog.Emerg, "reboot: Power down")
+	}
+}
+
+// again reports whether to boot again after e, and waits before that as panic= says.
+func (m *Machine) again(e ending) bool {
+	select {
+	case <-m.terminated:
+		return false
+	default:
+	}
+	if m.config.NoReboot {
+		return false
+	}
+	if e.reason != Panicked {
+		return e.restart
+	}
+	wait := m.config.PanicTimeout
+	if wait <= 0 {
+		return wait < 0
+	}
+	m.printk(klog.Emerg, "Rebooting in %d seconds..", wait)
+	select {
+	case <-time.After(time.Duration(wait) * time.Second):
+		return true
+	case <-m.terminated:
+		return false
+	}
+}
+
+// request asks for the kernel's end. The first request counts.
+func (s *sentry) request(e ending) {
+	select {
+	case s.end <- e:
+	default:
+	}
+}
+
+// Restart implements syscalls.Machine.
+func (s *sentry) Restart() { s.request(ending{reason: Halted, restart: true}) }
+
+// Halt implements syscalls.Machine.
+func (s *sentry) Halt() { s.request(ending{reason: Halted}) }
+
+// PowerOff implements syscalls.Machine.
+func (s *sentry) PowerOff() { s.request(ending{reason: PoweredOff}) }
+
+// SetCtrlAltDel implements syscalls.Machine. Linux starts out restarting at once.
+func (s *sentry) SetCtrlAltDel(restart bool) { s.askInit.Store(!restart) }
+
+// Log implements syscalls.Machine.
+func (s *sentry) Log() *klog.Log { return s.m.log.Load() }

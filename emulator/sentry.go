@@ -1,0 +1,151 @@
+package emulator
+
+import (
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"gvisor.dev/gvisor/pkg/abi/linux"
+	"gvisor.dev/gvisor/pkg/context"
+	"gvisor.dev/gvisor/pkg/cpuid"
+	"gvisor.dev/gvisor/pkg/sentry/fsimpl/cgroup2fs"
+	"gvisor.dev/gvisor/pkg/sentry/fsimpl/host"
+	"gvisor.dev/gvisor/pkg/sentry/fsimpl/tmpfs"
+	"gvisor.dev/gvisor/pkg/sentry/inet"
+	"gvisor.dev/gvisor/pkg/sentry/kernel"
+	"gvisor.dev/gvisor/pkg/sentry/kernel/auth"
+	"gvisor.dev/gvisor/pkg/sentry/limits"
+	"gvisor.dev/gvisor/pkg/sentry/loader"
+	"gvisor.dev/gvisor/pkg/sentry/usage"
+	"gvisor.dev/gvisor/pkg/sentry/vfs"
+
+	"github.com/umlkit/umlkit/emulator/klog"
+	"github.com/umlkit/umlkit/emulator/syscalls"
+)
+
+// sentry is one boot: a kernel from its making to its end.
+type sentry struct {
+	m   *Machine
+	k   *kernel.Kernel
+	ctx context.Context
+
+	clocks     *clocks
+	vdsoParams *kernel.VDSOParamPage
+
+	// end takes the first request to end.
+	end chan ending
+	// askInit is whether ctrl-alt-del is init's business.
+	askInit atomic.Bool
+
+	// proc describes the first program; its context is that of all mounting before
+	// the program runs.
+	proc kernel.CreateProcessArgs
+	init *kernel.ThreadGroup
+
+	// mounts is the first mount namespace, nil until there is a root.
+	mounts *vfs.MountNamespace
+}
+
+// newSentry makes a kernel without tasks.
+func (m *Machine) newSentry() (*sentry, error) {
+	k := &kernel.Kernel{Platform: m.platform, AllowSUID: true}
+	s := &sentry{m: m, k: k, end: make(chan ending, 1)}
+	mf, err := m.memoryFile()
+	if err != nil {
+		return nil, err
+	}
+	k.SetMemoryFile(mf)
+	vdso, err := loader.PrepareVDSO(mf)
+	if err != nil {
+		return nil, fmt.Errorf("prepare the vdso: %w", err)
+	}
+	s.vdsoParams = kernel.NewVDSOParamPage(mf, vdso.ParamPage.FileRange())
+	keeper := s.newClocks()
+
+	usage.MinimumTotalMemoryBytes = uint64(m.config.Memory)
+	usage.MaximumTotalMemoryBytes = uint64(m.config.Memory)
+	tmpfs.SetTotalHostMem(uint64(m.config.Memory))
+
+	users := auth.NewRootUserNamespace()
+	nets := &networks{clock: keeper, ids: k}
+	stack, err := nets.CreateStack()
+	if err != nil {
+		return nil, err
+	}
+	node := m.config.HostName
+	if node == "" {
+		node = "(none)"
+	}
+	err = k.Init(kernel.InitKernelArgs{
+		FeatureSet:           cpuid.HostFeatureSet().Fixed(),
+		Timekeeper:           keeper,
+		RootUserNamespace:    users,
+		RootNetworkNamespace: inet.NewRootNamespace(stack, nets, users),
+		ApplicationCores:     uint(m.config.CPUs),
+		Vdso:                 vdso,
+		VdsoParams:           s.vdsoParams,
+		RootUTSNamespace:     kernel.NewUTSNamespace(node, "(none)", users),
+		RootIPCNamespace:     kernel.NewIPCNamespace(users),
+		RootPIDNamespace:     kernel.NewRootPIDNamespace(users),
+		Cgroup2FSInit:        cgroup2fs.NewFilesystem,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("make the kernel: %w", err)
+	}
+	s.ctx = k.SupervisorContext()
+	if err := s.registerFilesystems(); err != nil {
+		return nil, err
+	}
+	if err := s.registerDevices(); err != nil {
+		return nil, err
+	}
+	hostfs, err := host.NewFilesystem(k.VFS())
+	if err != nil {
+		return nil, fmt.Errorf("make the kernel: %w", err)
+	}
+	defer hostfs.DecRef(s.ctx)
+	k.SetHostMount(k.VFS().NewDisconnectedMount(hostfs, nil, &vfs.MountOptions{}))
+
+	lim, err := limits.NewLinuxLimitSet()
+	if err != nil {
+		return nil, fmt.Errorf("make the first limits: %w", err)
+	}
+	s.proc = kernel.CreateProcessArgs{
+		WorkingDirectory:     "/",
+		Credentials:          auth.NewRootCredentials(users),
+		Umask:                0o022,
+		Limits:               lim,
+		MaxSymlinkTraversals: linux.MaxSymlinkTraversals,
+		UTSNamespace:         k.RootUTSNamespace(),
+		IPCNamespace:         k.RootIPCNamespace(),
+		PIDNamespace:         k.RootPIDNamespace(),
+	}
+	syscalls.Install()
+	syscalls.Attach(k, s)
+	return s, nil
+}
+
+// taskEnd is how long tasks may take to die before the machine goes on without them.
+const taskEnd = 5 * time.Second
+
+// stop ends every task and gives up the kernel.
+func (s *sentry) stop() {
+	s.k.Kill(linux.WaitStatusTerminationSignal(linux.SIGKILL))
+	gone := make(chan struct{})
+	go func() {
+		s.k.WaitExited()
+		close(gone)
+	}()
+	clean := true
+	select {
+	case <-gone:
+	case <-time.After(taskEnd):
+		s.m.printk(klog.Warning, "some tasks do not end; going on without them")
+		clean = false
+	}
+	s.unmount()
+	syscalls.Detach(s.k)
+	if clean && s.init != nil {
+		s.k.Release()
+	}
+}

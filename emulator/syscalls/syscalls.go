@@ -1,0 +1,177 @@
+// Package syscalls gives guests the system calls that the Sentry answers otherwise
+// than a kernel of their own would: those that stop the machine, speak to the kernel
+// log, set the clock, and name the kernel.
+package syscalls
+
+import (
+	"sync"
+
+	"gvisor.dev/gvisor/pkg/abi"
+	"gvisor.dev/gvisor/pkg/abi/linux"
+	"gvisor.dev/gvisor/pkg/errors/linuxerr"
+	"gvisor.dev/gvisor/pkg/sentry/arch"
+	"gvisor.dev/gvisor/pkg/sentry/kernel"
+	_ "gvisor.dev/gvisor/pkg/sentry/syscalls/linux" // the table that is changed here
+
+	"github.com/umlkit/umlkit/emulator/klog"
+)
+
+// Machine is what system calls ask of the machine around a kernel. Its methods are
+// called by any number of tasks at once and do not wait.
+type Machine interface {
+	// Restart, Halt and PowerOff end the kernel; only the first call counts.
+	Restart()
+	Halt()
+	PowerOff()
+	// SetCtrlAltDel says whether ctrl-alt-del restarts at once (true) or is
+	// init's business.
+	SetCtrlAltDel(restart bool)
+	// Log is the kernel log.
+	Log() *klog.Log
+	// SetTime sets the guest's wall clock, in nanoseconds since 1970.
+	SetTime(ns int64)
+}
+
+// machines finds the machine of a kernel.
+var machines sync.Map // *kernel.Kernel -> Machine
+
+// Attach makes m the machine of k, before k has tasks.
+func Attach(k *kernel.Kernel, m Machine) { machines.Store(k, m) }
+
+// Detach forgets the machine of k, after k's tasks are gone.
+func Detach(k *kernel.Kernel) { machines.Delete(k) }
+
+func machineOf(t *kernel.Task) Machine {
+	m, ok := machines.Load(t.Kernel())
+	if !ok {
+		// A task that outlived its machine: there is nothing to ask for.
+		return nobody{}
+	}
+	return m.(Machine)
+}
+
+// nobody is the machine of a task that outlived its own.
+type nobody struct{}
+
+func (nobody) Restart()           {}
+func (nobody) Halt()              {}
+func (nobody) PowerOff()          {}
+func (nobody) SetCtrlAltDel(bool) {}
+func (nobody) Log() *klog.Log     { return klog.New(klog.Options{}) }
+func (nobody) SetTime(int64)      {}
+
+// overrides are our system calls, by name. The table of each architecture says which
+// numbers they have.
+var overrides = map[string]kernel.SyscallFn{
+	"uname":         uname,
+	"reboot":        reboot,
+	"syslog":        syslog,
+	"clock_settime": clockSettime,
+	"settimeofday":  settimeofday,
+	"mount":         mount,
+	"umount2":       umount,
+	"fallocate":     fallocate,
+	"vhangup":       vhangup,
+	"init_module":   noModules,
+	"finit_module":  noModules,
+	"delete_module": noModule,
+	"swapon":        noSwap,
+	"swapoff":       noSwap,
+	"acct":          noAccounting,
+}
+
+var install sync.Once
+
+// gVisor's own functions that ours fall back to.
+var (
+	sentryMount     kernel.SyscallFn
+	sentryUmount    kernel.SyscallFn
+	sentryFallocate kernel.SyscallFn
+)
+
+// Install puts the system calls into the Sentry's table, once in a process.
+func Install() {
+	install.Do(func() {
+		table, ok := kernel.LookupSyscallTable(abi.Linux, arch.Host)
+		if !ok {
+			panic("the Sentry has no system call table for this architecture")
+		}
+		for number, call := range table.Table {
+			ours, ok := overrides[call.Name]
+			if !ok {
+				continue
+			}
+			switch call.Name {
+			case "mount":
+				sentryMount = call.Fn
+			case "umount2":
+				sentryUmount = call.Fn
+			case "fallocate":
+				sentryFallocate = call.Fn
+			}
+			call.Fn = ours
+			table.Table[number] = call
+		}
+		// Init alone fills the array that calls are looked up in.
+		table.Init()
+	})
+}
+
+// privileged refuses a task without the capability in the first user namespace.
+func privileged(t *kernel.Task, capability linux.Capability) error {
+	if !t.HasRootCapability(capability) {
+		return linuxerr.EPERM
+	}
+	return nil
+}
+
+// syslog implements syslog(2).
+func syslog(t *kernel.Task, sysno uintptr, args arch.SyscallArguments) (uintptr, *kernel.SyscallControl, error) {
+	return machineOf(t).Log().Syslog(t, sysno, args)
+}
+
+// vhangup implements vhangup(2): the controlling terminal of the caller's session
+// goes away from it.
+func vhangup(t *kernel.Task, _ uintptr, _ arch.SyscallArguments) (uintptr, *kernel.SyscallControl, error) {
+	if err := privileged(t, linux.CAP_SYS_TTY_CONFIG); err != nil {
+		return 0, nil, err
+	}
+	if tty := t.ThreadGroup().TTY(); tty != nil {
+		tty.Hangup(t)
+	}
+	return 0, nil, nil
+}
+
+// noModules implements init_module(2) and finit_module(2): no module of any kernel is
+// one of this kernel's.
+func noModules(t *kernel.Task, _ uintptr, _ arch.SyscallArguments) (uintptr, *kernel.SyscallControl, error) {
+	if err := privileged(t, linux.CAP_SYS_MODULE); err != nil {
+		return 0, nil, err
+	}
+	return 0, nil, linuxerr.ENOEXEC
+}
+
+// noModule implements delete_module(2): no module is loaded.
+func noModule(t *kernel.Task, _ uintptr, _ arch.SyscallArguments) (uintptr, *kernel.SyscallControl, error) {
+	if err := privileged(t, linux.CAP_SYS_MODULE); err != nil {
+		return 0, nil, err
+	}
+	return 0, nil, linuxerr.ENOENT
+}
+
+// noSwap implements swapon(2) and swapoff(2): the guest's memory is the host's to
+// swap.
+func noSwap(t *kernel.Task, _ uintptr, _ arch.SyscallArguments) (uintptr, *kernel.SyscallControl, error) {
+	if err := privileged(t, linux.CAP_SYS_ADMIN); err != nil {
+		return 0, nil, err
+	}
+	return 0, nil, linuxerr.EINVAL
+}
+
+// noAccounting implements acct(2) of a kernel without BSD process accounting.
+func noAccounting(t *kernel.Task, _ uintptr, _ arch.SyscallArguments) (uintptr, *kernel.SyscallControl, error) {
+	if err := privileged(t, linux.CAP_SYS_PACCT); err != nil {
+		return 0, nil, err
+	}
+	return 0, nil, linuxerr.ENOSYS
+}
