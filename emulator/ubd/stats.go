@@ -1,0 +1,103 @@
+package ubd
+
+import (
+	"fmt"
+	"sync/atomic"
+	"time"
+)
+
+// stats are the counters of /proc/diskstats.
+type stats struct {
+	reads, writes, trims, flushes counter
+}
+
+// counter counts the requests of one kind.
+type counter struct {
+	requests, sectors, nanoseconds atomic.Int64
+}
+
+// done counts a request of n bytes that began at start.
+func (c *counter) done(n int64, start time.Time) {
+	c.requests.Add(1)
+	c.sectors.Add((n + logicalBlock - 1) / logicalBlock)
+	c.nanoseconds.Add(int64(time.Since(start)))
+}
+
+func (c *counter) milliseconds() int64 { return c.nanoseconds.Load() / int64(time.Millisecond) }
+
+// Partitions is the text of /proc/partitions.
+func (d *Disks) Partitions() []byte {
+	out := []byte("major minor  #blocks  name\n\n")
+	for unit, disk := range d.all() {
+		if disk != nil {
+			out = fmt.Appendf(out, "%4d  %7d %10d %s\n", Major, unit*Minors, disk.size/1024, name(unit))
+		}
+	}
+	return out
+}
+
+// Diskstats is the text of /proc/diskstats. Requests are never merged here, and one is
+// counted when it is done, so none is ever under way.
+func (d *Disks) Diskstats() []byte {
+	var out []byte
+	for unit, disk := range d.all() {
+		if disk != nil {
+			out = fmt.Appendf(out, "%4d %7d %s %s\n", Major, unit*Minors, name(unit), disk.stats.fields())
+		}
+	}
+	return out
+}
+
+// fields are the counters of one disk, as /proc/diskstats and /sys/block/*/stat have them.
+func (s *stats) fields() string {
+	busy := s.reads.milliseconds() + s.writes.milliseconds() + s.trims.milliseconds() + s.flushes.milliseconds()
+	return fmt.Sprintf("%d 0 %d %d %d 0 %d %d 0 %d %d %d 0 %d %d %d %d",
+		s.reads.requests.Load(), s.reads.sectors.Load(), s.reads.milliseconds(),
+		s.writes.requests.Load(), s.writes.sectors.Load(), s.writes.milliseconds(),
+		busy, busy,
+		s.trims.requests.Load(), s.trims.sectors.Load(), s.trims.milliseconds(),
+		s.flushes.requests.Load(), s.flushes.milliseconds())
+}
+
+// Info is what /sys/block shows of a disk.
+type Info struct {
+	// Name is "ubda".
+	Name string
+	// Major and Minor are the device's numbers.
+	Major, Minor uint32
+	// Size is in bytes.
+	Size int64
+	// ReadOnly says that writes are refused, Trim that trims are taken.
+	ReadOnly, Trim bool
+	// Serial is the serial number that the disk was given, or "".
+	Serial string
+	// Stat is the line of /sys/block/NAME/stat.
+	Stat string
+}
+
+// List tells about all disks that are configured.
+func (d *Disks) List() []Info {
+	var list []Info
+	for unit, disk := range d.all() {
+		if disk != nil {
+			list = append(list, Info{
+				Name:     name(unit),
+				Major:    Major,
+				Minor:    uint32(unit * Minors),
+				Size:     disk.size,
+				ReadOnly: disk.isReadOnly(),
+				Trim:     !disk.spec.NoTrim,
+				Serial:   disk.spec.Serial,
+				Stat:     disk.stats.fields(),
+			})
+		}
+	}
+	return list
+}
+
+// all is a copy of the table of units.
+func (d *Disks) all() [Units]*disk {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.units
+}
