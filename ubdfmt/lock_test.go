@@ -1,0 +1,229 @@
+package ubdfmt
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// TestMain also plays the other machine: with UBDFMT_HOLD set, the test binary opens the
+// file it is given in that way, says so, and holds it until its input ends.
+func TestMain(m *testing.M) {
+	how, path, _ := strings.Cut(os.Getenv("UBDFMT_HOLD"), ":")
+	if how == "" {
+		os.Exit(m.Run())
+	}
+	held, err := hold(how, path)
+	if err != nil {
+		fmt.Println(err)
+		os.Exit(1)
+	}
+	fmt.Println("held")
+	io.Copy(io.Discard, os.Stdin)
+	runtime.KeepAlive(held)
+}
+
+func hold(how, path string) (held any, err error) {
+	switch how {
+	case "kernel": // as the kernel's driver locks
+		f, err := os.OpenFile(path, os.O_RDWR, 0)
+		if err != nil {
+			return nil, err
+		}
+		return f, unix.FcntlFlock(f.Fd(), unix.F_SETLK, &unix.Flock_t{Type: unix.F_WRLCK})
+	case "untagged": // the process closed another descriptor of the file
+		d, err := Open(path, "", Options{})
+		if err != nil {
+			return nil, err
+		}
+		f, err := os.Open(path)
+		if err != nil {
+			return nil, err
+		}
+		return d, f.Close()
+	}
+	return Open(path, "", Options{ReadOnly: how == "read"})
+}
+
+// startHolder starts a process that holds a file, and returns its pid and what ends it.
+func startHolder(t *testing.T, how, path string) (pid int, kill func()) {
+	t.Helper()
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), "UBDFMT_HOLD="+how+":"+path)
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	kill = func() {
+		cmd.Process.Kill()
+		in.Close()
+		cmd.Wait()
+	}
+	said := make([]byte, 256)
+	n, _ := out.Read(said)
+	if string(said[:n]) != "held\n" {
+		kill()
+		t.Fatalf("the other process says %q", said[:n])
+	}
+	t.Cleanup(kill)
+	return cmd.Process.Pid, kill
+}
+
+func TestLocks(t *testing.T) {
+	dir := t.TempDir()
+	base := write(t, filepath.Join(dir, "base.img"), pattern(1<<20, 3))
+	cow := filepath.Join(dir, "disk.cow")
+	if err := CreateCOW(cow, base, Options{}); err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		how, held     string
+		wanted        string // what we then open
+		readOnly, may bool
+	}{
+		{how: "write", held: base, wanted: base},
+		{how: "write", held: base, wanted: base, readOnly: true},
+		{how: "write", held: base, wanted: cow},
+		{how: "read", held: base, wanted: base},
+		{how: "read", held: base, wanted: base, readOnly: true, may: true},
+		{how: "read", held: base, wanted: cow, may: true},
+		{how: "write", held: cow, wanted: cow},
+		{how: "write", held: cow, wanted: base},
+		{how: "write", held: cow, wanted: base, readOnly: true, may: true},
+		{how: "untagged", held: base, wanted: base},
+		{how: "kernel", held: base, wanted: base, readOnly: true},
+		{how: "kernel", held: cow, wanted: cow},
+	} {
+		t.Run(fmt.Sprintf("%s %s, open %s", test.how, filepath.Base(test.held), filepath.Base(test.wanted)), func(t *testing.T) {
+			pid, kill := startHolder(t, test.how, test.held)
+			d, err := Open(test.wanted, "", Options{ReadOnly: test.readOnly})
+			if err == nil {
+				defer d.Close()
+			}
+			if test.may {
+				if err != nil {
+					t.Fatal(err)
+				}
+				return
+			}
+			var e *LockedError
+			if !errors.As(err, &e) || e.PID != pid || !errors.Is(err, unix.EAGAIN) {
+				t.Fatalf("got %v, want a LockedError for process %d", err, pid)
+			}
+			if want := fmt.Sprintf("Failed to lock '%s', err = 11: process %d holds it", e.Path, pid); e.Error() != want {
+				t.Errorf("message %q, want %q", e, want)
+			}
+			var log []string
+			d = mustOpen(t, test.wanted, "", Options{ReadOnly: test.readOnly, Shared: true, Logf: logTo(&log)})
+			mustClose(t, d)
+			if want := fmt.Sprintf("Not locking %q at the request of the user", test.wanted); !slices.Contains(log, want) {
+				t.Errorf("logged %q, not %q", log, want)
+			}
+			kill()
+			mustClose(t, mustOpen(t, test.wanted, "", Options{ReadOnly: test.readOnly}))
+		})
+	}
+}
+
+// TestKernelIsKeptOut: the lock of the kernel's driver conflicts with ours.
+func TestKernelIsKeptOut(t *testing.T) {
+	base := write(t, filepath.Join(t.TempDir(), "base.img"), pattern(4096, 3))
+	for _, test := range []struct {
+		readOnly bool
+		kind     int16
+		may      bool
+	}{
+		{false, unix.F_WRLCK, false}, {false, unix.F_RDLCK, false}, {true, unix.F_WRLCK, false}, {true, unix.F_RDLCK, true},
+	} {
+		d := mustOpen(t, base, "", Options{ReadOnly: test.readOnly})
+		f, err := os.OpenFile(base, os.O_RDWR, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = unix.FcntlFlock(f.Fd(), unix.F_SETLK, &unix.Flock_t{Type: test.kind})
+		if (err == nil) != test.may {
+			t.Errorf("lock %d beside a disk with read-only %v: %v", test.kind, test.readOnly, err)
+		}
+		f.Close()
+		mustClose(t, d)
+	}
+}
+
+func TestLockedByThisProcess(t *testing.T) {
+	base := write(t, filepath.Join(t.TempDir(), "base.img"), pattern(4096, 3))
+	d := mustOpen(t, base, "", Options{})
+	defer d.Close()
+	_, err := Open(base, "", Options{})
+	var e *LockedError
+	if !errors.As(err, &e) || e.PID != os.Getpid() {
+		t.Errorf("got %v, want a LockedError for process %d", err, os.Getpid())
+	}
+	// That this process opened and closed the file meanwhile frees nothing.
+	f, err := os.Open(base)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.Close()
+	if _, err := Open(base, "", Options{}); !errors.As(err, &e) {
+		t.Errorf("the lock went with another descriptor: %v", err)
+	}
+}
+
+// TestUnwritable: what the host lets us read only is a read-only disk.
+func TestUnwritable(t *testing.T) {
+	dir := t.TempDir()
+	base := write(t, filepath.Join(dir, "base.img"), pattern(1<<20, 3))
+	cow := filepath.Join(dir, "disk.cow")
+	if err := CreateCOW(cow, base, Options{}); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{base, cow} {
+		if err := os.Chmod(path, 0o444); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if os.Geteuid() == 0 {
+		// Root may write what it likes; this thread gives that up. The directories
+		// of the test are root's own.
+		for at := dir; at != os.TempDir() && len(at) > 1; at = filepath.Dir(at) {
+			if err := os.Chmod(at, 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		if err := unix.Setfsuid(65534); err != nil {
+			t.Fatal(err)
+		}
+		defer unix.Setfsuid(0)
+	}
+	for _, path := range []string{base, cow} {
+		d, err := Open(path, "", Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !d.(interface{ ReadOnly() bool }).ReadOnly() {
+			t.Errorf("%s may be written", path)
+		}
+		if _, err := d.WriteAt([]byte{1}, 0); !errors.Is(err, unix.EROFS) {
+			t.Errorf("%s: write: %v", path, err)
+		}
+		mustClose(t, d)
+	}
+}
