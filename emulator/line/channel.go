@@ -33,10 +33,11 @@ type Channel struct {
 	in       *input
 	out      *output
 	onResize func(Size)
-	closed   atomic.Bool
-
-	// wake and drop are eventfds that interrupt the reader and the writer.
-	wake, drop *event
+	// closed is closed by Close, once.
+	closed chan struct{}
+	once   sync.Once
+	// wake interrupts the reader.
+	wake *event
 }
 
 // Options say how a channel is opened. The zero value is the default.
@@ -46,8 +47,8 @@ type Options struct {
 	Resized func(Size)
 }
 
-// Open opens what pair says. A host terminal that is read is raw from now on. The
-// first channel on a descriptor has its focus.
+// Open opens what pair says. A host terminal keeps its modes until Raw. The first
+// channel on a descriptor has its focus.
 func (h *Host) Open(pair Pair, o Options) (*Channel, error) {
 	for _, end := range []End{pair.In, pair.Out} {
 		switch end.Kind {
@@ -58,13 +59,9 @@ func (h *Host) Open(pair Pair, o Options) (*Channel, error) {
 			return nil, fmt.Errorf("channel %s: %w", pair, ErrNotYet)
 		}
 	}
-	c := &Channel{host: h, pair: pair, onResize: o.Resized}
+	c := &Channel{host: h, pair: pair, onResize: o.Resized, closed: make(chan struct{})}
 	var err error
 	if c.wake, err = newEvent(); err != nil {
-		return nil, fmt.Errorf("channel %s: %w", pair, err)
-	}
-	if c.drop, err = newEvent(); err != nil {
-		c.wake.close()
 		return nil, fmt.Errorf("channel %s: %w", pair, err)
 	}
 	h.mu.Lock()
@@ -75,12 +72,8 @@ func (h *Host) Open(pair Pair, o Options) (*Channel, error) {
 	if pair.Out.Kind == FD && err == nil {
 		c.out, err = h.output(pair.Out.Number)
 	}
-	if err == nil && c.in != nil {
-		err = h.makeRaw(c.in.fd)
-	}
 	if err != nil {
 		c.wake.close()
-		c.drop.close()
 		return nil, fmt.Errorf("channel %s: %w", pair, err)
 	}
 	if c.in != nil {
@@ -123,7 +116,11 @@ func (h *Host) output(fd int) (*output, error) {
 	if mode == unix.O_RDONLY {
 		return nil, fmt.Errorf("descriptor %d is not open for writing: %w", fd, unix.EBADF)
 	}
-	out := &output{fd: fd}
+	wake, err := newEvent()
+	if err != nil {
+		return nil, err
+	}
+	out := &output{fd: fd, wake: wake, turn: make(chan struct{}, 1)}
 	h.outputs[fd] = out
 	return out, nil
 }
@@ -169,6 +166,42 @@ func (c *Channel) descriptors() []int {
 	return fds
 }
 
+// Raw puts the host terminal that the channel reads, if it reads one, into raw mode: from
+// now on the guest's line discipline does what the host's did.
+func (c *Channel) Raw() error {
+	if c.in == nil {
+		return nil
+	}
+	c.host.mu.Lock()
+	defer c.host.mu.Unlock()
+	if c.isClosed() {
+		return ErrClosed
+	}
+	if err := c.host.makeRaw(c.in.fd); err != nil {
+		return fmt.Errorf("channel %s: %w", c.pair, err)
+	}
+	return nil
+}
+
+// NeedsCR says that a newline must be written with a carriage return before it: the
+// output goes to a terminal that does not add one.
+func (c *Channel) NeedsCR() bool {
+	if c.out == nil {
+		return false
+	}
+	modes, err := unix.IoctlGetTermios(c.out.fd, unix.TCGETS)
+	return err == nil && modes.Oflag&(unix.OPOST|unix.ONLCR) != unix.OPOST|unix.ONLCR
+}
+
+func (c *Channel) isClosed() bool {
+	select {
+	case <-c.closed:
+		return true
+	default:
+		return false
+	}
+}
+
 // Focus turns the channel's input to it, away from the other channels that name the
 // same descriptor.
 func (c *Channel) Focus() {
@@ -184,7 +217,7 @@ func (c *Channel) Read(p []byte) (int, error) {
 		return 0, nil
 	}
 	for {
-		if c.closed.Load() {
+		if c.isClosed() {
 			return 0, ErrClosed
 		}
 		if c.in == nil || !c.in.mine(c) {
@@ -223,29 +256,31 @@ func (c *Channel) Write(p []byte) (int, error) {
 	return c.out.write(c, p)
 }
 
-// Abort ends a Write that waits, and makes all later ones vanish: for a reader that
-// does not read on when the machine must end.
+// Abort ends every Write that waits on the channel's output, and makes all later ones
+// vanish: for a reader that does not read on when the machine must end.
 func (c *Channel) Abort() {
 	if c.out != nil {
-		c.out.abort()
+		c.out.gone.Store(true)
+		c.out.wake.set()
 	}
-	c.drop.set()
 }
 
 // Close ends the channel, and whoever waits in its Read or Write. The descriptors stay
 // open, and other channels on them work on.
 func (c *Channel) Close() error {
-	if c.closed.Swap(true) {
-		return nil
-	}
-	c.host.mu.Lock()
-	delete(c.host.channels, c)
-	c.host.mu.Unlock()
-	if c.in != nil {
-		c.in.leave(c)
-	}
-	c.wake.set()
-	c.drop.set()
+	c.once.Do(func() {
+		close(c.closed)
+		c.host.mu.Lock()
+		delete(c.host.channels, c)
+		c.host.mu.Unlock()
+		if c.in != nil {
+			c.in.leave(c)
+		}
+		c.wake.set()
+		if c.out != nil {
+			c.out.wake.set()
+		}
+	})
 	return nil
 }
 
@@ -309,26 +344,31 @@ func (in *input) wakeAll() {
 // output is a descriptor that channels write.
 type output struct {
 	fd int
-	// mu keeps one channel's Write whole among others'.
-	mu sync.Mutex
+	// turn holds a token while a channel writes, which keeps Writes whole.
+	turn chan struct{}
+	// wake interrupts the writer. It is set for all channels: the writer looks
+	// whether it was meant.
+	wake *event
 	// gone is set once nobody reads any more.
 	gone atomic.Bool
 }
 
-func (out *output) abort() { out.gone.Store(true) }
-
 func (out *output) write(c *Channel, p []byte) (int, error) {
-	out.mu.Lock()
-	defer out.mu.Unlock()
+	select {
+	case out.turn <- struct{}{}:
+		defer func() { <-out.turn }()
+	case <-c.closed:
+		return 0, ErrClosed
+	}
 	total := len(p)
 	for len(p) > 0 {
 		if out.gone.Load() {
 			return total, nil
 		}
-		if c.closed.Load() {
+		if c.isClosed() {
 			return total - len(p), ErrClosed
 		}
-		ready, err := pollWith(c.drop, out.fd, unix.POLLOUT)
+		ready, err := pollWith(out.wake, out.fd, unix.POLLOUT)
 		if err != nil {
 			return total - len(p), err
 		}

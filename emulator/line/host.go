@@ -22,9 +22,9 @@ type Size struct {
 // was focused last. Descriptors are used as they are: neither closed nor made
 // non-blocking, because others share them.
 //
-// A host terminal that a channel reads is put into raw mode when the first channel
-// opens it, and gets back the modes it had when Restore or Close is called. No defer
-// outlives a crash: whoever ends the process by a signal or os.Exit calls Restore first.
+// A host terminal that Channel.Raw made raw gets back the modes it had when Restore or
+// Close is called. No defer outlives a crash: whoever ends the process by a signal or
+// os.Exit calls Restore first.
 //
 // All methods may be called by any number of goroutines at once.
 type Host struct {
@@ -59,7 +59,7 @@ func NewHost() *Host {
 	}
 }
 
-// Restore gives every host terminal the modes it had before a channel opened it. It
+// Restore gives every host terminal the modes it had before a channel made it raw. It
 // does not wait for output and may be called any number of times, also while channels
 // are open: they go on, on a terminal that is no longer raw.
 func (h *Host) Restore() error {
