@@ -18,10 +18,14 @@ import (
 	"gvisor.dev/gvisor/pkg/sentry/fsimpl/sys"
 	"gvisor.dev/gvisor/pkg/sentry/fsimpl/tmpfs"
 	"gvisor.dev/gvisor/pkg/sentry/vfs"
+
+	"github.com/umlkit/umlkit/emulator/ext4fs"
+	"github.com/umlkit/umlkit/emulator/procfs"
 )
 
 // registerFilesystems makes the kernel know its filesystem types.
 func (s *sentry) registerFilesystems() error {
+	disk := vfs.RegisterFilesystemTypeOptions{AllowUserMount: true, AllowUserList: true, RequiresDevice: true}
 	all := vfs.RegisterFilesystemTypeOptions{AllowUserMount: true, AllowUserList: true}
 	for _, t := range []struct {
 		name string
@@ -35,12 +39,15 @@ func (s *sentry) registerFilesystems() error {
 		{devtmpfs.Name, &devtmpfs.FilesystemType{}, all},
 		{fuse.Name, &fuse.FilesystemType{}, all},
 		{overlay.Name, &overlay.FilesystemType{}, all},
-		{proc.Name, &proc.FilesystemType{}, all},
+		{proc.Name, &procfs.FilesystemType{Options: s.procOptions()}, all},
 		{sys.Name, &sys.FilesystemType{}, all},
 		{tmpfs.Name, &tmpfs.FilesystemType{}, all},
 		{mqfs.Name, &mqfs.FilesystemType{}, all},
+		{ext4fs.Name, s.ext4, disk},
+		{"ext3", s.ext4.As("ext3"), disk},
+		{"ext2", s.ext4.As("ext2"), disk},
 	} {
-		if err := s.k.VFS().RegisterFilesystemType(t.name, t.typ, &t.opts); err != nil {
+		if err := s.k.VFS().RegisterFilesystemType(t.name, s.sources.Wrap(t.typ), &t.opts); err != nil {
 			return fmt.Errorf("register filesystem %s: %w", t.name, err)
 		}
 	}
@@ -59,6 +66,8 @@ func (s *sentry) registerDevices() error {
 		{"tty", ttydev.Register},
 		{"tun", tundev.Register},
 		{"fuse", fuse.Register},
+		{"kmsg", s.Log().Register},
+		{"ubd", s.m.disks.Register},
 	} {
 		if err := d.register(v); err != nil {
 			return fmt.Errorf("register device %s: %w", d.name, err)

@@ -16,6 +16,7 @@ import (
 
 	"github.com/umlkit/umlkit/emulator/cmdline"
 	"github.com/umlkit/umlkit/emulator/klog"
+	"github.com/umlkit/umlkit/emulator/ubd"
 )
 
 // Config is what a command line asks for.
@@ -44,6 +45,9 @@ type Machine struct {
 	config   *Config
 	platform platform.Platform
 	log      atomic.Pointer[klog.Log]
+	disks    *ubd.Disks
+	// panicWait is panic=, which the guest can change.
+	panicWait atomic.Int64
 
 	mu      sync.Mutex
 	booted  bool
@@ -66,6 +70,8 @@ func New(config *Config) (*Machine, error) {
 		done:       make(chan struct{}),
 	}
 	m.log.Store(m.newLog())
+	m.panicWait.Store(int64(config.PanicTimeout))
+	m.openDisks()
 	if err := dropCapabilities(); err != nil {
 		return nil, err
 	}
@@ -165,6 +171,9 @@ func (m *Machine) life() {
 		}
 		m.say(e)
 		if !m.again(e) {
+			if err := m.disks.Close(); err != nil {
+				m.err = fmt.Errorf("close the disks: %w", err)
+			}
 			m.exit = Exit{Reason: e.reason, Message: e.message}
 			return
 		}

@@ -33,7 +33,7 @@ func (m *Machine) again(e ending) bool {
 	if e.reason != Panicked {
 		return e.restart
 	}
-	wait := m.config.PanicTimeout
+	wait := m.panicWait.Load()
 	if wait <= 0 {
 		return wait < 0
 	}

@@ -1,24 +1,34 @@
 package emulator
 
 import (
-	"gvisor.dev/gvisor/pkg/fspath"
-	"gvisor.dev/gvisor/pkg/sentry/fsimpl/devtmpfs"
+	"bytes"
+	"encoding/hex"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/sentry/fsimpl/tmpfs"
 	"gvisor.dev/gvisor/pkg/sentry/vfs"
 
+	"github.com/umlkit/umlkit/emulator/ext4fs"
 	"github.com/umlkit/umlkit/emulator/klog"
+	"github.com/umlkit/umlkit/emulator/ubd"
 )
 
 // mountRoot makes the first mount namespace: the root, and devtmpfs on its /dev.
 func (s *sentry) mountRoot() *ending {
-	c := s.m.config
-	if c.Initrd != "" {
-		if died := s.mountInitrd(); died != nil {
-			return died
-		}
+	var died *ending
+	if s.m.config.Initrd != "" {
+		died = s.mountInitrd()
 	} else {
-		return panicked("VFS: Unable to mount root fs on unknown-block(%d,%d)", 98, 0)
+		died = s.mountDisk()
 	}
+	if died != nil {
+		return died
+	}
+	s.proc.MountNamespace = s.mounts
 	s.mountDev()
 	return nil
 }
@@ -39,23 +49,197 @@ func (s *sentry) mountInitrd() *ending {
 	return nil
 }
 
-// mountDev mounts devtmpfs on /dev before the first program, as kernels do that are
-// built with CONFIG_DEVTMPFS_MOUNT.
-func (s *sentry) mountDev() {
-	s.proc.MountNamespace = s.mounts
-	ctx := s.proc.NewContext(s.k)
-	root := s.mounts.Root(ctx)
-	defer root.DecRef(ctx)
-	_, err := s.k.VFS().MountAt(ctx, s.proc.Credentials, "devtmpfs", &vfs.PathOperation{
-		Root: root, Start: root, Path: fspath.Parse("/dev"), FollowFinalSymlink: true,
-	}, devtmpfs.Name, &vfs.MountOptions{GetFilesystemOptions: vfs.GetFilesystemOptions{InternalMount: true}})
-	if err != nil {
-		s.m.printk(klog.Info, "devtmpfs: error mounting %v", err)
-		return
+// rootTypes are the filesystem types a disk can be mounted as.
+var rootTypes = []string{ext4fs.Name, "ext3", "ext2"}
+
+// mountDisk mounts the root device.
+func (s *sentry) mountDisk() *ending {
+	c := s.m.config
+	if c.RootDelay > 0 {
+		s.m.printk(klog.Info, "Waiting %d sec before mounting root device...", c.RootDelay)
+		select {
+		case <-time.After(time.Duration(c.RootDelay) * time.Second):
+		case <-s.m.terminated:
+			return &ending{reason: Signalled}
+		}
 	}
-	s.m.printk(klog.Info, "devtmpfs: mounted")
+	major, minor, err := s.m.findRoot(c.Root)
+	if err != nil {
+		s.m.printk(klog.Err, "VFS: root=%s: %v", c.Root, err)
+		return s.noRoot(major, minor, unix.ENXIO)
+	}
+	disk, err := s.m.disks.Claim(major, minor)
+	if err != nil {
+		return s.noRoot(major, minor, errnoOf(err))
+	}
+	types := rootTypes[:1]
+	if c.RootType != "" {
+		types = strings.Split(c.RootType, ",")
+	}
+	errno := unix.ENODEV
+	for _, typ := range types {
+		if errno = s.mountAs(typ, disk); errno == 0 {
+			mode := "readonly "
+			if c.RootWrite {
+				mode = ""
+			}
+			s.m.printk(klog.Info, "VFS: Mounted root (%s filesystem) %son device %d:%d.", typ, mode, major, minor)
+			return nil
+		}
+		s.m.printk(klog.Err, "List of all bdev filesystems:\n %s\n", strings.Join(rootTypes, "\n "))
+	}
+	if disk.Release != nil {
+		disk.Release()
+	}
+	return s.noRoot(major, minor, errno)
 }
 
-// unmount writes out and closes every filesystem.
+// mountAs mounts the root as one filesystem type.
+func (s *sentry) mountAs(typ string, disk ext4fs.Disk) unix.Errno {
+	c := s.m.config
+	known := false
+	for _, t := range rootTypes {
+		known = known || t == typ
+	}
+	if !known {
+		return unix.ENODEV
+	}
+	ctx := s.proc.NewContext(s.k)
+	ns, err := s.k.VFS().NewMountNamespace(ctx, s.proc.Credentials, "/dev/root", typ, &vfs.MountOptions{
+		ReadOnly: !c.RootWrite,
+		GetFilesystemOptions: vfs.GetFilesystemOptions{
+			InternalMount: true,
+			InternalData:  disk,
+			Data:          rootData(c.RootFlags, c.RootWrite),
+		},
+	}, s.k)
+	if err != nil {
+		s.m.printk(klog.Err, "%s: %s: %v", disk.Name, typ, err)
+		return errnoOf(err)
+	}
+	s.mounts = ns
+	return 0
+}
+
+// rootData are the mount options of the root.
+func rootData(flags string, write bool) string {
+	if write {
+		return flags
+	}
+	if flags == "" {
+		return "ro"
+	}
+	return flags + ",ro"
+}
+
+// noRoot is the panic of a root that cannot be mounted, after the lines that say which
+// disks there are.
+func (s *sentry) noRoot(major, minor uint32, errno unix.Errno) *ending {
+	s.m.printk(klog.Crit, "VFS: Cannot open root device \"%s\" or unknown-block(%d,%d): error %d", s.m.config.Root, major, minor, -int(errno))
+	s.m.printk(klog.Crit, "Please append a correct \"root=\" boot option; here are the available partitions:")
+	for _, d := range s.m.disks.List() {
+		s.m.printk(klog.Crit, "%02x%02x %15d %s", d.Major, d.Minor, d.Size/1024, d.Name)
+	}
+	return panicked("VFS: Unable to mount root fs on unknown-block(%d,%d)", major, minor)
+}
+
+// findRoot reads what root= names. The numbers are good for a message even when there
+// is an error.
+func (m *Machine) findRoot(root string) (major, minor uint32, err error) {
+	name := strings.TrimPrefix(root, "/dev/")
+	switch {
+	case name == "" || name == "root":
+		return m.firstDisk()
+	case strings.HasPrefix(name, "UUID="), strings.HasPrefix(name, "LABEL="):
+		return m.diskWith(name)
+	case strings.HasPrefix(name, "ubd"):
+		return diskNumber(name)
+	}
+	if a, b, ok := strings.Cut(name, ":"); ok {
+		major, errA := strconv.ParseUint(a, 10, 12)
+		minor, errB := strconv.ParseUint(b, 10, 20)
+		if errA == nil && errB == nil {
+			return uint32(major), uint32(minor), nil
+		}
+	}
+	if n, err := strconv.ParseUint(name, 16, 32); err == nil {
+		// The old form: a device number in hexadecimal digits.
+		return uint32(n >> 8 & 0xfff), uint32(n&0xff | n>>12&0xfff00), nil
+	}
+	return 0, 0, fmt.Errorf("names no device: write /dev/ubda, 98:0, UUID=… or LABEL=…")
+}
+
+// firstDisk is the root when the line names none.
+func (m *Machine) firstDisk() (major, minor uint32, err error) {
+	if disks := m.disks.List(); len(disks) > 0 {
+		return disks[0].Major, disks[0].Minor, nil
+	}
+	return ubd.Major, 0, nil
+}
+
+// diskNumber reads ubda, ubd0, ubda1.
+func diskNumber(name string) (major, minor uint32, err error) {
+	unit := strings.TrimPrefix(name, "ubd")
+	part := uint64(0)
+	var disk uint64
+	if unit != "" && unit[0] >= 'a' && unit[0] < 'a'+ubd.Units {
+		disk = uint64(unit[0] - 'a')
+		if len(unit) > 1 {
+			if part, err = strconv.ParseUint(unit[1:], 10, 8); err != nil || part >= ubd.Minors {
+				return ubd.Major, 0, fmt.Errorf("%q is no partition of a disk", name)
+			}
+		}
+	} else if disk, err = strconv.ParseUint(unit, 10, 8); err != nil || disk >= ubd.Units {
+		return ubd.Major, 0, fmt.Errorf("%q is no disk: they are ubda to ubdp, ubd0 to ubd15", name)
+	}
+	return ubd.Major, uint32(disk*ubd.Minors + part), nil
+}
+
+// The superblock of ext2, ext3 and ext4, as far as it names the filesystem.
+const (
+	superOffset = 1024
+	superMagic  = 0x38
+	superUUID   = 0x68
+	superLabel  = 0x78
+	superEnd    = superLabel + 16
+)
+
+// diskWith finds the disk whose filesystem has a UUID or a label.
+func (m *Machine) diskWith(name string) (major, minor uint32, err error) {
+	key, want, _ := strings.Cut(name, "=")
+	for _, d := range m.disks.List() {
+		disk, err := m.disks.Claim(d.Major, d.Minor)
+		if err != nil {
+			continue
+		}
+		var super [superEnd]byte
+		_, err = disk.Device.ReadAt(super[:], superOffset)
+		if disk.Release != nil {
+			disk.Release()
+		}
+		if err != nil || super[superMagic] != 0x53 || super[superMagic+1] != 0xef {
+			continue
+		}
+		have := string(bytes.TrimRight(super[superLabel:superEnd], "\x00"))
+		if key == "UUID" {
+			id := hex.EncodeToString(super[superUUID : superUUID+16])
+			have = strings.Join([]string{id[:8], id[8:12], id[12:16], id[16:20], id[20:]}, "-")
+			want = strings.ToLower(want)
+		}
+		if have == want {
+			return d.Major, d.Minor, nil
+		}
+	}
+	return ubd.Major, 0, fmt.Errorf("no disk has a filesystem with this %s", key)
+}
+
+// unmount writes out and closes every filesystem, so that the images are clean
+// whatever still held them.
 func (s *sentry) unmount() {
+	if err := s.ext4.CloseAll(s.ctx); err != nil {
+		s.m.printk(klog.Err, "unmount: %v", err)
+	}
+	if err := s.m.disks.Detach(); err != nil {
+		s.m.printk(klog.Err, "unmount: %v", err)
+	}
 }

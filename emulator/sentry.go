@@ -19,7 +19,9 @@ import (
 	"gvisor.dev/gvisor/pkg/sentry/usage"
 	"gvisor.dev/gvisor/pkg/sentry/vfs"
 
+	"github.com/umlkit/umlkit/emulator/ext4fs"
 	"github.com/umlkit/umlkit/emulator/klog"
+	"github.com/umlkit/umlkit/emulator/procfs"
 	"github.com/umlkit/umlkit/emulator/syscalls"
 )
 
@@ -37,6 +39,15 @@ type sentry struct {
 	// askInit is whether ctrl-alt-del is init's business.
 	askInit atomic.Bool
 
+	// sysrqMask is /proc/sys/kernel/sysrq.
+	sysrqMask atomic.Int32
+
+	// ext4 are the filesystems on disks, dev is the devtmpfs, and sources knows where
+	// mounts come from.
+	ext4    *ext4fs.FilesystemType
+	dev     *vfs.Mount
+	sources procfs.Sources
+
 	// proc describes the first program; its context is that of all mounting before
 	// the program runs.
 	proc kernel.CreateProcessArgs
@@ -50,6 +61,8 @@ type sentry struct {
 func (m *Machine) newSentry() (*sentry, error) {
 	k := &kernel.Kernel{Platform: m.platform, AllowSUID: true}
 	s := &sentry{m: m, k: k, end: make(chan ending, 1)}
+	s.sysrqMask.Store(1)
+	s.ext4 = &ext4fs.FilesystemType{Disks: m.disks, Logf: m.logf}
 	mf, err := m.memoryFile()
 	if err != nil {
 		return nil, err

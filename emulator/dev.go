@@ -1,0 +1,70 @@
+package emulator
+
+import (
+	"fmt"
+
+	"gvisor.dev/gvisor/pkg/abi/linux"
+	"gvisor.dev/gvisor/pkg/fspath"
+	"gvisor.dev/gvisor/pkg/sentry/fsimpl/dev"
+	"gvisor.dev/gvisor/pkg/sentry/fsimpl/devtmpfs"
+	"gvisor.dev/gvisor/pkg/sentry/vfs"
+
+	"github.com/umlkit/umlkit/emulator/klog"
+	"github.com/umlkit/umlkit/emulator/ubd"
+)
+
+// mountDev mounts devtmpfs on /dev before the first program, as kernels do that are
+// built with CONFIG_DEVTMPFS_MOUNT. Its nodes are there even when there is no /dev.
+func (s *sentry) mountDev() {
+	if err := s.makeDev(); err != nil {
+		s.m.printk(klog.Err, "devtmpfs: %v", err)
+		return
+	}
+	ctx := s.proc.NewContext(s.k)
+	root := s.mounts.Root(ctx)
+	defer root.DecRef(ctx)
+	err := s.k.VFS().ConnectMountAt(ctx, s.proc.Credentials, s.dev, &vfs.PathOperation{
+		Root: root, Start: root, Path: fspath.Parse("/dev"), FollowFinalSymlink: true,
+	})
+	if err != nil {
+		s.m.printk(klog.Info, "devtmpfs: error mounting %d", -int(errnoOf(err)))
+		return
+	}
+	s.m.printk(klog.Info, "devtmpfs: mounted")
+}
+
+// makeDev makes the devtmpfs with all its nodes.
+func (s *sentry) makeDev() error {
+	ctx := s.proc.NewContext(s.k)
+	m, err := s.k.VFS().MountDisconnected(ctx, s.proc.Credentials, devtmpfs.Name, devtmpfs.Name,
+		&vfs.MountOptions{GetFilesystemOptions: vfs.GetFilesystemOptions{InternalMount: true}})
+	if err != nil {
+		return fmt.Errorf("mount: %w", err)
+	}
+	s.dev = m
+	for _, n := range s.m.disks.Nodes() {
+		s.node(n, true)
+	}
+	return nil
+}
+
+// node makes or removes the node of a disk.
+func (s *sentry) node(n ubd.Node, added bool) {
+	if s.dev == nil {
+		return
+	}
+	ctx := s.k.SupervisorContext()
+	root := vfs.MakeVirtualDentry(s.dev, s.dev.Root())
+	root.IncRef()
+	defer root.DecRef(ctx)
+	creds := s.proc.Credentials
+	var err error
+	if added {
+		err = dev.CreateDeviceFile(ctx, s.k.VFS(), creds, root, n.Name, n.Major, n.Minor, linux.S_IFBLK|linux.FileMode(n.Mode), nil, nil)
+	} else {
+		err = s.k.VFS().UnlinkAt(ctx, creds, &vfs.PathOperation{Root: root, Start: root, Path: fspath.Parse(n.Name)})
+	}
+	if err != nil {
+		s.m.printk(klog.Warning, "devtmpfs: %s: %v", n.Name, err)
+	}
+}

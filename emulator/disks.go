@@ -1,0 +1,29 @@
+package emulator
+
+import (
+	"github.com/umlkit/umlkit/emulator/klog"
+	"github.com/umlkit/umlkit/emulator/ubd"
+)
+
+// openDisks opens the block devices of the command line. One that fails is missing,
+// and the kernel log says why.
+func (m *Machine) openDisks() {
+	m.disks = ubd.New(ubd.Options{Logf: m.logf, Changed: m.disksChanged})
+	for _, setting := range m.config.Settings {
+		if setting.Driver != "ubd" {
+			continue
+		}
+		if err := m.disks.Configure(setting.Unit, setting.Spec); err != nil {
+			m.printk(klog.Err, "%s", ubd.BootError(setting.Unit, err))
+		}
+	}
+}
+
+// disksChanged keeps /dev in step with the disks.
+func (m *Machine) disksChanged(nodes []ubd.Node, added bool) {
+	if s := m.current(); s != nil {
+		for _, n := range nodes {
+			s.node(n, added)
+		}
+	}
+}
