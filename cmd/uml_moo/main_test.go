@@ -1,0 +1,228 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+	"rsc.io/script"
+	"rsc.io/script/scripttest"
+
+	"github.com/umlkit/umlkit/internal/oracle"
+	"github.com/umlkit/umlkit/ubdfmt"
+)
+
+// TestMain is uml_moo itself when the scripts run it.
+func TestMain(m *testing.M) {
+	if os.Getenv("RUN_UML_MOO") != "" {
+		main()
+	}
+	os.Exit(m.Run())
+}
+
+func TestScripts(t *testing.T) {
+	engine := script.NewEngine()
+	engine.Cmds = scripttest.DefaultCmds()
+	for name, path := range map[string]string{
+		"uml_moo": os.Args[0], "debian_moo": oracle.Tool(t, "uml_moo"), "uml_mkcow": oracle.Tool(t, "uml_mkcow"),
+		"touch": oracle.Tool(t, "touch"), "truncate": oracle.Tool(t, "truncate"), "dd": oracle.Tool(t, "dd"), "ln": oracle.Tool(t, "ln"),
+	} {
+		engine.Cmds[name] = script.Program(path, nil, 10*time.Second)
+	}
+	scripttest.Test(t, t.Context(), engine, append(os.Environ(), "RUN_UML_MOO=1"), "testdata/*.txt")
+}
+
+func TestParse(t *testing.T) {
+	for _, test := range []struct {
+		args string
+		want command
+		err  string
+	}{
+		{"c n", command{cow: "c", output: "n"}, ""},
+		{"-d c", command{cow: "c", inPlace: true}, ""},
+		{"c -d", command{cow: "c", inPlace: true}, ""},
+		{"-b x -d c", command{cow: "c", backing: "x", inPlace: true}, ""},
+		{"-d -b x c", command{cow: "c", backing: "x", inPlace: true}, ""},
+		{"c -bx n", command{cow: "c", backing: "x", output: "n"}, ""},
+		{"-db x c", command{cow: "c", backing: "x", inPlace: true}, ""},
+		{"-b x c n", command{cow: "c", backing: "x", output: "n"}, ""},
+		{"-- -d -b", command{cow: "-d", output: "-b"}, ""},
+		{"c -", command{cow: "c", output: "-"}, ""},
+		{"", command{}, "help"},
+		{"--help", command{}, "help"},
+		{"-d", command{}, "help"},
+		{"c", command{}, "a new file is missing"},
+		{"-d c n", command{}, `not "n"`},
+		{"a b c", command{}, `one file too many: "c"`},
+		{"-x c n", command{}, "unknown option -x"},
+		{"--force c n", command{}, "unknown option --force"},
+		{"c n -b", command{}, "-b needs"},
+	} {
+		got, err := parse(strings.Fields(test.args))
+		if test.err != "" {
+			if err == nil || !strings.Contains(err.Error(), test.err) {
+				t.Errorf("%q: error %v, want %q", test.args, err, test.err)
+			}
+			continue
+		}
+		if err != nil || got != test.want {
+			t.Errorf("%q: %+v, %v; want %+v", test.args, got, err, test.want)
+		}
+	}
+}
+
+func TestStatus(t *testing.T) {
+	var stderr bytes.Buffer
+	if got := run(context.Background(), nil, &stderr); got != 1 || stderr.String() != usage {
+		t.Errorf("without arguments: status %d, stderr %q", got, &stderr)
+	}
+	stderr.Reset()
+	none := filepath.Join(t.TempDir(), "none")
+	want := "COW file open: open " + none + ": no such file or directory\n"
+	if got := run(context.Background(), []string{none, none + "2"}, &stderr); got != 1 || stderr.String() != want {
+		t.Errorf("without a COW file: status %d, stderr %q", got, &stderr)
+	}
+}
+
+// TestKilled kills uml_moo at random moments, merging in place and into a new file: the
+// COW file stays as it is, the same command done again gives the same bytes, and a
+// new image is there whole or not at all.
+func TestKilled(t *testing.T) {
+	const size = 48 << 20
+	dir := t.TempDir()
+	base, cow, out := filepath.Join(dir, "base.img"), filepath.Join(dir, "disk.cow"), filepath.Join(dir, "out.img")
+	content := bytes.Repeat([]byte("backing file.123"), size/16)
+	if err := os.WriteFile(base, content, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	old := time.Now().Add(-time.Hour)
+	if err := os.Chtimes(base, old, old); err != nil {
+		t.Fatal(err)
+	}
+	d, err := ubdfmt.Open(cow, base, ubdfmt.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := bytes.Clone(content)
+	for off := 0; off < size; off += 24 << 10 {
+		b := bytes.Repeat([]byte("the COW file.123"), 512)
+		copy(want[off:], b)
+		if _, err := d.WriteAt(want[off:min(size, off+len(b))], int64(off)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := d.Trim(size/2, 1<<20); err != nil {
+		t.Fatal(err)
+	}
+	clear(want[size/2 : size/2+1<<20])
+	if err := d.Close(); err != nil {
+		t.Fatal(err)
+	}
+	cowBytes, err := os.ReadFile(cow)
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	moo := func(kill time.Duration, args ...string) error {
+		cmd := exec.Command(os.Args[0], args...)
+		cmd.Env = append(os.Environ(), "RUN_UML_MOO=1")
+		var stderr strings.Builder
+		cmd.Stderr = &stderr
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		if kill > 0 {
+			timer := time.AfterFunc(kill, func() { _ = cmd.Process.Kill() })
+			defer timer.Stop()
+		}
+		if err := cmd.Wait(); err != nil {
+			return fmt.Errorf("%w: %s", err, &stderr)
+		}
+		return nil
+	}
+	check := func(what, path string, want []byte) {
+		t.Helper()
+		got, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(got, want) {
+			t.Fatalf("%s is not what it should be", what)
+		}
+	}
+	start := time.Now()
+	if err := moo(0, cow, out); err != nil {
+		t.Fatal(err)
+	}
+	whole := time.Since(start)
+	check("the new image", out, want)
+
+	killed := 0
+	for range 12 {
+		if err := os.Remove(out); err != nil && !errors.Is(err, os.ErrNotExist) {
+			t.Fatal(err)
+		}
+		if moo(time.Duration(rand.Int64N(int64(whole))), cow, out) != nil {
+			killed++
+		}
+		if _, err := os.Stat(out); err == nil {
+			check("the new image of a killed merge", out, want)
+		}
+	}
+	check("the backing file", base, content)
+	if killed == 0 {
+		t.Error("no merge was killed")
+	}
+
+	killed = 0
+	for range 12 {
+		if moo(time.Duration(rand.Int64N(int64(whole))), "-d", cow) == nil {
+			check("the backing file, merged", base, want)
+			if err := os.WriteFile(base, content, 0o644); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Chtimes(base, old, old); err != nil {
+				t.Fatal(err)
+			}
+			continue
+		}
+		killed++
+	}
+	if killed == 0 {
+		t.Error("no merge in place was killed")
+	}
+	if err := moo(0, "-d", cow); err != nil {
+		t.Fatal(err)
+	}
+	check("the backing file, merged", base, want)
+	check("the COW file", cow, cowBytes)
+	names, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range names {
+		if n := name.Name(); n != "base.img" && n != "disk.cow" && n != "out.img" && canTmpfile(dir) {
+			t.Errorf("left behind: %s", n)
+		}
+	}
+}
+
+// canTmpfile tells whether files without a name can be made there; elsewhere a kill leaves
+// a temporary one.
+func canTmpfile(dir string) bool {
+	fd, err := unix.Open(dir, unix.O_TMPFILE|unix.O_RDWR, 0o600)
+	if err != nil {
+		return false
+	}
+	unix.Close(fd)
+	return true
+}
