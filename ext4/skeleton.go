@@ -6,28 +6,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// FS is an open filesystem.
-type FS struct{}
-
-// Inode is a file of any type. There is one *Inode per number in memory.
-type Inode struct{}
-
-// Open checks the superblock, replays the journal and opens the filesystem on dev.
-// The caller keeps dev open until Close has returned, and closes it.
-func Open(dev Device, o Options) (*FS, error) { return nil, unix.ENOSYS }
-
 // Close makes everything stable, marks the filesystem clean and forgets it. Inodes
 // that are still referenced must not be used afterwards; those without links are freed.
 func (fs *FS) Close() error { return unix.ENOSYS }
 
 // Sync makes every change that returned before it stable.
 func (fs *FS) Sync() error { return unix.ENOSYS }
-
-// Statfs counts blocks and inodes.
-func (fs *FS) Statfs() Statfs { return Statfs{} }
-
-// Info tells what the superblock says.
-func (fs *FS) Info() Info { return Info{} }
 
 // Trim gives free ranges of at least minLen bytes within [start, start+length) of the
 // disk back to the Device, and returns how many bytes those were.
@@ -39,24 +23,6 @@ func (fs *FS) Trim(ctx context.Context, start, length, minLen int64) (int64, err
 // stable and marks the filesystem clean.
 func (fs *FS) Remount(readOnly bool) error { return unix.ENOSYS }
 
-// ReadOnly says whether changes are refused: so opened, so remounted, or after damage.
-func (fs *FS) ReadOnly() bool { return false }
-
-// SetDiscard switches Options.Discard.
-func (fs *FS) SetDiscard(on bool) {}
-
-// SetErrors changes what happens when damage is found; 0 means as the superblock says.
-func (fs *FS) SetErrors(p ErrorPolicy) {}
-
-// UUID is the filesystem's.
-func (fs *FS) UUID() [16]byte { return [16]byte{} }
-
-// Label is the volume's name.
-func (fs *FS) Label() string { return "" }
-
-// BlockSize is in bytes.
-func (fs *FS) BlockSize() int { return 0 }
-
 // Reserve promises n blocks to data that a caller holds in memory and will allocate
 // later; ENOSPC when they are not there. Unless privileged, the reserved blocks of the
 // superblock count as taken. Unreserve gives n back, after allocating or instead.
@@ -65,41 +31,17 @@ func (fs *FS) Reserve(n int64, privileged bool) error { return unix.ENOSYS }
 // Unreserve undoes Reserve.
 func (fs *FS) Unreserve(n int64) {}
 
-// Inode takes a reference to an inode; unix.ESTALE when the number is not in use.
-func (fs *FS) Inode(ino uint32) (*Inode, error) { return nil, unix.ENOSYS }
-
-// Root takes a reference to the root directory.
-func (fs *FS) Root() (*Inode, error) { return nil, unix.ENOSYS }
-
 // Rename moves an entry. Among other errors: EXDEV never, EINVAL for a directory moved
 // below itself, ENOTEMPTY, EISDIR, ENOTDIR, EMLINK.
 func (fs *FS) Rename(oldDir *Inode, oldName string, newDir *Inode, newName string, f RenameFlags) error {
 	return unix.ENOSYS
 }
 
-// Number is the inode number.
-func (n *Inode) Number() uint32 { return 0 }
-
-// Generation tells one use of an inode number from the next.
-func (n *Inode) Generation() uint32 { return 0 }
-
-// FS is the filesystem of the inode.
-func (n *Inode) FS() *FS { return nil }
-
-// Ref takes a further reference.
-func (n *Inode) Ref() {}
-
 // Put gives a reference back. The last one of an inode without links frees it.
 func (n *Inode) Put() error { return unix.ENOSYS }
 
-// Attr tells the inode's attributes.
-func (n *Inode) Attr() Attr { return Attr{} }
-
 // SetAttr changes the fields of a that mask names. It does not check permissions.
 func (n *Inode) SetAttr(mask AttrMask, a Attr) error { return unix.ENOSYS }
-
-// Lookup finds a name in a directory and takes a reference to its inode.
-func (n *Inode) Lookup(name string) (*Inode, error) { return nil, unix.ENOSYS }
 
 // Create makes an inode of any type and its name, and takes a reference to it.
 func (n *Inode) Create(name string, m NewInode) (*Inode, error) { return nil, unix.ENOSYS }
@@ -117,35 +59,12 @@ func (n *Inode) Unlink(name string) error { return unix.ENOSYS }
 // Rmdir removes an empty directory.
 func (n *Inode) Rmdir(name string) error { return unix.ENOSYS }
 
-// ReadDir visits the entries after cookie (0: all), "." and ".." included, until visit
-// returns false. An entry that stays in the directory throughout is visited exactly
-// once, also over several calls and with changes between them. visit must not call
-// methods of the same directory that change it.
-func (n *Inode) ReadDir(cookie uint64, visit func(DirEntry) bool) error { return unix.ENOSYS }
-
-// Readlink is the target of a symlink; EINVAL for other types.
-func (n *Inode) Readlink() (string, error) { return "", unix.ENOSYS }
-
-// Xattr is the value of an extended attribute, named in full ("user.x"); ENODATA when
-// there is none. ACLs have the form that getxattr(2) gives.
-func (n *Inode) Xattr(name string) ([]byte, error) { return nil, unix.ENOSYS }
-
 // SetXattr sets an extended attribute; ENOSPC when it does not fit, EOPNOTSUPP when the
 // name's prefix is unknown.
 func (n *Inode) SetXattr(name string, value []byte, f XattrFlags) error { return unix.ENOSYS }
 
 // RemoveXattr removes an extended attribute; ENODATA when there is none.
 func (n *Inode) RemoveXattr(name string) error { return unix.ENOSYS }
-
-// Xattrs lists the names of the extended attributes.
-func (n *Inode) Xattrs() ([]string, error) { return nil, unix.ENOSYS }
-
-// Map visits, in order and without gaps, where the bytes of [off, off+length) lie,
-// also past the end of the file, where fallocate can have put blocks. Extents start
-// and end with blocks, so the first can start before off and the last end after. What
-// was visited holds until the next change of the file's blocks, which the caller
-// keeps from happening or notices.
-func (n *Inode) Map(off, length int64, visit func(Extent) bool) error { return unix.ENOSYS }
 
 // Allocate gives every block of the range a place on the disk; new ones are Unwritten
 // (in files without extents: written with zeros). It does not change the size.
@@ -172,9 +91,6 @@ func (n *Inode) Zero(off, length int64, keepSize bool) error { return unix.ENOSY
 // Fallocate gives the range blocks. With keepSize the size stays, else it grows to the
 // range's end.
 func (n *Inode) Fallocate(off, length int64, keepSize bool) error { return unix.ENOSYS }
-
-// ReadAt reads from the Device straight into p; io.EOF at the end of the file.
-func (n *Inode) ReadAt(p []byte, off int64) (int, error) { return 0, unix.ENOSYS }
 
 // WriteAt writes p straight to the Device, gives the file the blocks it needs, grows
 // the size, and sets the modification and change times.

@@ -218,7 +218,7 @@ func (t *JournalTag) Encode(b []byte, incompat uint32) error {
 }
 
 // JournalDataChecksum is the checksum of a block's copy for its tag, over the bytes
-// as they lie in the log's home (before escaping).
+// as they lie in the log (escaped).
 func JournalDataChecksum(jseed, sequence uint32, block []byte) uint32 {
 	var w [4]byte
 	be.PutUint32(w[:], sequence)

@@ -1,0 +1,314 @@
+package ext4
+
+import (
+	"fmt"
+	"sync"
+
+	"github.com/umlkit/umlkit/ext4/format"
+	"golang.org/x/sys/unix"
+)
+
+// Inode is a file of any type. There is one *Inode per number in memory.
+//
+// Locks, outermost first: FS.renameMu; mu of directories, parents before children;
+// mu of other inodes, by number; then a handle; then within it group locks, FS.xattrMu,
+// amu and the other small ones, none of which is held while waiting for one further
+// out.
+type Inode struct {
+	fs    *FS
+	ino   uint32
+	iseed uint32 // of checksums
+	typ   uint16 // the type bits of the mode, which never change
+	refs  int32  // guarded by inodeCache.mu
+
+	// mu guards the content: the blocks and what is in them, the extended
+	// attributes, the directory. Data is read under it and, unless whole written
+	// blocks are overwritten, written under it.
+	mu sync.RWMutex
+
+	// amu guards d but for d.Block, which mu guards, and body. Every change is made
+	// within a handle, so that a commit sees none half done.
+	amu   sync.Mutex
+	d     format.Inode
+	body  []byte  // the whole inode as on disk; the attributes after the fixed fields count, the rest is made from d
+	dirty bool    // on the running transaction's list
+	table *buffer // while dirty
+
+	window  window // blocks set aside for appending; guarded by mu
+	orphan  orphanLink
+	dead    bool   // freed, or being freed
+	changed uint32 // the transaction that last changed it; guarded by amu
+	grew    uint32 // the transaction that last changed what fdatasync needs
+}
+
+// inodeCache holds the inodes that are referenced or dirty.
+type inodeCache struct {
+	mu sync.Mutex
+	m  map[uint32]*Inode
+}
+
+func (c *inodeCache) clear() {
+	c.mu.Lock()
+	clear(c.m)
+	c.mu.Unlock()
+}
+
+func (n *Inode) what() string { return fmt.Sprintf("inode %d", n.ino) }
+
+func (n *Inode) bad(field string, v any) error {
+	return n.fs.corrupt(&CorruptError{n.what(), field, v})
+}
+
+func (n *Inode) isDir() bool     { return n.typ == format.ModeDir }
+func (n *Inode) isRegular() bool { return n.typ == format.ModeRegular }
+func (n *Inode) extents() bool   { return n.d.Flags&format.FlagExtents != 0 }
+func (n *Inode) inline() bool    { return n.d.Flags&format.FlagInlineData != 0 }
+
+// inodePlace gives the table block and the offset in it of an inode.
+func (fs *FS) inodePlace(ino uint32) (block uint64, off int, group uint32) {
+	g := uint64(ino-1) / fs.ipg
+	at := uint64(ino-1) % fs.ipg * uint64(fs.inodeSize)
+	return fs.groups[g].desc.InodeTable + at>>fs.bsBits, int(at & uint64(fs.bs-1)), uint32(g)
+}
+
+// Inode takes a reference to an inode; unix.ESTALE when the number is not in use.
+func (fs *FS) Inode(ino uint32) (*Inode, error) {
+	if fs.closed.Load() {
+		return nil, errClosed
+	}
+	if ino != format.RootIno && (ino < fs.firstIno || ino > fs.inodes) {
+		return nil, fmt.Errorf("ext4: inode %d: %w", ino, unix.ESTALE)
+	}
+	return fs.iget(ino)
+}
+
+var errClosed = fmt.Errorf("ext4: filesystem is closed: %w", unix.EIO)
+
+// Root takes a reference to the root directory.
+func (fs *FS) Root() (*Inode, error) { return fs.Inode(format.RootIno) }
+
+// iget takes a reference to an inode in use.
+func (fs *FS) iget(ino uint32) (*Inode, error) { return fs.load(ino, false) }
+
+// igetSpecial takes a reference to one of the filesystem's own inodes, or to an orphan,
+// which can be without links.
+func (fs *FS) igetSpecial(ino uint32) (*Inode, error) {
+	if ino == 0 || ino > fs.inodes {
+		return nil, &CorruptError{"superblock", "inode number", ino}
+	}
+	return fs.load(ino, true)
+}
+
+func (fs *FS) load(ino uint32, special bool) (*Inode, error) {
+	c := &fs.icache
+	c.mu.Lock()
+	if n := c.m[ino]; n != nil {
+		defer c.mu.Unlock()
+		if n.dead {
+			return nil, fmt.Errorf("ext4: inode %d: %w", ino, unix.ESTALE)
+		}
+		n.refs++
+		return n, nil
+	}
+	c.mu.Unlock()
+	n, err := fs.readInode(ino, special)
+	if err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if m := c.m[ino]; m != nil {
+		if m.dead {
+			return nil, fmt.Errorf("ext4: inode %d: %w", ino, unix.ESTALE)
+		}
+		n = m
+	} else {
+		c.m[ino] = n
+	}
+	n.refs++
+	return n, nil
+}
+
+// readInode decodes and checks an inode.
+func (fs *FS) readInode(ino uint32, special bool) (*Inode, error) {
+	block, off, _ := fs.inodePlace(ino)
+	b, err := fs.cache.get(block)
+	if err != nil {
+		return nil, err
+	}
+	n := &Inode{fs: fs, ino: ino, body: make([]byte, fs.inodeSize)}
+	fs.txn.tableMu.Lock()
+	copy(n.body, b.data[off:])
+	fs.txn.tableMu.Unlock()
+	d := &n.d
+	if err := d.Decode(n.body); err != nil {
+		return nil, err
+	}
+	n.iseed = format.InodeSeed(fs.seed, ino, d.Generation)
+	n.typ = d.Mode & format.ModeType
+	if d.Mode == 0 && d.Links == 0 {
+		return nil, fmt.Errorf("ext4: inode %d: %w", ino, unix.ESTALE)
+	}
+	if fs.csum && !format.InodeChecksumOK(n.iseed, n.body) {
+		return nil, n.bad("checksum", d.Checksum)
+	}
+	if d.Links == 0 && !special {
+		return nil, fmt.Errorf("ext4: inode %d: %w", ino, unix.ESTALE)
+	}
+	return n, n.check()
+}
+
+// check looks at the fields that the rest relies on.
+func (n *Inode) check() error {
+	d, fs := &n.d, n.fs
+	if fs.inodeSize > format.InodeBaseSize {
+		if int(d.ExtraIsize) > fs.inodeSize-format.InodeBaseSize || d.ExtraIsize%4 != 0 {
+			return n.bad("extra size", d.ExtraIsize)
+		}
+	}
+	switch n.typ {
+	case format.ModeRegular, format.ModeDir, format.ModeSymlink:
+	case format.ModeChar, format.ModeBlock, format.ModeFIFO, format.ModeSocket:
+		return n.checkACL()
+	default:
+		if n.ino == fs.sb.JournalInum || n.ino >= fs.firstIno || n.ino == format.RootIno {
+			return n.bad("mode", fmt.Sprintf("%#o", d.Mode))
+		}
+	}
+	if d.Flags&(format.FlagEncrypt|format.FlagCasefold) != 0 {
+		return &UnsupportedError{Features: []string{fmt.Sprintf("encrypt or casefold (inode %d)", n.ino)}}
+	}
+	if d.Flags&format.FlagExtents != 0 && fs.sb.FeatureIncompat&format.IncompatExtents == 0 && d.Flags&format.FlagInlineData == 0 {
+		return n.bad("extents flag without the feature, flags", fmt.Sprintf("%#x", d.Flags))
+	}
+	if d.Flags&format.FlagInlineData != 0 && fs.sb.FeatureIncompat&format.IncompatInlineData == 0 {
+		return n.bad("inline data flag without the feature, flags", fmt.Sprintf("%#x", d.Flags))
+	}
+	if d.Size > n.maxSize() {
+		return n.bad("size", d.Size)
+	}
+	if n.isDir() && !n.inline() && d.Size%uint64(fs.bs) != 0 {
+		return n.bad("directory size", d.Size)
+	}
+	if n.typ == format.ModeSymlink && d.Size > uint64(fs.bs) {
+		return n.bad("symlink size", d.Size)
+	}
+	return n.checkACL()
+}
+
+func (n *Inode) checkACL() error {
+	if a := n.d.FileACL; a != 0 && !n.fs.mayHold(a, 1) {
+		return n.bad("attribute block", a)
+	}
+	return nil
+}
+
+// maxSize is the largest size the file can have, in bytes.
+func (n *Inode) maxSize() uint64 {
+	if n.extents() || n.inline() {
+		return (format.MaxLogicalBlock + 1) << n.fs.bsBits
+	}
+	return min(n.fs.mapLimit()<<n.fs.bsBits, 1<<62)
+}
+
+// Number is the inode number.
+func (n *Inode) Number() uint32 { return n.ino }
+
+// Generation tells one use of an inode number from the next.
+func (n *Inode) Generation() uint32 { return n.d.Generation }
+
+// FS is the filesystem of the inode.
+func (n *Inode) FS() *FS { return n.fs }
+
+// Ref takes a further reference.
+func (n *Inode) Ref() {
+	n.fs.icache.mu.Lock()
+	n.refs++
+	n.fs.icache.mu.Unlock()
+}
+
+// unref gives a reference back without freeing anything.
+func (n *Inode) unref() {
+	c := &n.fs.icache
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if n.refs--; n.refs == 0 && !n.isDirty() {
+		delete(c.m, n.ino)
+	}
+}
+
+func (n *Inode) isDirty() bool {
+	n.amu.Lock()
+	defer n.amu.Unlock()
+	return n.dirty
+}
+
+// Attr tells the inode's attributes.
+func (n *Inode) Attr() Attr {
+	n.amu.Lock()
+	defer n.amu.Unlock()
+	d := &n.d
+	a := Attr{
+		Mode: d.Mode, UID: d.UID, GID: d.GID, Links: uint32(d.Links), Size: int64(d.Size),
+		Atime: d.Atime, Mtime: d.Mtime, Ctime: d.Ctime, Btime: d.Crtime,
+		Flags: d.Flags & format.FlagsUserVisible, Project: d.ProjID, Generation: d.Generation,
+	}
+	a.Blocks512 = n.sectors()
+	switch n.typ {
+	case format.ModeChar, format.ModeBlock:
+		a.Major, a.Minor = format.DecodeDevice(&d.Block)
+	}
+	return a
+}
+
+// sectors is the space the file takes in sectors of 512 bytes. amu is held.
+func (n *Inode) sectors() int64 {
+	if n.d.Flags&format.FlagHugeFile != 0 && n.fs.sb.FeatureRoCompat&format.RoHugeFile != 0 {
+		return int64(n.d.Blocks << (n.fs.bsBits - 9))
+	}
+	return int64(n.d.Blocks)
+}
+
+// fastSymlink says whether a symlink's target lies in the inode.
+func (n *Inode) fastSymlink() bool {
+	if n.extents() || n.inline() {
+		return false
+	}
+	if n.d.Size >= format.InodeBlockSize {
+		return false
+	}
+	own := int64(0) // a block of attributes does not make a symlink slow
+	if n.d.FileACL != 0 {
+		own = int64(n.fs.bs / 512)
+	}
+	return n.sectors() <= own
+}
+
+// Readlink is the target of a symlink; EINVAL for other types.
+func (n *Inode) Readlink() (string, error) {
+	if n.typ != format.ModeSymlink {
+		return "", fmt.Errorf("ext4: readlink of inode %d: %w", n.ino, unix.EINVAL)
+	}
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	n.amu.Lock()
+	size, fast := int(n.d.Size), n.fastSymlink()
+	n.amu.Unlock()
+	if fast {
+		return string(n.d.Block[:size]), nil
+	}
+	if size == 0 || size > n.fs.bs {
+		return "", n.bad("symlink size", size)
+	}
+	p := make([]byte, size)
+	if _, err := n.readAt(p, 0); err != nil {
+		return "", err
+	}
+	for i, c := range p {
+		if c == 0 {
+			p = p[:i]
+			break
+		}
+	}
+	return string(p), nil
+}
