@@ -1,0 +1,306 @@
+package tty
+
+import (
+	"encoding/binary"
+
+	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/abi/linux"
+	"gvisor.dev/gvisor/pkg/context"
+	"gvisor.dev/gvisor/pkg/errors/linuxerr"
+	"gvisor.dev/gvisor/pkg/sentry/arch"
+	"gvisor.dev/gvisor/pkg/sentry/kernel"
+	"gvisor.dev/gvisor/pkg/sentry/vfs"
+	"gvisor.dev/gvisor/pkg/usermem"
+	"gvisor.dev/gvisor/pkg/waiter"
+)
+
+// The arguments of TCXONC.
+const (
+	tcOutputOff = iota
+	tcOutputOn
+	tcInputOff
+	tcInputOn
+)
+
+// Ioctl implements vfs.FileDescriptionImpl.Ioctl. What it does not know is ENOTTY, as it
+// is on User Mode Linux's terminals, which are no virtual terminals (KD*, VT_*,
+// TIOCLINUX) and no serial ports (TIOCMGET, TIOCGSERIAL).
+func (fd *terminalFD) Ioctl(ctx context.Context, uio usermem.IO, sysno uintptr, args arch.SyscallArguments) (uintptr, error) {
+	task := kernel.TaskFromContext(ctx)
+	if task == nil {
+		return 0, linuxerr.ENOTTY
+	}
+	if fd.dead() {
+		return 0, linuxerr.EIO
+	}
+	c := call{fd: fd, term: fd.term, task: task, uio: uio, args: args}
+	for _, group := range [...]func(cmd uint32) (bool, error){c.modes, c.queues, c.session, c.device} {
+		if known, err := group(args[1].Uint()); known {
+			return 0, err
+		}
+	}
+	return fd.FileDescriptionDefaultImpl.Ioctl(ctx, uio, sysno, args)
+}
+
+// call is an ioctl under way.
+type call struct {
+	fd   *terminalFD
+	term *terminal
+	task *kernel.Task
+	uio  usermem.IO
+	args arch.SyscallArguments
+}
+
+// put copies b to where the argument points.
+func (c *call) put(b []byte) error {
+	_, err := c.uio.CopyOut(c.task, c.args[2].Pointer(), b, usermem.IOOpts{})
+	return err
+}
+
+func (c *call) put32(v uint32) error { return c.put(binary.NativeEndian.AppendUint32(nil, v)) }
+
+// get fills b from where the argument points.
+func (c *call) get(b []byte) error {
+	_, err := c.uio.CopyIn(c.task, c.args[2].Pointer(), b, usermem.IOOpts{})
+	return err
+}
+
+func (c *call) get32() (uint32, error) {
+	var b [4]byte
+	err := c.get(b[:])
+	return binary.NativeEndian.Uint32(b[:]), err
+}
+
+// modes serves the modes and the window.
+func (c *call) modes(cmd uint32) (bool, error) {
+	d := c.term.discipline
+	switch cmd {
+	case linux.TCGETS:
+		modes := d.Termios()
+		old := modes.ToTermios()
+		_, err := old.CopyOut(c.task, c.args[2].Pointer())
+		return true, err
+	case linux.TCGETS2:
+		modes := d.Termios()
+		_, err := modes.CopyOut(c.task, c.args[2].Pointer())
+		return true, err
+	case linux.TCSETS:
+		return true, c.setModes(false, false, false)
+	case linux.TCSETSW:
+		return true, c.setModes(false, true, false)
+	case linux.TCSETSF:
+		return true, c.setModes(false, true, true)
+	case linux.TCSETS2:
+		return true, c.setModes(true, false, false)
+	case linux.TCSETSW2:
+		return true, c.setModes(true, true, false)
+	case linux.TCSETSF2:
+		return true, c.setModes(true, true, true)
+	case linux.TIOCGWINSZ:
+		size := d.Size()
+		_, err := size.CopyOut(c.task, c.args[2].Pointer())
+		return true, err
+	case linux.TIOCSWINSZ:
+		var size linux.Winsize
+		if _, err := size.CopyIn(c.task, c.args[2].Pointer()); err != nil {
+			return true, err
+		}
+		c.term.setSize(d, size)
+		return true, nil
+	case linux.TIOCGETD:
+		return true, c.put32(0)
+	case linux.TIOCSETD:
+		n, err := c.get32()
+		if err == nil && n != 0 {
+			err = linuxerr.EINVAL
+		}
+		return true, err
+	}
+	return false, nil
+}
+
+// setModes sets the modes, after the output has left when drain is set, and dropping
+// the input when flush is.
+func (c *call) setModes(two, drain, flush bool) error {
+	if err := c.term.checkChange(c.task, linux.SIGTTOU); err != nil {
+		return err
+	}
+	if drain {
+		if err := c.drain(); err != nil {
+			return err
+		}
+	}
+	if flush {
+		if err := c.term.discipline.Flush(linux.TCIFLUSH); err != nil {
+			return err
+		}
+	}
+	before := c.term.discipline.Termios()
+	if err := c.term.discipline.SetTermios(c.task, c.args, two); err != nil {
+		return err
+	}
+	after := c.term.discipline.Termios()
+	if p := c.term.running(); p != nil && before.IEnabled(linux.IXON) && !after.IEnabled(linux.IXON) {
+		// Nobody could type the start character any more.
+		p.start()
+	}
+	return nil
+}
+
+// drain blocks the task until the output has reached the line.
+func (c *call) drain() error {
+	p := c.term.running()
+	if p == nil || !p.channel.HasOutput() {
+		return nil
+	}
+	e, moved := waiter.NewChannelEntry(waiter.WritableEvents)
+	p.idle.EventRegister(&e)
+	defer p.idle.EventUnregister(&e)
+	for !c.fd.dead() {
+		if left, _ := p.unsent(c.term.discipline); left == 0 {
+			return nil
+		}
+		if err := c.task.Block(moved); err != nil {
+			return linuxerr.ConvertIntr(err, linuxerr.ERESTARTSYS)
+		}
+	}
+	return linuxerr.EIO
+}
+
+// queues serves what waits in the terminal.
+func (c *call) queues(cmd uint32) (bool, error) {
+	d, p := c.term.discipline, c.term.running()
+	switch cmd {
+	case linux.FIONREAD:
+		return true, c.put32(uint32(d.Readable()))
+	case linux.TIOCOUTQ:
+		left := 0
+		if p != nil {
+			left, _ = p.unsent(d)
+		}
+		return true, c.put32(uint32(left))
+	case linux.TCSBRK, linux.TCSBRKP:
+		if err := c.term.checkChange(c.task, linux.SIGTTOU); err != nil {
+			return true, err
+		}
+		return true, c.drain()
+	case linux.TIOCSBRK, linux.TIOCCBRK:
+		return true, nil
+	case linux.TCFLSH:
+		if err := c.term.checkChange(c.task, linux.SIGTTOU); err != nil {
+			return true, err
+		}
+		return true, d.Flush(c.args[2].Uint())
+	case unix.TCXONC:
+		if err := c.term.checkChange(c.task, linux.SIGTTOU); err != nil {
+			return true, err
+		}
+		switch c.args[2].Int() {
+		case tcOutputOff:
+			if p != nil {
+				p.stop()
+			}
+		case tcOutputOn:
+			if p != nil {
+				p.start()
+			}
+		case tcInputOff, tcInputOn:
+			// They would send a character to whoever types.
+		default:
+			return true, linuxerr.EINVAL
+		}
+		return true, nil
+	case linux.TIOCSTI:
+		if !c.task.HasRootCapability(linux.CAP_SYS_ADMIN) {
+			return true, linuxerr.EIO
+		}
+		var b [1]byte
+		if err := c.get(b[:]); err != nil {
+			return true, err
+		}
+		_, err := d.Master().Write(c.term.all.ctx, usermem.BytesIOSequence(b[:]), vfs.WriteOptions{})
+		return true, err
+	}
+	return false, nil
+}
+
+// session serves job control.
+func (c *call) session(cmd uint32) (bool, error) {
+	switch cmd {
+	case linux.TIOCSCTTY:
+		return true, c.term.acquire(c.task, c.args[2].Int() == 1, c.fd.vfsfd.IsReadable())
+	case linux.TIOCNOTTY:
+		if c.task.ThreadGroup().TTY() != c.term.tty {
+			return true, linuxerr.ENOTTY
+		}
+		return true, c.task.ThreadGroup().ReleaseControllingTTY(c.task, c.term.tty)
+	case linux.TIOCGPGRP:
+		id, err := c.term.foreground(c.task)
+		if err != nil {
+			return true, err
+		}
+		return true, c.put32(uint32(id))
+	case linux.TIOCSPGRP:
+		id, err := c.get32()
+		if err != nil {
+			return true, err
+		}
+		return true, c.task.ThreadGroup().SetForegroundProcessGroupID(c.task, c.term.tty, kernel.ProcessGroupID(int32(id)))
+	case linux.TIOCGSID:
+		id, err := c.term.session(c.task)
+		if err != nil {
+			return true, err
+		}
+		return true, c.put32(uint32(id))
+	case linux.TIOCVHANGUP:
+		if !c.task.HasRootCapability(linux.CAP_SYS_ADMIN) {
+			return true, linuxerr.EPERM
+		}
+		c.term.hangup(c.task)
+		return true, nil
+	}
+	return false, nil
+}
+
+// device serves what the device is and who may have it.
+func (c *call) device(cmd uint32) (bool, error) {
+	switch cmd {
+	case linux.TIOCEXCL, linux.TIOCNXCL:
+		c.term.mu.Lock()
+		c.term.exclusive = cmd == linux.TIOCEXCL
+		c.term.mu.Unlock()
+		return true, nil
+	case linux.TIOCGEXCL:
+		c.term.mu.Lock()
+		exclusive := c.term.exclusive
+		c.term.mu.Unlock()
+		if exclusive {
+			return true, c.put32(1)
+		}
+		return true, c.put32(0)
+	case linux.TIOCGDEV:
+		return true, c.put32(deviceNumber(ttyMajor, c.term.minor))
+	case linux.TIOCCONS:
+		return true, c.term.all.takeConsole(c)
+	}
+	return false, nil
+}
+
+// takeConsole is TIOCCONS: what programs write to /dev/console goes to the terminal from
+// now on; asked on the console itself, it goes there again.
+func (t *Terminals) takeConsole(c *call) error {
+	if !c.task.HasRootCapability(linux.CAP_SYS_ADMIN) {
+		return linuxerr.EPERM
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	switch {
+	case c.fd.console:
+		t.redirect = nil
+	case t.redirect != nil:
+		return linuxerr.EBUSY
+	default:
+		t.redirect = c.term
+	}
+	return nil
+}

@@ -1,0 +1,122 @@
+package tty
+
+import (
+	"gvisor.dev/gvisor/pkg/abi/linux"
+	"gvisor.dev/gvisor/pkg/context"
+	"gvisor.dev/gvisor/pkg/errors/linuxerr"
+	"gvisor.dev/gvisor/pkg/sentry/kernel"
+	"gvisor.dev/gvisor/pkg/sentry/kernel/auth"
+	"gvisor.dev/gvisor/pkg/waiter"
+)
+
+// rootContext is a context with root's credentials over another.
+type rootContext struct {
+	context.Context
+	root *auth.Credentials
+}
+
+// Value implements context.Context.Value.
+func (c rootContext) Value(key any) any {
+	if key == auth.CtxCredentials {
+		return c.root
+	}
+	return c.Context.Value(key)
+}
+
+// acquire makes the terminal the controlling terminal of the task's session, as
+// TIOCSCTTY does.
+func (t *terminal) acquire(task *kernel.Task, steal, readable bool) error {
+	tg := task.ThreadGroup()
+	switch current := tg.TTY(); {
+	case current == t.tty:
+		return nil
+	case current != nil:
+		return linuxerr.EPERM
+	}
+	var ctx context.Context = task
+	if owner := t.tty.ThreadGroup(); owner != nil && owner.TTY() != t.tty {
+		// The Sentry never forgets a session that gave the terminal up: it must be
+		// stolen from nobody.
+		steal, ctx = true, rootContext{task, t.all.root}
+	}
+	if err := tg.SetControllingTTY(ctx, t.tty, steal, readable); err != nil {
+		// The Sentry has EINVAL here for those who lead no session.
+		if linuxerr.Equals(linuxerr.EINVAL, err) {
+			return linuxerr.EPERM
+		}
+		return err
+	}
+	go t.watchLeader(tg)
+	return nil
+}
+
+// watchLeader hangs the terminal up when its session's leader ends, which the Sentry
+// does not.
+func (t *terminal) watchLeader(leader *kernel.ThreadGroup) {
+	leader.WaitExited()
+	t.bury(leader)
+}
+
+// bury hangs the terminal up if its session's leader has ended. Whoever opens the
+// terminal does so first: the next session may come before watchLeader has noticed.
+func (t *terminal) bury(leader *kernel.ThreadGroup) {
+	t.burial.Lock()
+	defer t.burial.Unlock()
+	if leader != nil && t.tty.ThreadGroup() == leader && leader.TTY() == t.tty && leader.Count() <= 1 && leader.Leader().ExitState() >= kernel.TaskExitZombie {
+		t.hangup(t.all.ctx)
+	}
+}
+
+// hangup ends the terminal's session and makes every open file description of it dead,
+// but those of /dev/console.
+func (t *terminal) hangup(ctx context.Context) {
+	t.mu.Lock()
+	t.generation++
+	d := t.discipline
+	t.mu.Unlock()
+	if owner := t.tty.ThreadGroup(); owner != nil && owner.TTY() == t.tty {
+		// Linux signals the leader; the Sentry signals the foreground, in which the
+		// leader need not be.
+		foreground, err := owner.ForegroundProcessGroup(t.tty)
+		if err == nil && foreground != owner.ProcessGroup() {
+			_ = owner.SendSignal(kernel.SignalInfoPriv(linux.SIGHUP))
+			_ = owner.SendSignal(kernel.SignalInfoPriv(linux.SIGCONT))
+		}
+		_ = owner.ReleaseControllingTTY(ctx, t.tty)
+	}
+	if d != nil {
+		_ = d.Flush(linux.TCIFLUSH)
+		d.Replica().Notify(waiter.EventHUp | waiter.EventErr | waiter.ReadableEvents | waiter.WritableEvents)
+	}
+}
+
+// checkChange stops a task of a background process group, or refuses it: sig is SIGTTIN
+// for one that reads, SIGTTOU for one that changes something.
+func (t *terminal) checkChange(ctx context.Context, sig linux.Signal) error {
+	task := kernel.TaskFromContext(ctx)
+	if task == nil || task.ThreadGroup().TTY() != t.tty {
+		return nil
+	}
+	return t.tty.CheckChange(ctx, sig)
+}
+
+// foreground is the foreground process group as the task's TIOCGPGRP sees it.
+func (t *terminal) foreground(task *kernel.Task) (kernel.ProcessGroupID, error) {
+	pg, err := task.ThreadGroup().ForegroundProcessGroup(t.tty)
+	if err != nil || pg == nil {
+		return 0, err
+	}
+	return task.PIDNamespace().IDOfProcessGroup(pg), nil
+}
+
+// session is the session as the task's TIOCGSID sees it.
+func (t *terminal) session(task *kernel.Task) (kernel.SessionID, error) {
+	if task.ThreadGroup().TTY() != t.tty {
+		return 0, linuxerr.ENOTTY
+	}
+	owner := t.tty.ThreadGroup()
+	if owner == nil {
+		return 0, linuxerr.ENOTTY
+	}
+	return task.PIDNamespace().IDOfSession(owner.Session()), nil
+}
