@@ -8,6 +8,7 @@
 package emulator
 
 import (
+	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -46,6 +47,7 @@ type Machine struct {
 	platform platform.Platform
 	log      atomic.Pointer[klog.Log]
 	disks    *ubd.Disks
+	umid     *umid
 	// panicWait is panic=, which the guest can change.
 	panicWait atomic.Int64
 
@@ -71,12 +73,13 @@ func New(config *Config) (*Machine, error) {
 	}
 	m.log.Store(m.newLog())
 	m.panicWait.Store(int64(config.PanicTimeout))
+	m.takeUMID()
 	m.openDisks()
-	if err := dropCapabilities(); err != nil {
-		return nil, err
-	}
-	if err := m.startPlatform(); err != nil {
-		return nil, err
+	for _, step := range []func() error{dropCapabilities, m.startPlatform} {
+		if err := step(); err != nil {
+			m.close()
+			return nil, err
+		}
 	}
 	return m, nil
 }
@@ -166,19 +169,26 @@ func (m *Machine) life() {
 	for {
 		e, err := m.once()
 		if err != nil {
-			m.err = err
+			m.err = errors.Join(err, m.close())
 			return
 		}
 		m.say(e)
 		if !m.again(e) {
-			if err := m.disks.Close(); err != nil {
-				m.err = fmt.Errorf("close the disks: %w", err)
-			}
-			m.exit = Exit{Reason: e.reason, Message: e.message}
+			m.exit, m.err = Exit{Reason: e.reason, Message: e.message}, m.close()
 			return
 		}
 		m.log.Store(m.newLog())
 	}
+}
+
+// close gives up all that outlasts a restart.
+func (m *Machine) close() error {
+	err := m.disks.Close()
+	m.umid.remove()
+	if err != nil {
+		return fmt.Errorf("close the disks: %w", err)
+	}
+	return nil
 }
 
 // once boots a kernel and waits for its end.

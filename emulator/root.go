@@ -37,7 +37,11 @@ func (s *sentry) mountRoot() *ending {
 func (s *sentry) mountInitrd() *ending {
 	ctx := s.proc.NewContext(s.k)
 	ns, err := s.k.VFS().NewMountNamespace(ctx, s.proc.Credentials, "rootfs", tmpfs.Name,
-		&vfs.MountOptions{GetFilesystemOptions: vfs.GetFilesystemOptions{InternalMount: true, Data: "mode=0755"}}, s.k)
+		&vfs.MountOptions{GetFilesystemOptions: vfs.GetFilesystemOptions{
+			InternalMount: true,
+			Data:          "mode=0755",
+			InternalData:  tmpfs.FilesystemOpts{FilesystemType: rootfsType{}},
+		}}, s.k)
 	if err != nil {
 		return panicked("VFS: Unable to make the first root: %v", err)
 	}
@@ -48,6 +52,12 @@ func (s *sentry) mountInitrd() *ending {
 	}
 	return nil
 }
+
+// rootfsType is the type of the first root: a tmpfs of another name.
+type rootfsType struct{ tmpfs.FilesystemType }
+
+// Name implements vfs.FilesystemType.Name.
+func (rootfsType) Name() string { return "rootfs" }
 
 // rootTypes are the filesystem types a disk can be mounted as.
 var rootTypes = []string{ext4fs.Name, "ext3", "ext2"}

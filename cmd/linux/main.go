@@ -34,6 +34,9 @@ func run(words []string) int {
 		fmt.Print(showConfig())
 		return 0
 	}
+	if err := prepare(); err != nil {
+		return fail(err)
+	}
 	m, err := emulator.New(config)
 	if err != nil {
 		return fail(err)

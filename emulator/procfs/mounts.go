@@ -132,10 +132,16 @@ func parseMountLine(line string) (mountLine, bool) {
 	if err != nil {
 		return l, false
 	}
-	return mountLine{
+	l = mountLine{
 		id: id, head: strings.TrimRight(head, " "), point: fields[4], options: fields[5],
 		typ: rest[0], source: rest[1], super: rest[2],
-	}, true
+	}
+	// Names of the Sentry's own.
+	if l.typ == "dev" {
+		l.typ = "devtmpfs"
+	}
+	l.super, _, _ = strings.Cut(l.super, ",dentry_cache_limit=")
+	return l, true
 }
 
 func writeMountInfo(buf *bytes.Buffer, l mountLine) {
