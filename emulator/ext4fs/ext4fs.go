@@ -1,12 +1,9 @@
-// Package ext4fs is the guest's ext4: a filesystem of the Sentry over the engine in
-// package ext4.
 package ext4fs
 
 import (
 	"sync"
 
 	"gvisor.dev/gvisor/pkg/context"
-	"gvisor.dev/gvisor/pkg/errors/linuxerr"
 	"gvisor.dev/gvisor/pkg/sentry/kernel/auth"
 	"gvisor.dev/gvisor/pkg/sentry/vfs"
 
@@ -49,7 +46,8 @@ type Disks interface {
 // and RequiresDevice. A disk has one filesystem however often it is mounted.
 //
 // A mount from inside (the root) passes a Disk as GetFilesystemOptions.InternalData,
-// a mount by the guest names a block device that Disks knows.
+// which stays the caller's where the mount fails. A mount by the guest names a block
+// device that Disks knows.
 type FilesystemType struct {
 	// Disks resolves device numbers. It may be nil where only InternalData is used.
 	Disks Disks
@@ -94,14 +92,3 @@ func (t *FilesystemType) Release(ctx context.Context) {}
 func (t *FilesystemType) GetFilesystem(ctx context.Context, vfsObj *vfs.VirtualFilesystem, creds *auth.Credentials, source string, opts vfs.GetFilesystemOptions) (*vfs.Filesystem, *vfs.Dentry, error) {
 	return t.mount(ctx, vfsObj, creds, t, source, opts)
 }
-
-func (t *FilesystemType) mount(ctx context.Context, vfsObj *vfs.VirtualFilesystem, creds *auth.Credentials, fsType vfs.FilesystemType, source string, opts vfs.GetFilesystemOptions) (*vfs.Filesystem, *vfs.Dentry, error) {
-	return nil, nil, linuxerr.ENODEV
-}
-
-// CloseAll writes back and closes every open filesystem, so that each image is
-// clean, and returns the errors it met. Afterwards all of them are read-only and
-// empty of changes. The machine calls it once, when the guest's processes are gone.
-func (t *FilesystemType) CloseAll(ctx context.Context) error { return nil }
-
-type filesystem struct{}

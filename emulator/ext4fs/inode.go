@@ -1,0 +1,412 @@
+package ext4fs
+
+import (
+	"math"
+	"sync"
+	"sync/atomic"
+
+	"gvisor.dev/gvisor/pkg/abi/linux"
+	"gvisor.dev/gvisor/pkg/context"
+	"gvisor.dev/gvisor/pkg/errors/linuxerr"
+	"gvisor.dev/gvisor/pkg/sentry/kernel/auth"
+	"gvisor.dev/gvisor/pkg/sentry/kernel/pipe"
+	"gvisor.dev/gvisor/pkg/sentry/socket/unix/transport"
+	"gvisor.dev/gvisor/pkg/sentry/vfs"
+
+	"github.com/umlkit/umlkit/ext4"
+	"github.com/umlkit/umlkit/ext4/format"
+)
+
+// inode is a file, under however many names. There is one per inode number, so that
+// hard links share pages, mappings, locks and watches.
+type inode struct {
+	fs   *filesystem
+	node *ext4.Inode // one reference
+	ino  uint32
+	kind uint16 // linux.S_IFREG and the like; it never changes
+
+	refs int64 // protected by fs.inodesMu
+
+	locks   vfs.FileLocks
+	watches vfs.Watches
+
+	// mu serialises what changes the file: writes, truncation, attributes.
+	mu sync.Mutex
+
+	acls acls
+
+	// noCaps is set when the file is known to have no file capabilities.
+	noCaps atomic.Bool
+
+	// nameless is set while a file made with O_TMPFILE may still be given a name.
+	nameless atomic.Bool
+
+	// content is the data of a regular file, nil for other files.
+	content *content
+
+	// pipeMu protects pipe, which a FIFO gets when it is first opened.
+	pipeMu sync.Mutex
+	pipe   *pipe.VFSPipe
+
+	// endpoint is what a socket bound at the file listens with. While it is set it
+	// holds a reference on the inode, until the file's last name is removed.
+	endpoint atomic.Pointer[endpoint]
+}
+
+type endpoint struct{ transport.BoundEndpoint }
+
+// inodeOf returns the inode of node with a reference. It takes over the caller's
+// reference on node.
+func (fs *filesystem) inodeOf(node *ext4.Inode) (*inode, error) {
+	ino := node.Number()
+	fs.inodesMu.Lock()
+	defer fs.inodesMu.Unlock()
+	if i, ok := fs.inodes[ino]; ok {
+		i.refs++
+		node.Put() // i has another reference: nothing is freed here
+		return i, nil
+	}
+	a := node.Attr()
+	i := &inode{fs: fs, node: node, ino: ino, kind: a.Mode & linux.S_IFMT, refs: 1}
+	switch i.kind {
+	case linux.S_IFREG:
+		i.content = &content{}
+		i.content.size.Store(a.Size)
+	case linux.S_IFDIR, linux.S_IFLNK, linux.S_IFIFO, linux.S_IFSOCK, linux.S_IFCHR, linux.S_IFBLK:
+	default:
+		node.Put()
+		fs.log("error: inode %d has unknown type %#o", ino, a.Mode)
+		return nil, linuxerr.EIO
+	}
+	fs.inodes[ino] = i
+	return i, nil
+}
+
+func (i *inode) incRef() {
+	i.fs.inodesMu.Lock()
+	i.refs++
+	i.fs.inodesMu.Unlock()
+}
+
+// decRef drops a reference. The last one writes back what is dirty and gives the
+// file back to the engine, which frees it if it has no name. An inode that is
+// watched stays.
+func (i *inode) decRef(ctx context.Context) {
+	fs := i.fs
+	fs.inodesMu.Lock()
+	for i.refs == 1 && i.content != nil && i.content.dirtyPages.Load() && i.node.Attr().Links != 0 {
+		// Keep the inode until its data is where the next reader looks for it.
+		fs.inodesMu.Unlock()
+		if err := i.flush(ctx, true); err != nil {
+			fs.log("warning: inode %d: lost data at writeback: %v", i.ino, err)
+			i.discardDirty()
+		}
+		fs.inodesMu.Lock()
+	}
+	if i.refs--; i.refs > 0 {
+		fs.inodesMu.Unlock()
+		return
+	}
+	links := i.node.Attr().Links
+	if links != 0 && !fs.released.Load() && i.watches.Size() != 0 {
+		fs.inodesMu.Unlock()
+		return
+	}
+	i.destroyLocked(ctx, links == 0)
+}
+
+// unwatched ends an inode that only its watches kept.
+func (i *inode) unwatched(ctx context.Context) {
+	i.fs.inodesMu.Lock()
+	if i.refs != 0 || i.fs.inodes[i.ino] != i || i.watches.Size() != 0 {
+		i.fs.inodesMu.Unlock()
+		return
+	}
+	i.destroyLocked(ctx, false)
+}
+
+// destroyLocked ends i. It unlocks fs.inodesMu.
+func (i *inode) destroyLocked(ctx context.Context, removed bool) {
+	delete(i.fs.inodes, i.ino)
+	i.fs.inodesMu.Unlock()
+	if removed {
+		i.watches.HandleDeletion(ctx)
+	}
+	if i.content != nil {
+		i.dropPages()
+	}
+	if err := i.node.Put(); err != nil {
+		i.fs.errno(err)
+	}
+}
+
+// clearEndpoint lets go of the socket bound at i, if any.
+func (i *inode) clearEndpoint(ctx context.Context) {
+	if i.endpoint.Swap(nil) != nil {
+		i.decRef(ctx)
+	}
+}
+
+func (i *inode) isDir() bool { return i.kind == linux.S_IFDIR }
+
+// allows checks that creds may access i so, by mode and ACL and by the immutable
+// flag, which forbids writing to everyone.
+func (i *inode) allows(creds *auth.Credentials, ats vfs.AccessTypes) error {
+	a := i.node.Attr()
+	if ats.MayWrite() && a.Flags&format.FlagImmutable != 0 {
+		return linuxerr.EPERM
+	}
+	acl, err := i.accessACL()
+	if err != nil {
+		return err
+	}
+	return vfs.GenericCheckPermissions(creds, ats, linux.FileMode(a.Mode), acl, auth.KUID(a.UID), auth.KGID(a.GID))
+}
+
+// allowsRemoval checks that creds may remove or rename child, a file of directory i.
+func (i *inode) allowsRemoval(creds *auth.Credentials, child *inode) error {
+	if err := i.allows(creds, vfs.MayWrite|vfs.MayExec); err != nil {
+		return err
+	}
+	dir, a := i.node.Attr(), child.node.Attr()
+	if dir.Flags&format.FlagAppend != 0 || a.Flags&(format.FlagImmutable|format.FlagAppend) != 0 {
+		return linuxerr.EPERM
+	}
+	return vfs.CheckDeleteSticky(creds, linux.FileMode(dir.Mode), auth.KUID(dir.UID), auth.KUID(a.UID), auth.KGID(a.GID))
+}
+
+// statx fills stat with what i is.
+func (i *inode) statx(stat *linux.Statx) {
+	a := i.node.Attr()
+	stat.Mask = linux.STATX_BASIC_STATS | linux.STATX_BTIME
+	stat.Blksize = uint32(i.fs.engine.BlockSize())
+	if stat.Blksize < 4096 {
+		stat.Blksize = 4096
+	}
+	stat.Nlink = a.Links
+	stat.UID, stat.GID = a.UID, a.GID
+	stat.Mode = a.Mode
+	stat.Ino = uint64(i.ino)
+	stat.Size = uint64(a.Size)
+	if i.content != nil {
+		stat.Size = uint64(i.content.size.Load())
+	}
+	stat.Blocks = uint64(a.Blocks512)
+	stat.Atime, stat.Mtime = statxTime(a.Atime), statxTime(a.Mtime)
+	stat.Ctime, stat.Btime = statxTime(a.Ctime), statxTime(a.Btime)
+	stat.DevMajor, stat.DevMinor = i.fs.disk.Major, i.fs.disk.Minor
+	if i.kind == linux.S_IFCHR || i.kind == linux.S_IFBLK {
+		stat.RdevMajor, stat.RdevMinor = a.Major, a.Minor
+	}
+	stat.AttributesMask = statxCompressed | statxImmutable | statxAppend | statxNodump | statxEncrypted | statxVerity
+	for _, f := range statxFlags {
+		if a.Flags&f.flag != 0 {
+			stat.Attributes |= f.attr
+		}
+	}
+}
+
+// The attributes of statx(2).
+const (
+	statxCompressed = 0x4
+	statxImmutable  = 0x10
+	statxAppend     = 0x20
+	statxNodump     = 0x40
+	statxEncrypted  = 0x800
+	statxVerity     = 0x100000
+)
+
+var statxFlags = []struct {
+	flag uint32
+	attr uint64
+}{
+	{format.FlagCompr, statxCompressed},
+	{format.FlagImmutable, statxImmutable},
+	{format.FlagAppend, statxAppend},
+	{format.FlagNoDump, statxNodump},
+	{format.FlagEncrypt, statxEncrypted},
+	{format.FlagVerity, statxVerity},
+}
+
+func statxTime(t ext4.Time) linux.StatxTimestamp {
+	return linux.StatxTimestamp{Sec: t.Sec, Nsec: t.Nsec}
+}
+
+// setStat implements chmod, chown, truncate and utimensat. The caller has counted
+// itself as a writer of the mount.
+func (i *inode) setStat(ctx context.Context, creds *auth.Credentials, opts *vfs.SetStatOptions) error {
+	st := &opts.Stat
+	if st.Mask == 0 {
+		return nil
+	}
+	const known = linux.STATX_MODE | linux.STATX_UID | linux.STATX_GID | linux.STATX_ATIME | linux.STATX_MTIME | linux.STATX_CTIME | linux.STATX_SIZE
+	if st.Mask&^uint32(known) != 0 {
+		return linuxerr.EPERM
+	}
+	if err := i.fs.writable(); err != nil {
+		return err
+	}
+	if st.Mask&linux.STATX_SIZE != 0 {
+		switch {
+		case i.isDir():
+			return linuxerr.EISDIR
+		case i.content == nil || st.Size > math.MaxInt64:
+			return linuxerr.EINVAL
+		}
+	}
+	acl, err := i.accessACL()
+	if err != nil {
+		return err
+	}
+
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	a := i.node.Attr()
+	if err := vfs.CheckSetStat(ctx, creds, opts, linux.FileMode(a.Mode), acl, auth.KUID(a.UID), auth.KGID(a.GID)); err != nil {
+		return err
+	}
+	if err := checkFlagsAllow(a.Flags, st); err != nil {
+		return err
+	}
+	if st.Mask&linux.STATX_SIZE != 0 {
+		if err := i.truncate(ctx, int64(st.Size)); err != nil {
+			return err
+		}
+		a = i.node.Attr()
+	}
+
+	var mask ext4.AttrMask
+	if st.Mask&linux.STATX_UID != 0 {
+		a.UID = st.UID
+		mask |= ext4.AttrUID
+	}
+	if st.Mask&linux.STATX_GID != 0 {
+		a.GID = st.GID
+		mask |= ext4.AttrGID
+	}
+	if st.Mask&linux.STATX_MODE != 0 {
+		perm := st.Mode & linux.PermissionsMask
+		if acl != nil {
+			changed := acl.Chmod(perm)
+			if perm, err = i.storeAccessACL(&changed); err != nil {
+				return err
+			}
+		}
+		a.Mode = a.Mode&linux.S_IFMT | st.Mode&^(linux.S_IFMT|linux.PermissionsMask) | perm
+		mask |= ext4.AttrMode
+	}
+	if opts.ClearPrivs && (st.Mask&linux.STATX_SIZE == 0 || !creds.HasCapabilityOnFile(linux.CAP_FSETID, auth.KUID(a.UID), auth.KGID(a.GID))) {
+		if m := uint16(vfs.ClearSUIDAndSGID(uint32(a.Mode))); m != a.Mode {
+			a.Mode = m
+			mask |= ext4.AttrMode
+		}
+	}
+	if opts.ClearPrivs && !i.isDir() {
+		if err := i.dropFileCaps(); err != nil {
+			return err
+		}
+	}
+
+	now := i.fs.now()
+	if st.Mask&linux.STATX_ATIME != 0 {
+		a.Atime = timeOf(st.Atime, now)
+		mask |= ext4.AttrAtime
+	}
+	switch {
+	case st.Mask&linux.STATX_MTIME != 0:
+		a.Mtime = timeOf(st.Mtime, now)
+		mask |= ext4.AttrMtime
+	case st.Mask&linux.STATX_SIZE != 0:
+		a.Mtime = now
+		mask |= ext4.AttrMtime
+	}
+	a.Ctime = now
+	if st.Mask&linux.STATX_CTIME != 0 {
+		a.Ctime = timeOf(st.Ctime, now)
+	}
+	return i.setAttr(mask|ext4.AttrCtime, a)
+}
+
+// checkFlagsAllow refuses to change the attributes of an immutable or append-only
+// file, as Linux's notify_change does.
+func checkFlagsAllow(flags uint32, st *linux.Statx) error {
+	if flags&(format.FlagImmutable|format.FlagAppend) == 0 {
+		return nil
+	}
+	if st.Mask&(linux.STATX_MODE|linux.STATX_UID|linux.STATX_GID|linux.STATX_SIZE) != 0 {
+		return linuxerr.EPERM
+	}
+	// Touching both times to now is what write permission allows.
+	set := st.Mask&linux.STATX_ATIME != 0 && st.Atime.Nsec != linux.UTIME_NOW ||
+		st.Mask&linux.STATX_MTIME != 0 && st.Mtime.Nsec != linux.UTIME_NOW
+	if set || flags&format.FlagImmutable != 0 {
+		return linuxerr.EPERM
+	}
+	return nil
+}
+
+func timeOf(t linux.StatxTimestamp, now ext4.Time) ext4.Time {
+	if t.Nsec == linux.UTIME_NOW {
+		return now
+	}
+	return ext4.Time{Sec: t.Sec, Nsec: t.Nsec}
+}
+
+// setAttr changes attributes on the disk. i.mu is held, or i is not shared yet.
+func (i *inode) setAttr(mask ext4.AttrMask, a ext4.Attr) error {
+	if err := i.node.SetAttr(mask, a); err != nil {
+		return i.fs.errno(err)
+	}
+	return nil
+}
+
+// touchCMtime sets the times of a change of content to now. i.mu is held.
+func (i *inode) touchCMtime() error {
+	now := i.fs.now()
+	a := i.node.Attr()
+	if a.Mtime == now && a.Ctime == now {
+		return nil
+	}
+	a.Mtime, a.Ctime = now, now
+	return i.setAttr(ext4.AttrMtime|ext4.AttrCtime, a)
+}
+
+// touchCtime sets the time of a change of attributes to now.
+func (i *inode) touchCtime() error {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	a := i.node.Attr()
+	a.Ctime = i.fs.now()
+	return i.setAttr(ext4.AttrCtime, a)
+}
+
+// secondsPerDay is how old an access time gets under relatime before a read renews it.
+const secondsPerDay = 24 * 60 * 60
+
+// touchAtime notes an access through mnt, as the mount options have it.
+func (i *inode) touchAtime(mnt *vfs.Mount) {
+	opts := i.fs.options()
+	if opts.noatime || mnt.Options().Flags.NoATime || i.fs.readOnly.Load() || i.isDir() && opts.nodiratime {
+		return
+	}
+	a := i.node.Attr()
+	if a.Flags&format.FlagNoAtime != 0 {
+		return
+	}
+	now := i.fs.now()
+	if !opts.strictatime && !before(a.Atime, a.Mtime) && !before(a.Atime, a.Ctime) && now.Sec-a.Atime.Sec < secondsPerDay {
+		return
+	}
+	if a.Atime == now || mnt.CheckBeginWrite() != nil {
+		return
+	}
+	defer mnt.EndWrite()
+	a.Atime = now
+	i.setAttr(ext4.AttrAtime, a)
+}
+
+// before says whether a is not later than b: relatime renews an access time that is
+// equal to the modification time, too.
+func before(a, b ext4.Time) bool {
+	return a.Sec < b.Sec || a.Sec == b.Sec && a.Nsec <= b.Nsec
+}

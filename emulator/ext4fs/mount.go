@@ -1,0 +1,440 @@
+package ext4fs
+
+import (
+	"container/list"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/abi/linux"
+	"gvisor.dev/gvisor/pkg/context"
+	"gvisor.dev/gvisor/pkg/errors/linuxerr"
+	"gvisor.dev/gvisor/pkg/fspath"
+	"gvisor.dev/gvisor/pkg/sentry/kernel"
+	"gvisor.dev/gvisor/pkg/sentry/kernel/auth"
+	"gvisor.dev/gvisor/pkg/sentry/ktime"
+	"gvisor.dev/gvisor/pkg/sentry/pgalloc"
+	"gvisor.dev/gvisor/pkg/sentry/vfs"
+
+	"github.com/umlkit/umlkit/ext4"
+	"github.com/umlkit/umlkit/ubdfmt"
+)
+
+func (t *FilesystemType) logf(format string, args ...any) {
+	if t.Logf != nil {
+		t.Logf(format, args...)
+	}
+}
+
+// mount returns the filesystem of a disk, opened if it is not mounted yet, and a
+// reference on its root.
+func (t *FilesystemType) mount(ctx context.Context, vfsObj *vfs.VirtualFilesystem, creds *auth.Credentials, fsType vfs.FilesystemType, source string, opts vfs.GetFilesystemOptions) (*vfs.Filesystem, *vfs.Dentry, error) {
+	var key uint64
+	disk, internal := opts.InternalData.(Disk)
+	if internal {
+		key = deviceKey(disk.Major, disk.Minor)
+		if source == "" {
+			source = "/dev/" + disk.Name
+		}
+	} else {
+		major, minor, err := blockDevice(ctx, vfsObj, creds, source)
+		if err != nil {
+			return nil, nil, err
+		}
+		key = deviceKey(major, minor)
+		disk.Major, disk.Minor = major, minor
+	}
+	data := opts.Data
+	if flags := flagsOfMount(ctx); flags != "" {
+		data = flags + "," + data
+	}
+
+	for {
+		t.mu.Lock()
+		fs := t.open[key]
+		if fs == nil {
+			break
+		}
+		if fs.vfsfs.TryIncRef() {
+			t.mu.Unlock()
+			if internal && disk.Release != nil {
+				disk.Release()
+			}
+			return t.mountAgain(ctx, fs, data)
+		}
+		// The last mount is going: wait until the disk is free.
+		t.mu.Unlock()
+		<-fs.closed
+	}
+	defer t.mu.Unlock()
+
+	if !internal {
+		if t.Disks == nil {
+			return nil, nil, linuxerr.ENXIO
+		}
+		var err error
+		if disk, err = t.Disks.Claim(disk.Major, disk.Minor); err != nil {
+			return nil, nil, errno(err)
+		}
+	}
+	fs, err := t.openDisk(ctx, vfsObj, creds, fsType, disk, source, data)
+	if err != nil {
+		if !internal && disk.Release != nil {
+			disk.Release()
+		}
+		return nil, nil, err
+	}
+	if t.open == nil {
+		t.open = make(map[uint64]*filesystem)
+	}
+	t.open[key] = fs
+	fs.root.IncRef()
+	return &fs.vfsfs, &fs.root.vfsd, nil
+}
+
+// mountAgain is a further mount of a filesystem, on which it has a reference. Like
+// Linux it takes no other options than the first mount's, and no other of ro and rw.
+func (t *FilesystemType) mountAgain(ctx context.Context, fs *filesystem, data string) (*vfs.Filesystem, *vfs.Dentry, error) {
+	o, err := parseOptions(data, fs.options())
+	if err != nil {
+		fs.log("%v", err)
+		fs.vfsfs.DecRef(ctx)
+		return nil, nil, linuxerr.EINVAL
+	}
+	if o.ro != fs.options().ro {
+		fs.vfsfs.DecRef(ctx)
+		return nil, nil, linuxerr.EBUSY
+	}
+	fs.root.IncRef()
+	return &fs.vfsfs, &fs.root.vfsd, nil
+}
+
+// deviceKey is a device number as stat(2) has it.
+func deviceKey(major, minor uint32) uint64 { return unix.Mkdev(major, minor) }
+
+// blockDevice returns the number of the block device at source.
+func blockDevice(ctx context.Context, vfsObj *vfs.VirtualFilesystem, creds *auth.Credentials, source string) (major, minor uint32, err error) {
+	if source == "" {
+		return 0, 0, linuxerr.EINVAL
+	}
+	root := vfs.RootFromContext(ctx)
+	defer root.DecRef(ctx)
+	path := fspath.Parse(source)
+	start := root
+	if t := kernel.TaskFromContext(ctx); t != nil && !path.Absolute {
+		start = t.FSContext().WorkingDirectory()
+		defer start.DecRef(ctx)
+	}
+	stat, err := vfsObj.StatAt(ctx, creds, &vfs.PathOperation{Root: root, Start: start, Path: path, FollowFinalSymlink: true}, &vfs.StatOptions{Mask: linux.STATX_TYPE})
+	if err != nil {
+		return 0, 0, err
+	}
+	if stat.Mode&linux.S_IFMT != linux.S_IFBLK {
+		return 0, 0, linuxerr.ENOTBLK
+	}
+	return stat.RdevMajor, stat.RdevMinor, nil
+}
+
+// flagsOfMount gives, as options, the flags of the mount(2) that the task of ctx is
+// making and that the Sentry keeps to itself.
+func flagsOfMount(ctx context.Context) string {
+	t := kernel.TaskFromContext(ctx)
+	if t == nil || t.Arch() == nil || t.Arch().SyscallNo() != unix.SYS_MOUNT {
+		return ""
+	}
+	flags := t.Arch().SyscallArgs()[3].Uint64()
+	var out []string
+	for _, f := range []struct {
+		flag uint64
+		name string
+	}{
+		{linux.MS_RDONLY, "ro"},
+		{linux.MS_SYNCHRONOUS, "sync"},
+		{linux.MS_DIRSYNC, "dirsync"},
+		{linux.MS_NODIRATIME, "nodiratime"},
+		{linux.MS_STRICTATIME, "strictatime"},
+		{unix.MS_LAZYTIME, "lazytime"},
+	} {
+		if flags&f.flag != 0 {
+			out = append(out, f.name)
+		}
+	}
+	return strings.Join(out, ",")
+}
+
+// openDisk opens the filesystem on disk.
+func (t *FilesystemType) openDisk(ctx context.Context, vfsObj *vfs.VirtualFilesystem, creds *auth.Credentials, fsType vfs.FilesystemType, disk Disk, source, data string) (*filesystem, error) {
+	fs := &filesystem{
+		typ:         t,
+		disk:        disk,
+		source:      source,
+		maxHostRuns: maxHostRuns(),
+		mf:          pgalloc.MemoryFileFromContext(ctx),
+		clock:       ktime.RealtimeClockFromContext(ctx),
+		userns:      creds.UserNamespace.Root(),
+		closed:      make(chan struct{}),
+		cached:      list.New(),
+		inodes:      make(map[uint32]*inode),
+		hostFiles:   make(map[*os.File]*hostFile),
+	}
+	// The superblock's defaults are known once it is open, and how to open it is
+	// known from the options: they are read twice.
+	o, err := parseOptions(data, defaultOptions(ext4.Info{}))
+	if err != nil {
+		fs.log("%v", err)
+		return nil, linuxerr.EINVAL
+	}
+	if disk.ReadOnly && !o.ro {
+		return nil, linuxerr.EACCES
+	}
+	if o.noload && !o.ro {
+		fs.log("required journal recovery suppressed and not mounted read-only")
+		return nil, linuxerr.EROFS
+	}
+	engine, err := ext4.Open(disk.Device, ext4.Options{
+		ReadOnly:    o.ro,
+		NoWrite:     disk.ReadOnly || o.noload,
+		Discard:     o.discard,
+		CommitEvery: o.commit,
+		Now: func() time.Time {
+			sec, nsec := fs.clock.Now().Unix()
+			return time.Unix(sec, nsec)
+		},
+		Logf: fs.log,
+	})
+	if err != nil {
+		fs.log("%v", err)
+		var notExt *ext4.NotExtError
+		var unsupported *ext4.UnsupportedError
+		if errors.As(err, &notExt) || errors.As(err, &unsupported) && !unsupported.Write {
+			return nil, linuxerr.EINVAL
+		}
+		return nil, errno(err)
+	}
+	fs.engine, fs.info = engine, engine.Info()
+	fs.blockSize, fs.maxFileSize = engine.BlockSize(), fs.info.MaxFileSize
+	if fs.maxFileSize <= 0 || fs.maxFileSize > maxOffset-1<<20 {
+		fs.maxFileSize = maxOffset - 1<<20
+	}
+	_, raw := disk.Device.(*ubdfmt.Raw)
+	fs.layered = !raw
+	if o, err = parseOptions(data, defaultOptions(fs.info)); err != nil {
+		return nil, fs.abandon(err)
+	}
+	fs.apply(o)
+	fs.readOnly.Store(engine.ReadOnly())
+
+	node, err := engine.Root()
+	if err != nil {
+		return nil, fs.abandon(err)
+	}
+	i, err := fs.inodeOf(node)
+	if err != nil {
+		return nil, fs.abandon(err)
+	}
+	if !i.isDir() {
+		i.decRef(ctx)
+		return nil, fs.abandon(&ext4.CorruptError{What: "root inode", Field: "mode is no directory's"})
+	}
+	fs.root = newDentry(i)
+	fs.vfsfs.Init(vfsObj, fsType, fs)
+	mode := "r/w"
+	if fs.readOnly.Load() {
+		mode = "ro"
+	}
+	quota := "none"
+	fs.log("mounted filesystem %s %s with %s data mode. Quota mode: %s.", uuidString(fs.info.UUID), mode, fs.dataMode(), quota)
+	return fs, nil
+}
+
+// abandon closes the engine of a filesystem that could not be mounted.
+func (fs *filesystem) abandon(err error) error {
+	fs.log("%v", err)
+	if cerr := fs.engine.Close(); cerr != nil {
+		fs.log("error: close: %v", cerr)
+	}
+	return errno(err)
+}
+
+// dataMode is how Linux names the order in which data and metadata get to the disk.
+func (fs *filesystem) dataMode() string {
+	switch d := fs.options().data; {
+	case !fs.info.Journal:
+		return "without journal"
+	case d == "journal":
+		return "journalled"
+	case d == "writeback":
+		return "writeback"
+	}
+	return "ordered"
+}
+
+// apply puts options into force.
+func (fs *filesystem) apply(o *options) {
+	fs.engine.SetDiscard(o.discard)
+	fs.engine.SetErrors(o.errors)
+	fs.opts.Store(o)
+}
+
+// MountOptions implements vfs.FilesystemImpl.
+func (fs *filesystem) MountOptions() string {
+	return fs.options().String(defaultOptions(fs.info))
+}
+
+// MountSource is what was mounted: "/dev/ubda". It is the device column of
+// /proc/mounts.
+func (fs *filesystem) MountSource() string { return fs.source }
+
+// Remount implements mount(2) with MS_REMOUNT: it changes the filesystem, whatever
+// mounts it has. What data does not name stays as it is.
+func (fs *filesystem) Remount(ctx context.Context, readOnly bool, data string) error {
+	old := fs.options()
+	o, err := parseOptions(data, old)
+	if err != nil {
+		fs.log("%v", err)
+		return linuxerr.EINVAL
+	}
+	o.ro = readOnly
+	if !readOnly && fs.disk.ReadOnly {
+		return linuxerr.EROFS
+	}
+	if o.noload != old.noload || !readOnly && o.noload {
+		fs.log("can't change norecovery on remount")
+		return linuxerr.EINVAL
+	}
+	if o.data != old.data {
+		fs.log("can't change data mode on remount")
+		return linuxerr.EINVAL
+	}
+	if readOnly != fs.readOnly.Load() {
+		if readOnly {
+			if err := fs.flushPages(ctx); err != nil {
+				return err
+			}
+		}
+		if err := fs.engine.Remount(readOnly); err != nil {
+			fs.log("remount: %v", err)
+			return errno(err)
+		}
+		fs.readOnly.Store(readOnly)
+	}
+	fs.apply(o)
+	mode := "r/w"
+	if readOnly {
+		mode = "ro"
+	}
+	fs.log("re-mounted %s %s. Quota mode: none.", uuidString(fs.info.UUID), mode)
+	return nil
+}
+
+// statfs is what statfs(2) tells of the filesystem through mnt.
+func (fs *filesystem) statfs(mnt *vfs.Mount) linux.Statfs {
+	s := fs.engine.Statfs()
+	blocks := s.Blocks
+	if fs.options().minixdf {
+		blocks = fs.info.Blocks
+	}
+	flags := uint64(linux.ST_VALID)
+	if mnt != nil {
+		flags |= mnt.MountFlags()
+	}
+	if fs.readOnly.Load() {
+		flags |= linux.ST_RDONLY
+	}
+	switch o := fs.options(); {
+	case o.noatime:
+		flags |= linux.ST_NOATIME
+	case !o.strictatime && flags&linux.ST_NOATIME == 0:
+		flags |= linux.ST_RELATIME
+	}
+	// As Linux makes it of the UUID: both halves, xored, low word first.
+	id := binary.LittleEndian.Uint64(fs.info.UUID[:8]) ^ binary.LittleEndian.Uint64(fs.info.UUID[8:])
+	return linux.Statfs{
+		Type:            linux.EXT_SUPER_MAGIC,
+		BlockSize:       s.BlockSize,
+		FragmentSize:    s.BlockSize,
+		Blocks:          blocks,
+		BlocksFree:      s.Free,
+		BlocksAvailable: s.Available,
+		Files:           s.Files,
+		FilesFree:       s.FilesFree,
+		FSID:            [2]int32{int32(uint32(id)), int32(uint32(id >> 32))},
+		NameLength:      linux.NAME_MAX,
+		Flags:           flags,
+	}
+}
+
+// forget takes a closed filesystem from the table.
+func (t *FilesystemType) forget(fs *filesystem) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if key := deviceKey(fs.disk.Major, fs.disk.Minor); t.open[key] == fs {
+		delete(t.open, key)
+	}
+}
+
+// CloseAll writes back and closes every open filesystem, so that each image is
+// clean, and returns the errors it met. Afterwards all of them are read-only and
+// without changes; their disks may be closed once the kernel is destroyed. The
+// machine calls it when the guest's processes are gone. It is not an unmount:
+// Disk.Release is not called for a filesystem that is still mounted.
+func (t *FilesystemType) CloseAll(ctx context.Context) error {
+	t.mu.Lock()
+	var open []*filesystem
+	for _, fs := range t.open {
+		if fs.vfsfs.TryIncRef() {
+			open = append(open, fs)
+		}
+	}
+	t.mu.Unlock()
+	var errs []error
+	for _, fs := range open {
+		if err := fs.shutDown(ctx); err != nil {
+			errs = append(errs, fmt.Errorf("close filesystem on %s: %w", fs.disk.Name, err))
+		}
+		fs.vfsfs.DecRef(ctx)
+	}
+	return errors.Join(errs...)
+}
+
+// shutDown makes the image clean while the filesystem stays mounted.
+func (fs *filesystem) shutDown(ctx context.Context) error {
+	fs.stopFlushing()
+	if fs.readOnly.Load() {
+		return nil
+	}
+	err := fs.flushPages(ctx)
+	// Files that were removed while they were open go now, not at the next mount.
+	fs.readOnly.Store(true)
+	if rerr := fs.engine.Remount(true); rerr != nil {
+		err = errors.Join(err, rerr)
+	}
+	return errors.Join(err, fs.disk.Device.Sync())
+}
+
+// maxHostRuns is how many runs of a file may be mapped one by one. The host limits
+// the mappings of a process; a file gets an eighth of them.
+func maxHostRuns() int64 {
+	const usual = 65530
+	b, err := os.ReadFile("/proc/sys/vm/max_map_count")
+	if err != nil {
+		return usual / 8
+	}
+	n, err := strconv.ParseInt(strings.TrimSpace(string(b)), 10, 64)
+	if err != nil || n < 8 {
+		return usual / 8
+	}
+	return min(n, 1<<20) / 8
+}
+
+// uuidString is a UUID as people write it.
+func uuidString(u [16]byte) string {
+	h := hex.EncodeToString(u[:])
+	return h[:8] + "-" + h[8:12] + "-" + h[12:16] + "-" + h[16:20] + "-" + h[20:]
+}

@@ -1,0 +1,331 @@
+package ext4fs
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/umlkit/umlkit/ext4"
+	"github.com/umlkit/umlkit/ext4/format"
+)
+
+// defaultCommit is Linux's: how long a change may wait for the disk.
+const defaultCommit = 5 * time.Second
+
+// options are the mount options of a filesystem. They are immutable; a remount makes
+// new ones.
+type options struct {
+	ro, noatime, nodiratime, strictatime bool
+	sync, dirsync                        bool
+	acl, userXattr, grpid, minixdf       bool
+	discard, noload                      bool
+	errors                               ext4.ErrorPolicy
+	commit                               time.Duration
+
+	// shown is what MountOptions says, without the errors, commit and data
+	// options, which have a place of their own. It is in Linux's order.
+	shown map[string]bool
+	data  string // data=, where it was given
+	extra map[string]string
+}
+
+// optionError is a mount option that is refused.
+type optionError struct{ text string }
+
+func (e *optionError) Error() string { return e.text }
+
+// flagOptions are the options without a value that do not change what this
+// filesystem does, in the order in which Linux shows them, with the options they
+// undo. Each is the wish for a mechanism that the engine does not have, or that
+// cannot be observed: what the disk holds is the same with and without. An option
+// that is the default is not shown.
+var flagOptions = []struct {
+	name, undoes string
+	isDefault    bool
+}{
+	{"block_validity", "noblock_validity", true},
+	{"noblock_validity", "block_validity", false},
+	{"dioread_nolock", "dioread_lock", true},
+	{"dioread_lock", "dioread_nolock", false},
+	{"delalloc", "nodelalloc", true},
+	{"nodelalloc", "delalloc", false},
+	{"warn_on_error", "nowarn_on_error", false},
+	{"nowarn_on_error", "warn_on_error", true},
+	{"nojournal_checksum", "journal_checksum", true},
+	{"journal_checksum", "nojournal_checksum", false},
+	{"journal_async_commit", "", false},
+	{"barrier", "nobarrier", true},
+	{"nobarrier", "barrier", false},
+	{"noauto_da_alloc", "auto_da_alloc", false},
+	{"auto_da_alloc", "noauto_da_alloc", true},
+	{"noinit_itable", "init_itable", false},
+	{"init_itable", "noinit_itable", true},
+	{"debug", "", false},
+	{"quota", "noquota", false},
+	{"noquota", "quota", true},
+	{"i_version", "", true},
+	{"nombcache", "", false},
+	{"no_mbcache", "", false},
+	{"no_prefetch_block_bitmaps", "prefetch_block_bitmaps", false},
+	{"prefetch_block_bitmaps", "no_prefetch_block_bitmaps", true},
+	{"lazytime", "nolazytime", false},
+	{"nolazytime", "lazytime", true},
+	{"nouid32", "", false},
+	{"bh", "", true},
+	{"nobh", "", true},
+	{"mblk_io_submit", "", true},
+	{"nomblk_io_submit", "", true},
+	{"oldalloc", "", true},
+	{"orlov", "", true},
+	{"norelatime", "", true},
+	{"nostrictatime", "", true},
+	{"rw", "", true},
+	{"async", "", true},
+	{"defaults", "", true},
+	{"exec", "", true},
+	{"suid", "", true},
+	{"dev", "", true},
+}
+
+// numberOptions are the options with a number that do not change what this
+// filesystem does, in the order in which Linux shows them, and the numbers that are
+// the default.
+var numberOptions = []struct{ name, def string }{
+	{"resuid", "0"},
+	{"resgid", "0"},
+	{"min_batch_time", "0"},
+	{"max_batch_time", "15000"},
+	{"stripe", "0"},
+	{"inode_readahead_blks", "32"},
+	{"init_itable", "10"},
+	{"max_dir_size_kb", "0"},
+	{"journal_ioprio", "3"},
+	{"mb_optimize_scan", "1"},
+	{"debug_want_extra_isize", "0"},
+}
+
+// parseOptions reads the data of mount(2) over base, the options in force or those
+// that the superblock asks for.
+func parseOptions(data string, base *options) (*options, error) {
+	o := *base
+	o.shown = make(map[string]bool)
+	o.extra = make(map[string]string)
+	for k := range base.shown {
+		o.shown[k] = true
+	}
+	for k, v := range base.extra {
+		o.extra[k] = v
+	}
+	for _, opt := range strings.Split(data, ",") {
+		if opt == "" {
+			continue
+		}
+		if err := o.set(opt); err != nil {
+			return nil, err
+		}
+	}
+	return &o, nil
+}
+
+// set applies one option.
+func (o *options) set(opt string) error {
+	name, value, valued := strings.Cut(opt, "=")
+	if !valued && o.setFlag(name) {
+		return nil
+	}
+	if !valued {
+		if name == "barrier" || name == "auto_da_alloc" {
+			return nil
+		}
+		return &optionError{fmt.Sprintf("Unknown parameter '%s'", name)}
+	}
+	return o.setValue(name, value)
+}
+
+// setFlag applies an option without a value. It says whether it knows it.
+func (o *options) setFlag(name string) bool {
+	switch name {
+	case "ro":
+		o.ro = true
+	case "rw":
+		o.ro = false
+	case "sync":
+		o.sync = true
+	case "async":
+		o.sync = false
+	case "dirsync":
+		o.dirsync = true
+	case "noatime":
+		o.noatime, o.strictatime = true, false
+	case "atime", "relatime":
+		o.noatime, o.strictatime = false, false
+	case "strictatime":
+		o.noatime, o.strictatime = false, true
+	case "nodiratime":
+		o.nodiratime = true
+	case "diratime":
+		o.nodiratime = false
+	case "acl":
+		o.acl = true
+	case "noacl":
+		o.acl = false
+	case "user_xattr":
+		o.userXattr = true
+	case "nouser_xattr":
+		o.userXattr = false
+	case "grpid", "bsdgroups":
+		o.grpid = true
+	case "nogrpid", "sysvgroups":
+		o.grpid = false
+	case "minixdf":
+		o.minixdf = true
+	case "bsddf":
+		o.minixdf = false
+	case "discard":
+		o.discard = true
+	case "nodiscard":
+		o.discard = false
+	case "noload", "norecovery":
+		o.noload = true
+	default:
+		for _, f := range flagOptions {
+			if f.name != name {
+				continue
+			}
+			delete(o.shown, f.undoes)
+			if !f.isDefault {
+				o.shown[name] = true
+			}
+			return true
+		}
+		return false
+	}
+	return true
+}
+
+// setValue applies an option with a value.
+func (o *options) setValue(name, value string) error {
+	bad := func() error { return &optionError{fmt.Sprintf("Bad value for '%s'", name)} }
+	number, err := strconv.ParseUint(value, 0, 32)
+	switch name {
+	case "errors":
+		switch value {
+		case "continue":
+			o.errors = ext4.ErrorsContinue
+		case "remount-ro":
+			o.errors = ext4.ErrorsReadOnly
+		case "panic":
+			o.errors = ext4.ErrorsPanic
+		default:
+			return bad()
+		}
+		return nil
+	case "data":
+		switch value {
+		case "journal", "ordered", "writeback":
+			o.data = value
+			return nil
+		}
+		return bad()
+	case "data_err":
+		switch value {
+		case "abort":
+			o.shown["data_err=abort"] = true
+		case "ignore":
+			delete(o.shown, "data_err=abort")
+		default:
+			return bad()
+		}
+		return nil
+	case "sb":
+		if err != nil {
+			return bad()
+		}
+		if number != 0 && number != 1 {
+			return &optionError{"only the first superblock can be mounted from: 'sb=" + value + "'"}
+		}
+		return nil
+	case "commit":
+		if err != nil || number > 1<<20 {
+			return bad()
+		}
+		if o.commit = time.Duration(number) * time.Second; number == 0 {
+			o.commit = defaultCommit
+		}
+		return nil
+	case "barrier", "auto_da_alloc":
+		if err != nil || number > 1 {
+			return bad()
+		}
+		if number == 0 {
+			name = "no" + name
+		}
+		o.setFlag(name)
+		return nil
+	}
+	for _, n := range numberOptions {
+		if n.name != name {
+			continue
+		}
+		if err != nil {
+			return bad()
+		}
+		if delete(o.extra, name); value != n.def {
+			o.extra[name] = value
+		}
+		return nil
+	}
+	return &optionError{fmt.Sprintf("Unknown parameter '%s'", name)}
+}
+
+// defaultOptions are those that a superblock asks for.
+func defaultOptions(info ext4.Info) *options {
+	o := &options{
+		acl:       true,
+		userXattr: true,
+		errors:    info.Errors,
+		commit:    defaultCommit,
+		grpid:     info.DefaultMount&format.MountBSDGroups != 0,
+		discard:   info.DefaultMount&format.MountDiscard != 0,
+	}
+	if o.errors == 0 {
+		o.errors = ext4.ErrorsContinue
+	}
+	return o
+}
+
+// String is the options that differ from those of base, as Linux prints them in
+// /proc/mounts, without ro and rw and those of the mount.
+func (o *options) String(base *options) string {
+	var out []string
+	add := func(when bool, s string) {
+		if when {
+			out = append(out, s)
+		}
+	}
+	add(o.minixdf, "minixdf")
+	add(o.grpid && !base.grpid, "grpid")
+	add(!o.grpid && base.grpid, "nogrpid")
+	for _, f := range flagOptions {
+		if f.name == "delalloc" {
+			add(o.discard && !base.discard, "discard")
+			add(!o.discard && base.discard, "nodiscard")
+		}
+		add(o.shown[f.name], f.name)
+	}
+	add(!o.userXattr, "nouser_xattr")
+	add(!o.acl, "noacl")
+	add(o.noload, "norecovery")
+	add(o.shown["data_err=abort"], "data_err=abort")
+	for _, n := range numberOptions[:2] {
+		add(o.extra[n.name] != "", n.name+"="+o.extra[n.name])
+	}
+	add(o.errors != base.errors, "errors="+o.errors.String())
+	add(o.commit != defaultCommit, fmt.Sprintf("commit=%d", o.commit/time.Second))
+	for k, n := range numberOptions[2:] {
+		add(k == 3 && o.data != "" && o.data != "ordered", "data="+o.data)
+		add(o.extra[n.name] != "", n.name+"="+o.extra[n.name])
+	}
+	return strings.Join(out, ",")
+}

@@ -1,0 +1,414 @@
+package ext4fs
+
+import (
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"gvisor.dev/gvisor/pkg/abi/linux"
+	"gvisor.dev/gvisor/pkg/context"
+	"gvisor.dev/gvisor/pkg/errors/linuxerr"
+	"gvisor.dev/gvisor/pkg/sentry/kernel/auth"
+	"gvisor.dev/gvisor/pkg/sentry/vfs"
+
+	"github.com/umlkit/umlkit/ext4"
+	"github.com/umlkit/umlkit/ext4/format"
+)
+
+// acls caches the POSIX ACLs of an inode, which every step of a path walk asks for.
+type acls struct {
+	mu    sync.Mutex
+	state atomic.Pointer[aclState]
+}
+
+// aclState is immutable.
+type aclState struct{ access, def *vfs.PosixACL }
+
+// aclState reads the ACLs of i, once.
+func (i *inode) aclState() (*aclState, error) {
+	if s := i.acls.state.Load(); s != nil {
+		return s, nil
+	}
+	i.acls.mu.Lock()
+	defer i.acls.mu.Unlock()
+	if s := i.acls.state.Load(); s != nil {
+		return s, nil
+	}
+	s := &aclState{}
+	if i.kind != linux.S_IFLNK && i.fs.options().acl {
+		var err error
+		if s.access, err = i.readACL(linux.XATTR_NAME_POSIX_ACL_ACCESS); err != nil {
+			return nil, err
+		}
+		if i.isDir() {
+			if s.def, err = i.readACL(linux.XATTR_NAME_POSIX_ACL_DEFAULT); err != nil {
+				return nil, err
+			}
+		}
+	}
+	i.acls.state.Store(s)
+	return s, nil
+}
+
+func (i *inode) readACL(name string) (*vfs.PosixACL, error) {
+	b, err := i.node.Xattr(name)
+	if err != nil {
+		if err = i.fs.errno(err); err == enodata {
+			return nil, nil
+		}
+		return nil, err
+	}
+	acl, err := vfs.ParsePosixACL(b, i.fs.userns)
+	if err != nil {
+		i.fs.log("error: inode %d: %s is no ACL: %v", i.ino, name, err)
+		return nil, linuxerr.EIO
+	}
+	return acl, nil
+}
+
+func (i *inode) accessACL() (*vfs.PosixACL, error) {
+	s, err := i.aclState()
+	if err != nil {
+		return nil, err
+	}
+	return s.access, nil
+}
+
+// writeACL stores or, with nil, removes an ACL. i.mu is held.
+func (i *inode) writeACL(name string, acl *vfs.PosixACL) error {
+	var err error
+	if acl != nil {
+		err = i.node.SetXattr(name, acl.Serialize(i.fs.userns), ext4.XattrFlags{})
+	} else if err = i.node.RemoveXattr(name); err != nil && i.fs.errno(err) == enodata {
+		err = nil
+	}
+	i.acls.state.Store(nil)
+	return i.fs.errno(err)
+}
+
+// storeAccessACL stores acl, or removes it where the mode says as much, and returns
+// the permission bits that go with it. i.mu is held.
+func (i *inode) storeAccessACL(acl *vfs.PosixACL) (uint16, error) {
+	perm, same := acl.Mode()
+	if same {
+		acl = nil
+	}
+	return perm, i.writeACL(linux.XATTR_NAME_POSIX_ACL_ACCESS, acl)
+}
+
+// setPosixACL replaces an ACL, and the mode that follows from it.
+func (i *inode) setPosixACL(creds *auth.Credentials, t vfs.ACLType, acl *vfs.PosixACL, clearSGID bool) (*vfs.PosixACL, linux.FileMode, error) {
+	if !i.fs.options().acl || i.kind == linux.S_IFLNK {
+		return nil, 0, linuxerr.EOPNOTSUPP
+	}
+	if err := i.fs.writable(); err != nil {
+		return nil, 0, err
+	}
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	a := i.node.Attr()
+	if a.Flags&(format.FlagImmutable|format.FlagAppend) != 0 {
+		return nil, 0, linuxerr.EPERM
+	}
+	mask := ext4.AttrCtime
+	a.Ctime = i.fs.now()
+	switch t {
+	case vfs.DefaultACL:
+		if !i.isDir() {
+			if acl != nil {
+				return nil, 0, linuxerr.EACCES
+			}
+			return nil, linux.FileMode(a.Mode), nil
+		}
+		if err := i.writeACL(linux.XATTR_NAME_POSIX_ACL_DEFAULT, acl); err != nil {
+			return nil, 0, err
+		}
+	case vfs.AccessACL:
+		if acl != nil {
+			perm, err := i.storeAccessACL(acl)
+			if err != nil {
+				return nil, 0, err
+			}
+			a.Mode = a.Mode&^linux.PermissionsMask | perm
+		} else if err := i.writeACL(linux.XATTR_NAME_POSIX_ACL_ACCESS, nil); err != nil {
+			return nil, 0, err
+		}
+		if clearSGID && vfs.ShouldClearSGID(creds, linux.FileMode(a.Mode), auth.KUID(a.UID), auth.KGID(a.GID)) {
+			a.Mode &^= linux.S_ISGID
+		}
+		mask |= ext4.AttrMode
+	default:
+		return nil, 0, linuxerr.EOPNOTSUPP
+	}
+	if err := i.setAttr(mask, a); err != nil {
+		return nil, 0, err
+	}
+	return acl, linux.FileMode(a.Mode), nil
+}
+
+// inheritACL gives i, a new file of a directory with the default ACL def, the ACLs
+// that follow. It returns the mode that goes with them.
+func (i *inode) inheritACL(def *vfs.PosixACL, mode uint16) (uint16, error) {
+	acl := def.MaskNewFileMode(mode)
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	perm, err := i.storeAccessACL(&acl)
+	if err != nil {
+		return mode, err
+	}
+	if i.isDir() {
+		if err := i.writeACL(linux.XATTR_NAME_POSIX_ACL_DEFAULT, def); err != nil {
+			return mode, err
+		}
+	}
+	mode = mode&^linux.PermissionsMask | perm&linux.PermissionsMask
+	a := i.node.Attr()
+	if a.Mode == mode {
+		return mode, nil
+	}
+	a.Mode = mode
+	return mode, i.setAttr(ext4.AttrMode, a)
+}
+
+// dropFileCaps removes the file capabilities of i, as a write does. i.mu is held.
+func (i *inode) dropFileCaps() error {
+	if i.noCaps.Load() {
+		return nil
+	}
+	err := i.node.RemoveXattr(linux.XATTR_SECURITY_CAPABILITY)
+	if err != nil {
+		if err = i.fs.errno(err); err != enodata {
+			return err
+		}
+	}
+	i.noCaps.Store(true)
+	return nil
+}
+
+// checkXattr checks that the namespace of name exists on this mount and that creds
+// may use it so on i.
+func (i *inode) checkXattr(creds *auth.Credentials, ats vfs.AccessTypes, name string) error {
+	ns, rest, ok := strings.Cut(name, ".")
+	if !ok || rest == "" {
+		return linuxerr.EOPNOTSUPP
+	}
+	a := i.node.Attr()
+	if ats.MayWrite() {
+		if err := i.fs.writable(); err != nil {
+			return err
+		}
+		if a.Flags&(format.FlagImmutable|format.FlagAppend) != 0 {
+			return linuxerr.EPERM
+		}
+	}
+	switch ns {
+	case "user":
+		if !i.fs.options().userXattr {
+			return linuxerr.EOPNOTSUPP
+		}
+		if err := vfs.CheckXattrPermissions(creds, ats, linux.FileMode(a.Mode), auth.KUID(a.UID), name); err != nil {
+			return err
+		}
+		return i.allows(creds, ats)
+	case "trusted":
+		return vfs.CheckXattrPermissions(creds, ats, linux.FileMode(a.Mode), auth.KUID(a.UID), name)
+	case "security":
+		if ats.MayWrite() && name != linux.XATTR_SECURITY_CAPABILITY && !creds.HasRootCapability(linux.CAP_SYS_ADMIN) {
+			return linuxerr.EPERM
+		}
+		return nil
+	case "system":
+		if !i.fs.options().acl {
+			return linuxerr.EOPNOTSUPP
+		}
+		return nil // the ACL functions check
+	}
+	return linuxerr.EOPNOTSUPP
+}
+
+func (i *inode) listXattr(creds *auth.Credentials, size uint64) ([]string, error) {
+	all, err := i.node.Xattrs()
+	if err != nil {
+		return nil, i.fs.errno(err)
+	}
+	opts, total := i.fs.options(), uint64(0)
+	names := all[:0:0]
+	for _, n := range all {
+		switch ns, _, _ := strings.Cut(n, "."); {
+		case ns == "trusted" && !creds.HasRootCapability(linux.CAP_SYS_ADMIN),
+			ns == "user" && !opts.userXattr,
+			ns == "system" && !opts.acl:
+			continue
+		}
+		names = append(names, n)
+		total += uint64(len(n)) + 1
+	}
+	if size != 0 && total > size {
+		return nil, linuxerr.ERANGE
+	}
+	return names, nil
+}
+
+func (i *inode) getXattr(creds *auth.Credentials, opts *vfs.GetXattrOptions) (string, error) {
+	if err := i.checkXattr(creds, vfs.MayRead, opts.Name); err != nil {
+		return "", err
+	}
+	if strings.HasPrefix(opts.Name, linux.XATTR_SYSTEM_PREFIX) {
+		s, err := i.aclState()
+		if err != nil {
+			return "", err
+		}
+		return vfs.ACLGetXattr(creds, opts, linux.FileMode(i.node.Attr().Mode), s.access, s.def)
+	}
+	b, err := i.node.Xattr(opts.Name)
+	if err != nil {
+		return "", i.fs.errno(err)
+	}
+	if opts.Name == linux.XATTR_SECURITY_CAPABILITY {
+		return auth.FixupVfsCapDataOnGet(creds, string(b))
+	}
+	if opts.Size != 0 && uint64(len(b)) > opts.Size {
+		return "", linuxerr.ERANGE
+	}
+	return string(b), nil
+}
+
+func (i *inode) setXattr(creds *auth.Credentials, opts *vfs.SetXattrOptions) error {
+	if err := i.checkXattr(creds, vfs.MayWrite, opts.Name); err != nil {
+		return err
+	}
+	a := i.node.Attr()
+	if strings.HasPrefix(opts.Name, linux.XATTR_SYSTEM_PREFIX) {
+		acl, t, err := vfs.ACLSetXattr(creds, opts, linux.FileMode(a.Mode), auth.KUID(a.UID))
+		if err != nil {
+			return err
+		}
+		_, _, err = i.setPosixACL(creds, t, acl, true)
+		return err
+	}
+	value := opts.Value
+	if opts.Name == linux.XATTR_SECURITY_CAPABILITY {
+		var err error
+		if value, err = auth.FixupVfsCapDataOnSet(creds, value, auth.KUID(a.UID), auth.KGID(a.GID)); err != nil {
+			return err
+		}
+	}
+	i.mu.Lock()
+	err := i.node.SetXattr(opts.Name, []byte(value), ext4.XattrFlags{
+		Create:  opts.Flags&linux.XATTR_CREATE != 0,
+		Replace: opts.Flags&linux.XATTR_REPLACE != 0,
+	})
+	i.noCaps.Store(false)
+	i.mu.Unlock()
+	if err != nil {
+		return i.fs.errno(err)
+	}
+	return i.touchCtime()
+}
+
+func (i *inode) removeXattr(creds *auth.Credentials, name string) error {
+	if err := i.checkXattr(creds, vfs.MayWrite, name); err != nil {
+		return err
+	}
+	a := i.node.Attr()
+	if strings.HasPrefix(name, linux.XATTR_SYSTEM_PREFIX) {
+		t, err := vfs.ACLRemoveXattr(creds, name, linux.FileMode(a.Mode), auth.KUID(a.UID))
+		if err != nil {
+			return err
+		}
+		_, _, err = i.setPosixACL(creds, t, nil, true)
+		return err
+	}
+	if name == linux.XATTR_SECURITY_CAPABILITY && !creds.HasCapabilityOnFile(linux.CAP_SETFCAP, auth.KUID(a.UID), auth.KGID(a.GID)) {
+		return linuxerr.EPERM
+	}
+	i.mu.Lock()
+	err := i.node.RemoveXattr(name)
+	i.mu.Unlock()
+	if err != nil {
+		return i.fs.errno(err)
+	}
+	return i.touchCtime()
+}
+
+// posixACL returns an ACL of i for the Sentry's own use.
+func (i *inode) posixACL(t vfs.ACLType) (*vfs.PosixACL, error) {
+	s, err := i.aclState()
+	if err != nil {
+		return nil, err
+	}
+	switch t {
+	case vfs.AccessACL:
+		return s.access, nil
+	case vfs.DefaultACL:
+		return s.def, nil
+	}
+	return nil, linuxerr.EINVAL
+}
+
+// ListXattrAt implements vfs.FilesystemImpl.
+func (fs *filesystem) ListXattrAt(ctx context.Context, rp *vfs.ResolvingPath, size uint64) ([]string, error) {
+	d, err := fs.resolve(ctx, rp)
+	if err != nil {
+		return nil, err
+	}
+	defer d.DecRef(ctx)
+	return d.inode.listXattr(rp.Credentials(), size)
+}
+
+// GetXattrAt implements vfs.FilesystemImpl.
+func (fs *filesystem) GetXattrAt(ctx context.Context, rp *vfs.ResolvingPath, opts vfs.GetXattrOptions) (string, error) {
+	d, err := fs.resolve(ctx, rp)
+	if err != nil {
+		return "", err
+	}
+	defer d.DecRef(ctx)
+	return d.inode.getXattr(rp.Credentials(), &opts)
+}
+
+// SetXattrAt implements vfs.FilesystemImpl.
+func (fs *filesystem) SetXattrAt(ctx context.Context, rp *vfs.ResolvingPath, opts vfs.SetXattrOptions) error {
+	return fs.changeXattr(ctx, rp, func(i *inode) error { return i.setXattr(rp.Credentials(), &opts) })
+}
+
+// RemoveXattrAt implements vfs.FilesystemImpl.
+func (fs *filesystem) RemoveXattrAt(ctx context.Context, rp *vfs.ResolvingPath, name string) error {
+	return fs.changeXattr(ctx, rp, func(i *inode) error { return i.removeXattr(rp.Credentials(), name) })
+}
+
+func (fs *filesystem) changeXattr(ctx context.Context, rp *vfs.ResolvingPath, change func(*inode) error) error {
+	d, err := fs.resolve(ctx, rp)
+	if err != nil {
+		return err
+	}
+	defer d.DecRef(ctx)
+	if err := rp.Mount().CheckBeginWrite(); err != nil {
+		return err
+	}
+	err = change(d.inode)
+	rp.Mount().EndWrite()
+	if err == nil {
+		d.InotifyWithParent(ctx, linux.IN_ATTRIB, 0, vfs.InodeEvent)
+	}
+	return err
+}
+
+// GetPosixACLAt implements vfs.FilesystemImpl.
+func (fs *filesystem) GetPosixACLAt(ctx context.Context, rp *vfs.ResolvingPath, t vfs.ACLType) (*vfs.PosixACL, error) {
+	d, err := fs.resolve(ctx, rp)
+	if err != nil {
+		return nil, err
+	}
+	defer d.DecRef(ctx)
+	return d.inode.posixACL(t)
+}
+
+// SetPosixACLAt implements vfs.FilesystemImpl.
+func (fs *filesystem) SetPosixACLAt(ctx context.Context, rp *vfs.ResolvingPath, t vfs.ACLType, acl *vfs.PosixACL, clearSGID bool) (*vfs.PosixACL, linux.FileMode, error) {
+	d, err := fs.resolve(ctx, rp)
+	if err != nil {
+		return nil, 0, err
+	}
+	defer d.DecRef(ctx)
+	return d.inode.setPosixACL(rp.Credentials(), t, acl, clearSGID)
+}
