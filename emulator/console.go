@@ -3,16 +3,93 @@ package emulator
 import (
 	"bytes"
 	"fmt"
+	"strconv"
+	"strings"
+	"time"
 
 	"gvisor.dev/gvisor/pkg/sentry/kernel"
+
+	"github.com/umlkit/umlkit/emulator/klog"
+	"github.com/umlkit/umlkit/emulator/line"
+	"github.com/umlkit/umlkit/emulator/tty"
 )
 
-// writeConsoles writes /proc/consoles.
-func (m *Machine) writeConsoles(b *bytes.Buffer) {
-	fmt.Fprintf(b, "%-20s -W- (EC  p a)    4:0\n", "tty0")
+// drainPatience is how long the last output may wait for a host that takes none.
+const drainPatience = 2 * time.Second
+
+// wireTerminals reads what con= and ssl= say, before anything is opened.
+func (m *Machine) wireTerminals() error {
+	m.terminals = tty.Options{
+		Host:    m.host,
+		Console: m.config.Console,
+		Logf:    m.logf,
+		Con:     tty.Wiring{Units: make(map[int]string)},
+		Ssl:     tty.Wiring{Units: make(map[int]string)},
+	}
+	for _, setting := range m.config.Settings {
+		wiring := &m.terminals.Con
+		switch setting.Driver {
+		case "con":
+		case "ssl":
+			wiring = &m.terminals.Ssl
+		default:
+			continue
+		}
+		if _, err := line.Parse(setting.Spec); err != nil {
+			return fmt.Errorf("%s: %w", setting.Word, err)
+		}
+		if setting.Unit == "" {
+			wiring.Default = setting.Spec
+			continue
+		}
+		unit, err := strconv.Atoi(setting.Unit)
+		if err != nil || unit >= tty.Count {
+			return fmt.Errorf("%s: device number out of range: they are 0 to %d", setting.Word, tty.Count-1)
+		}
+		wiring.Units[unit] = setting.Spec
+	}
+	return nil
 }
 
-// terminalNumber is the device number of a controlling terminal.
-func terminalNumber(t *kernel.TTY) (major, minor uint32) {
-	return 136, t.Index()
+// openTerminals gives the kernel its terminals, and the log its console.
+func (s *sentry) openTerminals() error {
+	terminals, err := tty.New(s.ctx, s.k.VFS(), s.m.terminals)
+	if err != nil {
+		return fmt.Errorf("make the terminals: %w", err)
+	}
+	s.terminals = terminals
+	s.Log().SetConsole(terminals)
+	return nil
+}
+
+// closeTerminals lets the last output reach the host and gives the lines up.
+func (s *sentry) closeTerminals() {
+	if s.terminals == nil {
+		return
+	}
+	if err := s.terminals.Drain(drainPatience); err != nil {
+		s.m.printk(klog.Warning, "consoles: %v", err)
+	}
+	s.Log().SetConsole(nil)
+	_ = s.terminals.Close()
+}
+
+// writeConsoles writes /proc/consoles: where the kernel's messages go.
+func (m *Machine) writeConsoles(b *bytes.Buffer) {
+	name, _, _ := strings.Cut(m.config.Console, ",")
+	if name == "" {
+		name = "tty0"
+	}
+	minor := 0
+	if n, err := strconv.Atoi(strings.TrimPrefix(name, "ttyS")); err == nil {
+		minor = 64 + n
+	} else if n, err := strconv.Atoi(strings.TrimPrefix(name, "tty")); err == nil {
+		minor = n
+	}
+	fmt.Fprintf(b, "%-20s -W- (EC  p a)  %3d:%d\n", name, 4, minor)
+}
+
+// terminalOf is what /proc/PID/stat says of a task's terminal.
+func terminalOf(t *kernel.Task) (number, foreground int32) {
+	return tty.ProcStat(t.ThreadGroup(), t.PIDNamespace())
 }

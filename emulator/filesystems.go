@@ -66,6 +66,7 @@ func (s *sentry) registerDevices() error {
 		{"tty", ttydev.Register},
 		{"tun", tundev.Register},
 		{"fuse", fuse.Register},
+		{"terminals", s.terminals.Register},
 		{"kmsg", s.Log().Register},
 		{"ubd", s.m.disks.Register},
 	} {

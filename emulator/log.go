@@ -1,7 +1,6 @@
 package emulator
 
 import (
-	"os"
 	"strings"
 	"time"
 
@@ -18,7 +17,6 @@ func (m *Machine) newLog() *klog.Log {
 		ConsoleLevel: m.config.LogLevel,
 		Now:          func() time.Duration { return time.Since(start) },
 	})
-	l.SetConsole(os.Stdout)
 	l.Printf(klog.Notice, "%s", strings.TrimSuffix(syscalls.ProcVersion(), "\n"))
 	l.Printf(klog.Notice, "Kernel command line: %s", m.config)
 	for _, note := range m.config.Notes {

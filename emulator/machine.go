@@ -17,6 +17,8 @@ import (
 
 	"github.com/umlkit/umlkit/emulator/cmdline"
 	"github.com/umlkit/umlkit/emulator/klog"
+	"github.com/umlkit/umlkit/emulator/line"
+	"github.com/umlkit/umlkit/emulator/tty"
 	"github.com/umlkit/umlkit/emulator/ubd"
 )
 
@@ -47,7 +49,10 @@ type Machine struct {
 	platform platform.Platform
 	log      atomic.Pointer[klog.Log]
 	disks    *ubd.Disks
-	umid     *umid
+	// host holds the lines of the terminals, and terminals says which they are.
+	host      *line.Host
+	terminals tty.Options
+	umid      *umid
 	// panicWait is panic=, which the guest can change.
 	panicWait atomic.Int64
 
@@ -68,10 +73,14 @@ type Machine struct {
 func New(config *Config) (*Machine, error) {
 	m := &Machine{
 		config:     config,
+		host:       line.NewHost(),
 		terminated: make(chan struct{}),
 		done:       make(chan struct{}),
 	}
 	m.log.Store(m.newLog())
+	if err := m.wireTerminals(); err != nil {
+		return nil, err
+	}
 	m.panicWait.Store(int64(config.PanicTimeout))
 	m.takeUMID()
 	m.openDisks()
@@ -172,7 +181,6 @@ func (m *Machine) life() {
 			m.err = errors.Join(err, m.close())
 			return
 		}
-		m.say(e)
 		if !m.again(e) {
 			m.exit, m.err = Exit{Reason: e.reason, Message: e.message}, m.close()
 			return
@@ -183,12 +191,15 @@ func (m *Machine) life() {
 
 // close gives up all that outlasts a restart.
 func (m *Machine) close() error {
-	err := m.disks.Close()
-	m.umid.remove()
-	if err != nil {
-		return fmt.Errorf("close the disks: %w", err)
+	var errs []error
+	if err := m.disks.Close(); err != nil {
+		errs = append(errs, fmt.Errorf("close the disks: %w", err))
 	}
-	return nil
+	m.umid.remove()
+	if err := m.host.Close(); err != nil {
+		errs = append(errs, fmt.Errorf("close the consoles: %w", err))
+	}
+	return errors.Join(errs...)
 }
 
 // once boots a kernel and waits for its end.
@@ -210,5 +221,7 @@ func (m *Machine) once() (ending, error) {
 	}
 	m.run(nil)
 	s.stop()
+	m.say(e)
+	s.release()
 	return e, nil
 }

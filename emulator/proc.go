@@ -75,13 +75,14 @@ func (s *sentry) procOptions() procfs.Options {
 		"sys/fs/overflowuid":    number(int64(auth.OverflowUID)),
 		"sys/fs/overflowgid":    number(int64(auth.OverflowGID)),
 	}
-	return procfs.Options{Files: files, Log: s.Log(), Sources: &s.sources, Terminal: terminalNumber}
+	return procfs.Options{Files: files, Log: s.Log(), Sources: &s.sources, Terminal: terminalOf}
 }
 
 // ttyDrivers is /proc/tty/drivers, by which ps names terminals.
 const ttyDrivers = "/dev/tty             /dev/tty        5       0 system:/dev/tty\n" +
 	"/dev/console         /dev/console    5       1 system:console\n" +
 	"/dev/ptmx            /dev/ptmx       5       2 system\n" +
+	"UML serial line      /dev/ttyS       4 64-79 serial\n" +
 	"UML console          /dev/tty        4 0-15 console\n" +
 	"pty_slave            /dev/pts      136 0-1048575 pty:slave\n" +
 	"pty_master           /dev/ptm      128 0-1048575 pty:master\n"

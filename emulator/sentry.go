@@ -23,6 +23,7 @@ import (
 	"github.com/umlkit/umlkit/emulator/klog"
 	"github.com/umlkit/umlkit/emulator/procfs"
 	"github.com/umlkit/umlkit/emulator/syscalls"
+	"github.com/umlkit/umlkit/emulator/tty"
 )
 
 // sentry is one boot: a kernel from its making to its end.
@@ -42,6 +43,8 @@ type sentry struct {
 	// sysrqMask is /proc/sys/kernel/sysrq.
 	sysrqMask atomic.Int32
 
+	terminals *tty.Terminals
+
 	// ext4 are the filesystems on disks, dev is the devtmpfs, and sources knows where
 	// mounts come from.
 	ext4    *ext4fs.FilesystemType
@@ -52,6 +55,8 @@ type sentry struct {
 	// the program runs.
 	proc kernel.CreateProcessArgs
 	init *kernel.ThreadGroup
+	// ended is whether every task has ended.
+	ended bool
 
 	// mounts is the first mount namespace, nil until there is a root.
 	mounts *vfs.MountNamespace
@@ -106,6 +111,9 @@ func (m *Machine) newSentry() (*sentry, error) {
 		return nil, fmt.Errorf("make the kernel: %w", err)
 	}
 	s.ctx = k.SupervisorContext()
+	if err := s.openTerminals(); err != nil {
+		return nil, err
+	}
 	if err := s.registerFilesystems(); err != nil {
 		return nil, err
 	}
@@ -141,7 +149,7 @@ func (m *Machine) newSentry() (*sentry, error) {
 // taskEnd is how long tasks may take to die before the machine goes on without them.
 const taskEnd = 5 * time.Second
 
-// stop ends every task and gives up the kernel.
+// stop ends every task and closes every filesystem.
 func (s *sentry) stop() {
 	s.k.Kill(linux.WaitStatusTerminationSignal(linux.SIGKILL))
 	gone := make(chan struct{})
@@ -149,16 +157,20 @@ func (s *sentry) stop() {
 		s.k.WaitExited()
 		close(gone)
 	}()
-	clean := true
 	select {
 	case <-gone:
+		s.ended = true
 	case <-time.After(taskEnd):
 		s.m.printk(klog.Warning, "some tasks do not end; going on without them")
-		clean = false
 	}
 	s.unmount()
+}
+
+// release gives up the terminals and the kernel, after its last words.
+func (s *sentry) release() {
+	s.closeTerminals()
 	syscalls.Detach(s.k)
-	if clean && s.init != nil {
+	if s.ended && s.init != nil {
 		s.k.Release()
 	}
 }

@@ -157,15 +157,18 @@ var Options = []Option{
 		}},
 
 	{Name: "console", Form: Value, Show: "console=DEVICE",
-		Text: "What /dev/console is and where the kernel's messages go: tty0 to tty6. The default is tty0.",
+		Text: "What /dev/console is and where the kernel's messages go: tty0 to tty15 or ttyS0 to ttyS15. The default is tty0.",
 		apply: func(c *Config, s setting) string {
 			c.Console, _, _ = strings.Cut(s.value, ",")
 			return ""
 		}},
 	{Name: "con", Form: Unit, Show: "conN=IN[,OUT]",
-		Text: "The host's side of console N, 0 to 6; without N of every console that is not named. null, none, or fd:NUMBER " +
+		Text: "The host's side of console N, 0 to 15; without N of every console that is not named. null, none, or fd:NUMBER " +
 			"for an open descriptor; OUT alone may differ from IN. The default is con0=fd:0,fd:1 and con=null.",
 		apply: consoleLine("con")},
+	{Name: "ssl", Form: Unit, Show: "sslN=IN[,OUT]",
+		Text:  "The host's side of serial line N, 0 to 15, in the words of conN=. The default is ssl=null.",
+		apply: consoleLine("ssl")},
 
 	{Name: "umid", Form: Value, Show: "umid=NAME",
 		Text:  "The machine's name, which is that of its directory below uml_dir=. The default is a random one.",
@@ -218,9 +221,6 @@ var Options = []Option{
 	{Name: "ip", Form: Value, Show: "ip=…",
 		Text: "Addresses for a network device. This version has no network devices: the log says so.",
 		Note: "network devices are not in this version"},
-	{Name: "ssl", Form: Unit, Show: "sslN=IN[,OUT]",
-		Text: "The host's side of serial line N. This version has no serial lines: the log says so.",
-		Note: "serial lines are not in this version"},
 	{Name: "hostfs", Form: Value, Show: "hostfs=DIR",
 		Text: "Confines hostfs to a directory. This version has no hostfs: the log says so.",
 		Note: "hostfs is not in this version"},

@@ -52,10 +52,13 @@ type Options struct {
 	// Log is what /proc/kmsg reads.
 	Log *klog.Log
 	// Sources knows where mounts come from.
-	Sources *Sources
-	// Terminal is the device number of a controlling terminal, 0 for unknown.
-	Terminal func(*kernel.TTY) (major, minor uint32)
+	Sources  *Sources
+	Terminal Terminal
 }
+
+// Terminal is what /proc/PID/stat shows of a task's controlling terminal: its device
+// number and the process group in its foreground, 0 and -1 without one.
+type Terminal func(*kernel.Task) (number, foreground int32)
 
 // FilesystemType is the type "proc".
 type FilesystemType struct {

@@ -14,7 +14,7 @@ import (
 type statSource struct {
 	old      vfs.DynamicBytesSource
 	task     *kernel.Task
-	terminal func(*kernel.TTY) (major, minor uint32)
+	terminal Terminal
 }
 
 // Fields of /proc/PID/stat behind the name in parentheses, counted from 0.
@@ -31,7 +31,7 @@ func (s *statSource) Generate(ctx context.Context, buf *bytes.Buffer) error {
 	}
 	text := old.Bytes()
 	end := bytes.LastIndexByte(text, ')')
-	tty, foreground := s.controlling()
+	tty, foreground := s.terminal(s.task)
 	fields := bytes.Fields(text[end+1:])
 	if end < 0 || len(fields) <= statPGID {
 		buf.Write(text)
@@ -48,22 +48,4 @@ func (s *statSource) Generate(ctx context.Context, buf *bytes.Buffer) error {
 	return nil
 }
 
-// controlling is the number of the task's terminal and of the process group in its
-// foreground, 0 and -1 without a terminal.
-func (s *statSource) controlling() (tty, foreground int64) {
-	tg := s.task.ThreadGroup()
-	t := tg.TTY()
-	if t == nil || s.terminal == nil {
-		return 0, -1
-	}
-	major, minor := s.terminal(t)
-	// The order of bits of new_encode_dev.
-	tty = int64(minor&0xff | major<<8 | minor&^0xff<<12)
-	foreground = -1
-	if group, err := tg.ForegroundProcessGroup(t); err == nil && group != nil {
-		foreground = int64(s.task.PIDNamespace().IDOfProcessGroup(group))
-	}
-	return tty, foreground
-}
-
-func appendInt(b []byte, n int64) []byte { return strconv.AppendInt(b, n, 10) }
+func appendInt(b []byte, n int32) []byte { return strconv.AppendInt(b, int64(n), 10) }

@@ -14,6 +14,7 @@ import (
 	_ "gvisor.dev/gvisor/pkg/sentry/syscalls/linux" // the table that is changed here
 
 	"github.com/umlkit/umlkit/emulator/klog"
+	"github.com/umlkit/umlkit/emulator/tty"
 )
 
 // Machine is what system calls ask of the machine around a kernel. Its methods are
@@ -133,13 +134,7 @@ func syslog(t *kernel.Task, sysno uintptr, args arch.SyscallArguments) (uintptr,
 // vhangup implements vhangup(2): the controlling terminal of the caller's session
 // goes away from it.
 func vhangup(t *kernel.Task, _ uintptr, _ arch.SyscallArguments) (uintptr, *kernel.SyscallControl, error) {
-	if err := privileged(t, linux.CAP_SYS_TTY_CONFIG); err != nil {
-		return 0, nil, err
-	}
-	if tty := t.ThreadGroup().TTY(); tty != nil {
-		tty.Hangup(t)
-	}
-	return 0, nil, nil
+	return 0, nil, tty.Hangup(t)
 }
 
 // noModules implements init_module(2) and finit_module(2): no module of any kernel is
