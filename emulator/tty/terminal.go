@@ -210,6 +210,9 @@ func (t *terminal) stop() {
 func (t *terminal) close() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if t.closed {
+		return
+	}
 	t.closed = true
 	t.stop()
 	if t.discipline != nil {
