@@ -1,0 +1,71 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/urfave/cli/v2"
+)
+
+// The scripts ask the program itself for what can come next, with the library's hidden
+// option.
+const (
+	bashCompletion = `_umlimg() {
+	local cur=${COMP_WORDS[COMP_CWORD]} words=("${COMP_WORDS[@]:0:COMP_CWORD}")
+	if [[ $cur == -* ]]; then
+		words+=("$cur")
+	fi
+	mapfile -t COMPREPLY < <(compgen -W "$("${words[@]}" --generate-bash-completion 2>/dev/null)" -- "$cur")
+}
+complete -o bashdefault -o default -F _umlimg umlimg
+`
+	zshCompletion = `#compdef umlimg
+_umlimg() {
+	local -a opts
+	local cur=${words[CURRENT]}
+	if [[ $cur == -* ]]; then
+		opts=("${(@f)$("${words[@]:0:CURRENT}" --generate-bash-completion 2>/dev/null)}")
+	else
+		opts=("${(@f)$("${words[@]:0:CURRENT-1}" --generate-bash-completion 2>/dev/null)}")
+	fi
+	if [[ -n ${opts[1]} ]]; then
+		_describe values opts
+	fi
+	_files
+}
+compdef _umlimg umlimg
+`
+)
+
+func completionCommand() *cli.Command {
+	return &cli.Command{
+		Name:      "completion",
+		Usage:     "print the completion script of a shell",
+		ArgsUsage: "bash|zsh|fish",
+		BashComplete: func(c *cli.Context) {
+			if c.NArg() == 0 {
+				fmt.Fprint(c.App.Writer, "bash\nzsh\nfish\n")
+			}
+		},
+		Action: func(c *cli.Context) error {
+			if c.NArg() != 1 {
+				return usagef("completion: name one shell: bash, zsh or fish")
+			}
+			var text string
+			switch c.Args().First() {
+			case "bash":
+				text = bashCompletion
+			case "zsh":
+				text = zshCompletion
+			case "fish":
+				var err error
+				if text, err = c.App.ToFishCompletion(); err != nil {
+					return err
+				}
+			default:
+				return usagef("completion: no script for %q: bash, zsh or fish", c.Args().First())
+			}
+			_, err := fmt.Fprint(c.App.Writer, text)
+			return err
+		},
+	}
+}

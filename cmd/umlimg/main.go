@@ -1,0 +1,127 @@
+// Umlimg makes disk images for User Mode Linux.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/urfave/cli/v2"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	context.AfterFunc(ctx, stop) // a second signal ends the program at once
+	os.Exit(run(ctx, os.Args, os.Stdin, os.Stdout, os.Stderr))
+}
+
+// Exit statuses. An interrupted program's is what a shell would give it.
+const (
+	statusFailed      = 1
+	statusUsage       = 2
+	statusInterrupted = 130
+)
+
+// usageError is a mistake on the command line.
+type usageError struct{ err error }
+
+func (e usageError) Error() string { return e.err.Error() }
+func (e usageError) Unwrap() error { return e.err }
+
+func usagef(format string, a ...any) error { return usageError{fmt.Errorf(format, a...)} }
+
+// run is the whole program but for its end.
+func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	err := newApp(stdin, stdout, stderr).RunContext(ctx, args)
+	if err == nil {
+		return 0
+	}
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		err = errors.New(strings.Replace(err.Error(), context.Canceled.Error(), "interrupted", 1))
+		fmt.Fprintf(stderr, "umlimg: %s\n", oneLine(err))
+		return statusInterrupted
+	}
+	fmt.Fprintf(stderr, "umlimg: %s\n", oneLine(err))
+	var usage usageError
+	if errors.As(err, &usage) {
+		return statusUsage
+	}
+	return statusFailed
+}
+
+// oneLine is an error's text in one line: names may hold line ends.
+func oneLine(err error) string {
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f {
+			return '?'
+		}
+		return r
+	}, strings.ReplaceAll(err.Error(), "\n", "; "))
+}
+
+// newApp is the command line: every command and option.
+func newApp(stdin io.Reader, stdout, stderr io.Writer) *cli.App {
+	app := &cli.App{
+		Name:                      "umlimg",
+		Usage:                     "make disk images for User Mode Linux",
+		UsageText:                 "umlimg COMMAND [OPTION]... [ARGUMENT]...",
+		HideVersion:               true,
+		EnableBashCompletion:      true,
+		DisableSliceFlagSeparator: true, // a value may hold commas
+		UseShortOptionHandling:    false,
+		Reader:                    stdin,
+		Writer:                    stdout,
+		ErrWriter:                 stderr,
+		ExitErrHandler:            func(*cli.Context, error) {}, // only main exits
+		Commands:                  []*cli.Command{createCommand(), completionCommand(), versionCommand()},
+		OnUsageError:              badUsage,
+		Action: func(c *cli.Context) error {
+			if name := c.Args().First(); name != "" {
+				return usagef("%q is no command%s; umlimg --help names them", name, didYouMean(cli.SuggestCommand(c.App.Commands, name), name))
+			}
+			return cli.ShowAppHelp(c)
+		},
+	}
+	for _, c := range app.Commands {
+		c.OnUsageError = badUsage
+	}
+	return app
+}
+
+// badUsage says which option is wrong, and which would be right.
+func badUsage(c *cli.Context, err error, _ bool) error {
+	where := ""
+	flags := c.App.Flags
+	if c.Command != nil && c.Command.Name != "" && c.Command.Name != c.App.Name {
+		where, flags = c.Command.Name+": ", c.Command.Flags
+	}
+	const unknown = "flag provided but not defined: "
+	if name, ok := strings.CutPrefix(err.Error(), unknown); ok {
+		name = strings.TrimLeft(name, "-")
+		return usagef("%sunknown option --%s%s", where, name, didYouMean(cli.SuggestFlag(flags, name, false), "--"+name))
+	}
+	return usagef("%s%w", where, err)
+}
+
+func didYouMean(suggestion, given string) string {
+	if suggestion == "" || suggestion == given {
+		return ""
+	}
+	return ": did you mean " + suggestion + "?"
+}
+
+// plainError is an error without what the host's library says of the call: "open x:
+// permission denied" stays, "*fs.PathError" has nothing more.
+func plainError(path string, err error) error {
+	var perr *fs.PathError
+	if errors.As(err, &perr) && perr.Path == path {
+		return fmt.Errorf("%s: %w", path, perr.Err)
+	}
+	return err
+}

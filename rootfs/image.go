@@ -1,0 +1,207 @@
+package rootfs
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+)
+
+// Image is a disk image that is being made: a sparse file without a name until Commit
+// gives it one. Whatever ends the program before, nothing is left. It is a Disk.
+type Image struct {
+	path  string
+	force bool
+	size  int64
+	file  *os.File
+	temp  string // its name until Commit, "" where the host can do without
+	dev   uint64
+	ino   uint64
+}
+
+// NewImage begins an image of size bytes that will be at path. An existing file is refused
+// unless force is set; then it stays as it is until Commit. Only a regular file is
+// ever replaced.
+func NewImage(path string, size int64, force bool) (*Image, error) {
+	info, err := os.Stat(path)
+	switch {
+	case err == nil && !info.Mode().IsRegular():
+		return nil, &fs.PathError{Op: "create", Path: path, Err: errors.New("not a regular file")}
+	case err == nil && !force:
+		return nil, &ExistsError{path}
+	case err != nil && !errors.Is(err, fs.ErrNotExist):
+		return nil, unwrapTo("create", path, err)
+	case err == nil:
+		// A symbolic link to the image stays one.
+		if path, err = filepath.EvalSymlinks(path); err != nil {
+			return nil, err
+		}
+	}
+	m := &Image{path: path, force: force, size: size}
+	if err := m.open(); err != nil {
+		return nil, unwrapTo("create", path, err)
+	}
+	var st unix.Stat_t
+	err = m.file.Truncate(size)
+	if err == nil {
+		err = unix.Fstat(int(m.file.Fd()), &st)
+	}
+	if err != nil {
+		m.Abort()
+		return nil, unwrapTo("create", path, err)
+	}
+	m.dev, m.ino = st.Dev, st.Ino
+	return m, nil
+}
+
+// ExistsError says that an output is there and was not to be overwritten.
+type ExistsError struct{ Path string }
+
+// Error names the file and the way out.
+func (e *ExistsError) Error() string { return e.Path + " exists: --force overwrites it" }
+
+// Unwrap is fs.ErrExist.
+func (e *ExistsError) Unwrap() error { return fs.ErrExist }
+
+// unwrapTo names the image where the host named a temporary file.
+func unwrapTo(op, path string, err error) error {
+	var perr *fs.PathError
+	var lerr *os.LinkError
+	switch {
+	case errors.As(err, &perr):
+		err = perr.Err
+	case errors.As(err, &lerr):
+		err = lerr.Err
+	}
+	return &fs.PathError{Op: op, Path: path, Err: err}
+}
+
+func (m *Image) open() error {
+	dir := filepath.Dir(m.path)
+	fd, err := unix.Open(dir, unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, 0o666)
+	if err == nil {
+		m.file = os.NewFile(uintptr(fd), m.path)
+		return nil
+	}
+	// EISDIR and EOPNOTSUPP: a kernel or a file system without nameless files.
+	if err != unix.EISDIR && err != unix.EOPNOTSUPP && err != unix.EINVAL {
+		return err
+	}
+	m.temp = filepath.Join(dir, "."+filepath.Base(m.path)+"."+rand.Text()[:8])
+	m.file, err = os.OpenFile(m.temp, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o666)
+	if err != nil {
+		m.temp = ""
+	}
+	return err
+}
+
+// ReadAt implements Disk.
+func (m *Image) ReadAt(p []byte, off int64) (int, error) { return m.file.ReadAt(p, off) }
+
+// WriteAt implements Disk. An error names the image.
+func (m *Image) WriteAt(p []byte, off int64) (int, error) {
+	n, err := m.file.WriteAt(p, off)
+	if err != nil {
+		err = unwrapTo("write", m.path, err)
+	}
+	return n, err
+}
+
+// Size implements Disk.
+func (m *Image) Size() int64 { return m.size }
+
+// File implements Disk.
+func (m *Image) File() *os.File { return m.file }
+
+// Is says whether a file of the host is this image, or the one it will replace.
+func (m *Image) Is(dev, ino uint64) bool {
+	if dev == m.dev && ino == m.ino {
+		return true
+	}
+	if !m.force || dev != m.dev {
+		return false
+	}
+	var st unix.Stat_t
+	return unix.Stat(m.path, &st) == nil && st.Dev == dev && st.Ino == ino
+}
+
+// Free is how many bytes the file system that holds the image has left for us.
+func (m *Image) Free() (int64, error) {
+	var st unix.Statfs_t
+	if err := unix.Fstatfs(int(m.file.Fd()), &st); err != nil {
+		return 0, err
+	}
+	return int64(st.Bavail) * st.Bsize, nil
+}
+
+// Allocated is how many bytes the image takes on the host.
+func (m *Image) Allocated() (int64, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(m.file.Fd()), &st); err != nil {
+		return 0, err
+	}
+	return st.Blocks * 512, nil
+}
+
+// Commit makes the image stable and gives it its name. The image is closed then.
+func (m *Image) Commit() error {
+	if err := m.commit(); err != nil {
+		m.Abort()
+		return unwrapTo("create", m.path, err)
+	}
+	m.temp = ""
+	return m.file.Close()
+}
+
+func (m *Image) commit() error {
+	if err := m.file.Sync(); err != nil {
+		return err
+	}
+	if m.temp == "" {
+		// A nameless file cannot replace another at once: it takes a name beside it first.
+		if !m.force {
+			err := m.link(m.path)
+			if errors.Is(err, unix.EEXIST) {
+				return fmt.Errorf("made by someone else meanwhile: %w", err)
+			}
+			return err
+		}
+		temp := filepath.Join(filepath.Dir(m.path), "."+filepath.Base(m.path)+"."+rand.Text()[:8])
+		if err := m.link(temp); err != nil {
+			return err
+		}
+		m.temp = temp
+	}
+	if m.force {
+		return os.Rename(m.temp, m.path)
+	}
+	err := unix.Renameat2(unix.AT_FDCWD, m.temp, unix.AT_FDCWD, m.path, unix.RENAME_NOREPLACE)
+	if err != unix.EINVAL && err != unix.ENOSYS {
+		return err
+	}
+	// A file system that cannot say "only if it is not there".
+	if _, err := os.Lstat(m.path); err == nil {
+		return unix.EEXIST
+	}
+	return os.Rename(m.temp, m.path)
+}
+
+// link names a nameless file. Only /proc lets someone without privilege do it.
+func (m *Image) link(path string) error {
+	self := "/proc/self/fd/" + strconv.Itoa(int(m.file.Fd()))
+	return unix.Linkat(unix.AT_FDCWD, self, unix.AT_FDCWD, path, unix.AT_SYMLINK_FOLLOW)
+}
+
+// Abort gives the image up and leaves nothing. After Commit it does nothing.
+func (m *Image) Abort() {
+	m.file.Close()
+	if m.temp != "" {
+		os.Remove(m.temp)
+		m.temp = ""
+	}
+}
