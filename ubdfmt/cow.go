@@ -19,7 +19,7 @@ import (
 // Data is in the COW file before the bitmap says so: a new bit lives in memory until
 // Sync, which makes the data stable, then writes the bitmap, then makes that stable.
 // A machine that dies, or is killed, loses writes of which no Sync returned, as a
-// disk with a write cache does, and never shows a sector that was half copied.
+// disk with a write cache does, and never shows a block that was half copied.
 type COW struct {
 	file    *hostFile
 	backing *hostFile
@@ -30,9 +30,9 @@ type COW struct {
 	bits    *bitmap
 	sync    *syncer
 
-	// Copying a sector up from the backing file, to change a part of it, must not
-	// happen beside another write or trim of that sector. Whoever copies up holds
-	// the lock of the sector's stripe for writing, whoever else writes or trims
+	// Copying a block up from the backing file, to change a part of it, must not
+	// happen beside another write or trim of that block. Whoever copies up holds
+	// the lock of the block's stripe for writing, whoever else writes or trims
 	// for reading. Readers take none: a bit is set after the data is in place, and
 	// is never cleared.
 	stripes [64]stripe

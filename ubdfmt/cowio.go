@@ -64,6 +64,12 @@ func (c *COW) stripe(off int64) *stripe {
 	return &c.stripes[off/chunkDisk%int64(len(c.stripes))]
 }
 
+// blockSize is the unit that is copied up: a page of the host and of most guests, and
+// the block of most filesystems, though the bitmap could say it by the sector. A page
+// then lies in one file and can be mapped from there; and kernels (7.2 was seen to)
+// read the rest of a request from the wrong place after a page that is held in part.
+const blockSize = 4096
+
 // write writes a range within one chunk.
 func (c *COW) write(p []byte, off int64) error {
 	s := c.stripe(off)
@@ -79,12 +85,12 @@ func (c *COW) write(p []byte, off int64) error {
 	s.Lock()
 	defer s.Unlock()
 	for _, edge := range [2]int64{off, end} {
-		// While the lock was not held, or by the first turn, the sector may have
+		// While the lock was not held, or by the first turn, the block may have
 		// been copied.
 		if !c.mustCopy(edge) {
 			continue
 		}
-		if err := c.copyUp(edge / SectorSize * SectorSize); err != nil {
+		if err := c.copyUp(edge); err != nil {
 			return err
 		}
 	}
@@ -92,18 +98,39 @@ func (c *COW) write(p []byte, off int64) error {
 }
 
 // mustCopy tells whether a write that begins or ends at off leaves in place a part of
-// a sector that only the backing file has.
+// a block that only the backing file has.
 func (c *COW) mustCopy(off int64) bool {
-	return off%SectorSize != 0 && !c.bits.held(off/SectorSize)
+	if off%blockSize == 0 || off == c.size {
+		return false
+	}
+	first, end := c.block(off)
+	held, upto := c.run(first, end)
+	return !held || upto < end
 }
 
-// copyUp brings a sector from the backing file into the COW file.
+// block returns the bounds of the block around off; the disk's last one may be short.
+func (c *COW) block(off int64) (first, end int64) {
+	first = off / blockSize * blockSize
+	return first, min(first+blockSize, c.size)
+}
+
+// copyUp brings from the backing file into the COW file what the latter lacks of the
+// block around off.
 func (c *COW) copyUp(off int64) error {
-	var b [SectorSize]byte
-	if err := c.readLayer(false, b[:], off); err != nil {
-		return err
+	var b [blockSize]byte
+	for at, end := c.block(off); at < end; {
+		held, upto := c.run(at, end)
+		if part := b[:upto-at]; !held {
+			if err := c.readLayer(false, part, at); err != nil {
+				return err
+			}
+			if err := c.put(part, at); err != nil {
+				return err
+			}
+		}
+		at = upto
 	}
-	return c.put(b[:], off)
+	return nil
 }
 
 // put writes to the COW file, then marks the sectors as held.
@@ -119,8 +146,8 @@ func (c *COW) put(p []byte, off int64) error {
 }
 
 // Trim makes a range zeros and gives the space it takes in the COW file back to the
-// host. Whole sectors become sectors that the COW file holds and that are holes in
-// it; where the backing file has a hole itself, nothing need be remembered.
+// host. Whole blocks become blocks that the COW file holds and that are holes in it;
+// where the backing file has a hole itself, nothing need be remembered.
 func (c *COW) Trim(off, n int64) error {
 	if c.opts.NoTrim {
 		return &os.PathError{Op: "trim", Path: c.file.path, Err: unix.EOPNOTSUPP}
@@ -129,10 +156,11 @@ func (c *COW) Trim(off, n int64) error {
 		return err
 	}
 	end := off + n
-	first, last := roundUp(off, SectorSize), end/SectorSize*SectorSize
-	if first > last { // within one sector
-		first, last = end, end
+	first, last := min(end, roundUp(off, blockSize)), end/blockSize*blockSize
+	if end == c.size {
+		last = end
 	}
+	last = max(first, last)
 	if err := c.writeZeros(off, first); err != nil {
 		return err
 	}
@@ -152,44 +180,27 @@ func (c *COW) Trim(off, n int64) error {
 	return nil
 }
 
-// writeZeros writes zeros to a part of a sector.
+// writeZeros writes zeros to a part of a block.
 func (c *COW) writeZeros(off, end int64) error {
 	if off >= end {
 		return nil
 	}
-	var zeros [SectorSize]byte
+	var zeros [blockSize]byte
 	return c.write(zeros[:end-off], off)
 }
 
-// trim makes whole sectors of one chunk zeros.
+// trim makes whole blocks of one chunk zeros.
 func (c *COW) trim(off, end int64) error {
 	s := c.stripe(off)
 	s.RLock()
 	defer s.RUnlock()
 	for off < end {
 		held, upto := c.run(off, end)
+		var err error
 		if held {
-			if err := c.file.zero(c.layout.DataOffset+off, upto-off); err != nil {
-				return err
-			}
-			off = upto
-			continue
-		}
-		var failed error
-		err := c.backing.segments(off, upto-off, func(at, n int64, hole bool) bool {
-			if !hole {
-				first, last := at/SectorSize, ceilDiv(at+n, SectorSize)
-				// What the file may have there was never valid: a write whose
-				// bit was lost. The bit must not bring it back.
-				failed = c.file.zero(c.layout.DataOffset+first*SectorSize, (last-first)*SectorSize)
-				if failed == nil {
-					c.bits.set(first, last)
-				}
-			}
-			return failed == nil
-		})
-		if err == nil {
-			err = failed
+			err = c.file.zero(c.layout.DataOffset+off, upto-off)
+		} else {
+			err = c.hide(off, upto)
 		}
 		if err != nil {
 			return err
@@ -197,6 +208,35 @@ func (c *COW) trim(off, end int64) error {
 		off = upto
 	}
 	return nil
+}
+
+// hide makes sectors that the COW file does not hold zeros. Whole blocks that are holes
+// of the backing file are so already.
+func (c *COW) hide(off, end int64) error {
+	var failed error
+	hide := func(off, end int64) {
+		if failed != nil || off >= end {
+			return
+		}
+		// What the COW file may have there was never valid: a write whose bit was
+		// lost. The bit must not bring it back.
+		if failed = c.file.zero(c.layout.DataOffset+off, end-off); failed == nil {
+			c.bits.set(off/SectorSize, end/SectorSize)
+		}
+	}
+	done := off // up to there it is settled
+	err := c.backing.segments(off, end-off, func(at, n int64, hole bool) bool {
+		if first, last := roundUp(at, blockSize), (at+n)/blockSize*blockSize; hole && first < last {
+			hide(done, first)
+			done = max(done, last)
+		}
+		return failed == nil
+	})
+	hide(done, end)
+	if err != nil {
+		return err
+	}
+	return failed
 }
 
 // Extents visits where a range lies: sectors that are held in the COW file, at depth

@@ -356,3 +356,36 @@ func TestLostBits(t *testing.T) {
 	check("opened again")
 	mustClose(t, d)
 }
+
+// TestWholeBlocks: whatever is written or trimmed, a block is held whole or not at all.
+func TestWholeBlocks(t *testing.T) {
+	const size = 1<<20 + 1536
+	dir := t.TempDir()
+	base := sparseImage(t, filepath.Join(dir, "base.img"), size)
+	c, err := Open(filepath.Join(dir, "disk.cow"), base, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	rng := rand.New(rand.NewPCG(5, 5))
+	for range 200 {
+		n := rng.Int64N(9000)
+		off := rng.Int64N(size - n)
+		if rng.IntN(2) == 0 {
+			err = c.Trim(off, n)
+		} else {
+			_, err = c.WriteAt(pattern(int(n), 1), off)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	bits := c.(*COW).bits
+	for at := int64(0); at < bits.sectors; {
+		_, next := bits.run(at, bits.sectors)
+		if next%(blockSize/SectorSize) != 0 && next != bits.sectors {
+			t.Errorf("a run of sectors ends at %d, within a block", next)
+		}
+		at = next
+	}
+}
