@@ -111,12 +111,12 @@ func newGeometry(size int64, o *resolved) (*geometry, error) {
 		g.flex = 1 << flexBits
 	}
 	all := uint64(size) &^ 4095 >> g.blockBits // whole pages, whatever the block
+	if size < 0 || all <= g.firstBlock {
+		return nil, &tooSmall{size, "it holds no block"}
+	}
 	if all > maxBlocks {
 		return nil, fmt.Errorf("a device of %d bytes is too large: at most %d blocks of %d bytes",
 			size, uint64(maxBlocks), g.blockSize)
-	}
-	if all <= g.firstBlock {
-		return nil, &tooSmall{size, "it holds no block"}
 	}
 	want := uint64(o.inodes)
 	if want == 0 {

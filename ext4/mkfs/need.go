@@ -33,8 +33,9 @@ func (b *Builder) Need() (int64, error) {
 			if b.o.inodes > 0 && have >= uint64(b.o.inodes) {
 				return 0, fmt.Errorf("%d inodes: %w: the tree has %d", b.o.inodes, unix.ENOSPC, inodes)
 			}
-			// Somewhat less than what is missing: rounding gives a group more than its share.
-			size += max(1, (inodes-have)*(size/have)*7/8/mib) * mib
+			// No more than what is missing for sure: larger devices have other ratios, and
+			// rounding gives a group more than its share.
+			size += max(1, (inodes-have)*min(size/have, 4096)*7/8/mib) * mib
 			continue
 		}
 		if need := blocks + g.fixedBlocks(b); need > g.free() {
