@@ -76,6 +76,8 @@ func (i *inode) accessACL() (*vfs.PosixACL, error) {
 
 // writeACL stores or, with nil, removes an ACL. i.mu is held.
 func (i *inode) writeACL(name string, acl *vfs.PosixACL) error {
+	i.acls.mu.Lock()
+	defer i.acls.mu.Unlock()
 	var err error
 	if acl != nil {
 		err = i.node.SetXattr(name, acl.Serialize(i.fs.userns), ext4.XattrFlags{})

@@ -1,0 +1,211 @@
+// Command fscheck tries a filesystem from within: hundreds of small experiments with
+// system calls, one line of output each. Nothing in the output depends on the machine
+// or the moment, so that two filesystems that behave alike print the same lines. Tests
+// run it on the guest's ext4 and on a real kernel's and compare.
+//
+//	fscheck calls DIR           the experiments
+//	fscheck fsx DIR SEED N      random operations on one file against a model
+//	fscheck stress DIR SEED N P random operations on a tree by P processes
+//	fscheck speed DIR           sequential and metadata speed
+//
+// As process 1 it does the same and then powers the machine off; the line
+// "fscheck: exit N" tells the status. Further commands follow after "then".
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"runtime/debug"
+	"sort"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+func main() {
+	args := os.Args[1:]
+	if os.Getpid() == 1 {
+		os.Exit(initialise(args))
+	}
+	os.Exit(run(args))
+}
+
+// initialise is main as process 1.
+func initialise(args []string) int {
+	unix.Mkdir("/proc", 0o755)
+	unix.Mount("proc", "/proc", "proc", 0, "")
+	unix.Mount("", "/", "", unix.MS_REMOUNT, "")
+	status := 0
+	for len(args) > 0 {
+		n := 0
+		for n < len(args) && args[n] != "then" {
+			n++
+		}
+		if s := runChild(args[:n]); s != 0 {
+			status = s
+		}
+		args = args[min(n+1, len(args)):]
+	}
+	fmt.Printf("fscheck: exit %d\n", status)
+	unix.Sync()
+	unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF)
+	return status
+}
+
+// runChild runs a command as a process of its own, so that a crash of it is seen.
+func runChild(args []string) int {
+	cmd := exec.Command("/proc/self/exe", args...)
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	err := cmd.Run()
+	var exit *exec.ExitError
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &exit):
+		return exit.ExitCode()
+	}
+	fmt.Printf("fscheck: %v\n", err)
+	return 126
+}
+
+func run(args []string) (status int) {
+	defer func() {
+		if r := recover(); r != nil {
+			fmt.Printf("fscheck: %v\n%s", r, debug.Stack())
+			status = 2
+		}
+	}()
+	if len(args) < 2 {
+		fmt.Fprintln(os.Stderr, "usage: fscheck calls|fsx|stress|speed DIR …")
+		return 2
+	}
+	command, dir, args := args[0], args[1], args[2:]
+	number := func(k int, def int) int {
+		if k < len(args) {
+			if n, err := strconv.Atoi(args[k]); err == nil {
+				return n
+			}
+		}
+		return def
+	}
+	must(os.MkdirAll(dir, 0o755))
+	switch command {
+	case "calls":
+		return calls(dir)
+	case "user":
+		return userCalls(dir)
+	case "locker":
+		return locker(dir)
+	case "fsx":
+		return fsx(dir, int64(number(0, 1)), number(1, 2000))
+	case "stress":
+		return stress(dir, int64(number(0, 1)), number(1, 1000), number(2, 4))
+	case "worker":
+		return worker(dir, int64(number(0, 1)), number(1, 1000), number(2, 0))
+	case "speed":
+		return speed(dir)
+	case "exit":
+		n, _ := strconv.Atoi(dir)
+		return n
+	}
+	fmt.Fprintf(os.Stderr, "fscheck: unknown command %s\n", command)
+	return 2
+}
+
+// must stops everything: an experiment's preparation failed.
+func must(err error) {
+	if err != nil {
+		panic(err)
+	}
+}
+
+// show prints a line.
+func show(what string, results ...any) {
+	var b strings.Builder
+	for _, r := range results {
+		b.WriteByte(' ')
+		switch r := r.(type) {
+		case nil:
+			b.WriteString("ok")
+		case error:
+			b.WriteString(errName(r))
+		case []byte:
+			fmt.Fprintf(&b, "%q", r)
+		case string:
+			fmt.Fprintf(&b, "%q", r)
+		default:
+			fmt.Fprint(&b, r)
+		}
+	}
+	fmt.Printf("%s:%s\n", what, b.String())
+}
+
+// errName is an error's name in C.
+func errName(err error) string {
+	var e unix.Errno
+	if errors.As(err, &e) {
+		return unix.ErrnoName(e)
+	}
+	return err.Error()
+}
+
+// names is the sorted content of a directory.
+func names(dir string) string {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return errName(err)
+	}
+	var out []string
+	for _, e := range entries {
+		out = append(out, e.Name())
+	}
+	sort.Strings(out)
+	return strings.Join(out, " ")
+}
+
+// write makes a file with content.
+func write(path, content string) {
+	must(os.WriteFile(path, []byte(content), 0o644))
+}
+
+// read is the content of a file, or the error's name.
+func read(path string) string {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return errName(err)
+	}
+	return string(b)
+}
+
+// open opens a file and must succeed.
+func open(path string, flags int, mode uint32) int {
+	fd, err := unix.Open(path, flags, mode)
+	if err != nil {
+		panic(fmt.Errorf("open %s: %w", path, err))
+	}
+	return fd
+}
+
+// stat is lstat(2), which must succeed.
+func stat(path string) unix.Stat_t {
+	var st unix.Stat_t
+	if err := unix.Lstat(path, &st); err != nil {
+		panic(fmt.Errorf("stat %s: %w", path, err))
+	}
+	return st
+}
+
+// section gives an experiment a directory of its own.
+func section(dir, name string, f func(dir string)) {
+	d := dir + "/" + name
+	must(os.RemoveAll(d))
+	must(os.MkdirAll(d, 0o755))
+	fmt.Printf("# %s\n", name)
+	f(d)
+	if err := os.RemoveAll(d); err != nil {
+		show(name+" removed", err)
+	}
+}
