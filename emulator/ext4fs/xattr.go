@@ -191,7 +191,7 @@ func (i *inode) dropFileCaps() error {
 // may use it so on i.
 func (i *inode) checkXattr(creds *auth.Credentials, ats vfs.AccessTypes, name string) error {
 	ns, rest, ok := strings.Cut(name, ".")
-	if !ok || rest == "" {
+	if !ok {
 		return linuxerr.EOPNOTSUPP
 	}
 	a := i.node.Attr()
@@ -201,6 +201,12 @@ func (i *inode) checkXattr(creds *auth.Credentials, ats vfs.AccessTypes, name st
 		}
 		if a.Flags&(format.FlagImmutable|format.FlagAppend) != 0 {
 			return linuxerr.EPERM
+		}
+	}
+	switch ns {
+	case "user", "trusted", "security":
+		if rest == "" {
+			return linuxerr.EINVAL
 		}
 	}
 	switch ns {

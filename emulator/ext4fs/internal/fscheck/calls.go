@@ -413,7 +413,7 @@ func readdirCalls(d string) {
 	k, _ = unix.Getdents(fd, buf)
 	for b := buf[:k]; len(b) > 0; {
 		l := int(b[16]) | int(b[17])<<8
-		types[string(bytes.TrimRight(b[19:l], "\x00"))] = b[18]
+		types[string(b[19:19+bytes.IndexByte(b[19:l], 0)])] = b[18]
 		b = b[l:]
 	}
 	show("types", types["f"], types["d"], types["l"], types["p"], types["."], types[".."])

@@ -464,7 +464,7 @@ func prepareUser(d string) {
 	must(os.Mkdir(d+"/private", 0o700))
 	write(d+"/private/x", "x")
 	must(os.Mkdir(d+"/sticky", 0o777))
-	must(os.Chmod(d+"/sticky", 0o1777))
+	must(unix.Chmod(d+"/sticky", 0o1777))
 	write(d+"/sticky/root", "x")
 	write(d+"/group", "group")
 	must(unix.Chown(d+"/group", 0, 2000))

@@ -1,0 +1,185 @@
+package ext4fs_test
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/umlkit/umlkit/internal/guest"
+	"github.com/umlkit/umlkit/internal/oracle"
+)
+
+var fscheck struct {
+	once sync.Once
+	path string
+	err  error
+}
+
+// fscheckBinary builds the program that runs in the guests.
+func fscheckBinary(t testing.TB) string {
+	t.Helper()
+	fscheck.once.Do(func() {
+		dir := filepath.Join(os.TempDir(), fmt.Sprintf("umlkit-fscheck-%d", os.Geteuid()))
+		if fscheck.err = os.MkdirAll(dir, 0o755); fscheck.err != nil {
+			return
+		}
+		fscheck.path = filepath.Join(dir, "fscheck")
+		cmd := exec.Command("go", "build", "-o", fscheck.path, "./emulator/ext4fs/internal/fscheck")
+		cmd.Dir = oracle.Root(t)
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			fscheck.err = fmt.Errorf("go build fscheck: %v\n%s", err, out)
+		}
+	})
+	if fscheck.err != nil {
+		t.Fatal(fscheck.err)
+	}
+	return fscheck.path
+}
+
+// newImage makes a filesystem with mke2fs that holds fscheck and the directories a
+// machine needs. The arguments are mke2fs's.
+func newImage(t testing.TB, size string, args ...string) string {
+	t.Helper()
+	dir := t.TempDir()
+	tree := filepath.Join(dir, "tree")
+	for _, d := range []string{"dev", "proc", "sys", "tmp", "t", "mnt"} {
+		if err := os.MkdirAll(filepath.Join(tree, d), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	oracle.Run(t, "cp", fscheckBinary(t), tree+"/fscheck")
+	image := filepath.Join(dir, "disk.img")
+	argv := append([]string{"-q", "-F", "-t", "ext4", "-E", "root_owner=0:0", "-d", tree}, args...)
+	oracle.Run(t, "mke2fs", append(argv, image, size)...)
+	return image
+}
+
+// machine is a way to boot.
+type machine struct {
+	name string
+	argv []string
+}
+
+func ours(t testing.TB, dir string) machine {
+	return machine{"linux", []string{guest.Binary(t, "linux"), "mem=512M", "uml_dir=" + filepath.Join(dir, "uml")}}
+}
+
+func realKernel(t testing.TB, dir string) machine {
+	return machine{"real kernel", []string{oracle.RealUML(t), "mem=512M", "uml_dir=" + filepath.Join(dir, "uml-real") + "/"}}
+}
+
+// run boots m with the disk ubd0 and fscheck as its first process, and returns what
+// fscheck printed.
+func (m machine) run(t testing.TB, limit time.Duration, disk string, kernel []string, commands ...string) string {
+	t.Helper()
+	argv := append(append([]string{}, m.argv...), "con=null", "con0=null,fd:1", "quiet", "ubd0="+disk, "root=/dev/ubda", "rw", "init=/fscheck")
+	argv = append(append(argv, kernel...), "--")
+	argv = append(argv, commands...)
+	out, status := guest.Output(t, limit, argv...)
+	out = strings.ReplaceAll(out, "\r\n", "\n")
+	i := strings.Index(out, "fscheck: exit ")
+	if i < 0 || status != 0 {
+		t.Fatalf("%s %s: exit status %d\n%s", m.name, strings.Join(commands, " "), status, out)
+	}
+	if !strings.HasPrefix(out[i:], "fscheck: exit 0\n") {
+		t.Fatalf("%s %s failed in the guest:\n%s", m.name, strings.Join(commands, " "), out)
+	}
+	return out[:i]
+}
+
+// sameLines compares outputs line by line.
+func sameLines(t *testing.T, got, want, gotName, wantName string) {
+	t.Helper()
+	g, w := strings.Split(got, "\n"), strings.Split(want, "\n")
+	differ := 0
+	for i := range max(len(g), len(w)) {
+		var a, b string
+		if i < len(g) {
+			a = g[i]
+		}
+		if i < len(w) {
+			b = w[i]
+		}
+		if a != b {
+			if differ++; differ <= 40 {
+				t.Errorf("line %d\n%12s: %s\n%12s: %s", i+1, gotName, a, wantName, b)
+			}
+		}
+	}
+	if differ > 40 {
+		t.Errorf("… and %d more", differ-40)
+	}
+}
+
+// TestCallsAsOnARealKernel holds several hundred small experiments with the guest's
+// filesystem against the same on a real kernel's ext4.
+func TestCallsAsOnARealKernel(t *testing.T) {
+	dir := t.TempDir()
+	real := newImage(t, "600M")
+	want := realKernel(t, dir).run(t, 5*time.Minute, real, nil, "calls", "/t")
+
+	t.Run("raw", func(t *testing.T) {
+		image := newImage(t, "600M")
+		got := ours(t, dir).run(t, 5*time.Minute, image, nil, "calls", "/t")
+		sameLines(t, got, want, "linux", "real kernel")
+		oracle.Fsck(t, image)
+	})
+	t.Run("cow", func(t *testing.T) {
+		image := newImage(t, "600M")
+		cow := filepath.Join(dir, "disk.cow")
+		got := ours(t, dir).run(t, 5*time.Minute, cow+","+image, nil, "calls", "/t")
+		sameLines(t, got, want, "linux", "real kernel")
+		oracle.Run(t, guest.Binary(t, "uml_moo"), cow, dir+"/merged")
+		oracle.Fsck(t, dir+"/merged")
+	})
+	t.Run("small blocks", func(t *testing.T) {
+		// Block counts differ from those with large blocks: a real kernel on the
+		// same kind of image tells them.
+		args := []string{"-b", "1024"}
+		want := realKernel(t, dir).run(t, 5*time.Minute, newImage(t, "600M", args...), nil, "calls", "/t")
+		image := newImage(t, "600M", args...)
+		got := ours(t, dir).run(t, 5*time.Minute, image, nil, "calls", "/t")
+		sameLines(t, got, want, "linux", "real kernel")
+		oracle.Fsck(t, image)
+	})
+}
+
+// TestRandomOperations runs random operations on a file against a model, and random
+// operations on a tree by several processes.
+func TestRandomOperations(t *testing.T) {
+	dir := t.TempDir()
+	for _, c := range []struct {
+		name string
+		args []string
+		cow  bool
+	}{
+		{"raw", nil, false},
+		{"cow", nil, true},
+		{"small blocks", []string{"-b", "1024"}, false},
+		{"no extents", []string{"-O", "^extent,^64bit"}, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			image := newImage(t, "600M", c.args...)
+			disk := image
+			cow := filepath.Join(t.TempDir(), "disk.cow")
+			if c.cow {
+				disk = cow + "," + image
+			}
+			seed := fmt.Sprint(time.Now().UnixNano() % 100000)
+			ours(t, dir).run(t, 5*time.Minute, disk, nil,
+				"fsx", "/t", seed, "3000", "then", "fsx", "/t", seed+"1", "3000", "then", "stress", "/t", seed, "1500", "4")
+			if c.cow {
+				merged := filepath.Join(t.TempDir(), "merged")
+				oracle.Run(t, guest.Binary(t, "uml_moo"), cow, merged)
+				image = merged
+			}
+			oracle.Fsck(t, image)
+		})
+	}
+}
