@@ -46,34 +46,53 @@ func (t *terminal) acquire(task *kernel.Task, steal, readable bool) error {
 		}
 		return err
 	}
-	go t.watchLeader(tg)
+	t.burial.Lock()
+	t.leader = tg
+	t.burial.Unlock()
+	go func() {
+		tg.WaitExited()
+		t.bury()
+	}()
 	return nil
 }
 
-// watchLeader hangs the terminal up when its session's leader ends, which the Sentry
-// does not.
-func (t *terminal) watchLeader(leader *kernel.ThreadGroup) {
-	leader.WaitExited()
-	t.bury(leader)
-}
-
-// bury hangs the terminal up if its session's leader has ended. Whoever opens the
-// terminal does so first: the next session may come before watchLeader has noticed.
-func (t *terminal) bury(leader *kernel.ThreadGroup) {
+// bury hangs the terminal up if its session's leader has ended. The Sentry only forgets
+// the leader then. Whoever opens the terminal does so first, because the next session
+// may come before anyone has noticed.
+func (t *terminal) bury() {
 	t.burial.Lock()
 	defer t.burial.Unlock()
-	if leader != nil && t.tty.ThreadGroup() == leader && leader.TTY() == t.tty && leader.Count() <= 1 && leader.Leader().ExitState() >= kernel.TaskExitZombie {
-		t.hangup(t.all.ctx)
+	if leader := t.leader; leader != nil && leader.Leader().ExitState() >= kernel.TaskExitZombie && leader.Count() <= 1 {
+		t.leader = nil
+		t.die()
+		t.disperse(leader)
+		t.wake()
+	}
+}
+
+// disperse takes the terminal from what is left of the leader's session, and signals the
+// foreground.
+func (t *terminal) disperse(leader *kernel.ThreadGroup) {
+	var foreground *kernel.ProcessGroup
+	for _, tg := range leader.TaskSet().Root.ThreadGroups() {
+		if tg == leader || tg.TTY() != t.tty || tg.Session() != leader.Session() {
+			continue
+		}
+		if pg, err := tg.ForegroundProcessGroup(t.tty); err == nil {
+			foreground = pg
+		}
+		_ = tg.ReleaseControllingTTY(t.all.ctx, t.tty)
+	}
+	if foreground != nil {
+		_ = foreground.SendSignal(kernel.SignalInfoPriv(linux.SIGHUP))
+		_ = foreground.SendSignal(kernel.SignalInfoPriv(linux.SIGCONT))
 	}
 }
 
 // hangup ends the terminal's session and makes every open file description of it dead,
 // but those of /dev/console.
 func (t *terminal) hangup(ctx context.Context) {
-	t.mu.Lock()
-	t.generation++
-	d := t.discipline
-	t.mu.Unlock()
+	t.die()
 	if owner := t.tty.ThreadGroup(); owner != nil && owner.TTY() == t.tty {
 		// Linux signals the leader; the Sentry signals the foreground, in which the
 		// leader need not be.
@@ -84,6 +103,21 @@ func (t *terminal) hangup(ctx context.Context) {
 		}
 		_ = owner.ReleaseControllingTTY(ctx, t.tty)
 	}
+	t.wake()
+}
+
+// die makes every open file description dead, but those of /dev/console.
+func (t *terminal) die() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.generation++
+}
+
+// wake wakes all who wait on the terminal, after it hung up.
+func (t *terminal) wake() {
+	t.mu.Lock()
+	d := t.discipline
+	t.mu.Unlock()
 	if d != nil {
 		_ = d.Flush(linux.TCIFLUSH)
 		d.Replica().Notify(waiter.EventHUp | waiter.EventErr | waiter.ReadableEvents | waiter.WritableEvents)

@@ -44,8 +44,10 @@ type terminal struct {
 	exclusive bool
 	closed    bool
 
-	// burial lets one hang up after a session at a time. It is taken before mu.
+	// burial protects leader, and what is done when it ends. It is taken before mu.
 	burial sync.Mutex
+	// leader leads the session that has the terminal, or had it last.
+	leader *kernel.ThreadGroup
 }
 
 var _ kernel.TTYOperations = (*terminal)(nil)
@@ -77,7 +79,7 @@ func (t *terminal) DecRef(context.Context) {}
 
 // open opens the terminal for the guest, or as /dev/console when console is set.
 func (t *terminal) open(ctx context.Context, mnt *vfs.Mount, vfsd *vfs.Dentry, opts vfs.OpenOptions, console bool) (*vfs.FileDescription, error) {
-	t.bury(t.tty.ThreadGroup())
+	t.bury()
 	creds := auth.CredentialsFromContext(ctx)
 	fd := &terminalFD{term: t, console: console}
 	if err := t.attach(fd, creds); err != nil {
