@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 
 	"golang.org/x/sys/unix"
@@ -20,9 +21,11 @@ type Image struct {
 	size  int64
 	file  *os.File
 	temp  string // its name until Commit, "" where the host can do without
-	dev   uint64
-	ino   uint64
+	ids   []fileID
 }
+
+// fileID is which file of the host a file is.
+type fileID struct{ dev, ino uint64 }
 
 // NewImage begins an image of size bytes that will be at path. An existing file is refused
 // unless force is set; then it stays as it is until Commit. Only a regular file is
@@ -55,7 +58,10 @@ func NewImage(path string, size int64, force bool) (*Image, error) {
 		m.Abort()
 		return nil, unwrapTo("create", path, err)
 	}
-	m.dev, m.ino = st.Dev, st.Ino
+	m.ids = append(m.ids, fileID{st.Dev, st.Ino})
+	if force && unix.Stat(path, &st) == nil {
+		m.ids = append(m.ids, fileID{st.Dev, st.Ino})
+	}
 	return m, nil
 }
 
@@ -118,35 +124,8 @@ func (m *Image) Size() int64 { return m.size }
 // File implements Disk.
 func (m *Image) File() *os.File { return m.file }
 
-// Is says whether a file of the host is this image, or the one it will replace.
-func (m *Image) Is(dev, ino uint64) bool {
-	if dev == m.dev && ino == m.ino {
-		return true
-	}
-	if !m.force || dev != m.dev {
-		return false
-	}
-	var st unix.Stat_t
-	return unix.Stat(m.path, &st) == nil && st.Dev == dev && st.Ino == ino
-}
-
-// Free is how many bytes the file system that holds the image has left for us.
-func (m *Image) Free() (int64, error) {
-	var st unix.Statfs_t
-	if err := unix.Fstatfs(int(m.file.Fd()), &st); err != nil {
-		return 0, err
-	}
-	return int64(st.Bavail) * st.Bsize, nil
-}
-
-// Allocated is how many bytes the image takes on the host.
-func (m *Image) Allocated() (int64, error) {
-	var st unix.Stat_t
-	if err := unix.Fstat(int(m.file.Fd()), &st); err != nil {
-		return 0, err
-	}
-	return st.Blocks * 512, nil
-}
+// Is says whether a file of the host is this image, or the one that it will replace.
+func (m *Image) Is(dev, ino uint64) bool { return slices.Contains(m.ids, fileID{dev, ino}) }
 
 // Commit makes the image stable and gives it its name. The image is closed then.
 func (m *Image) Commit() error {
