@@ -176,12 +176,12 @@ type ending struct {
 func (m *Machine) life() {
 	defer close(m.done)
 	for {
-		e, err := m.once()
+		e, again, err := m.once()
 		if err != nil {
 			m.err = errors.Join(err, m.close())
 			return
 		}
-		if !m.again(e) {
+		if !again {
 			m.exit, m.err = Exit{Reason: e.reason, Message: e.message}, m.close()
 			return
 		}
@@ -202,14 +202,13 @@ func (m *Machine) close() error {
 	return errors.Join(errs...)
 }
 
-// once boots a kernel and waits for its end.
-func (m *Machine) once() (ending, error) {
+// once boots a kernel and waits for its end. It reports whether to boot again.
+func (m *Machine) once() (e ending, again bool, err error) {
 	s, err := m.newSentry()
 	if err != nil {
-		return ending{}, err
+		return e, false, err
 	}
 	m.run(s)
-	var e ending
 	if died := s.start(); died != nil {
 		e = *died
 	} else {
@@ -222,6 +221,7 @@ func (m *Machine) once() (ending, error) {
 	m.run(nil)
 	s.stop()
 	m.say(e)
+	again = m.again(e)
 	s.release()
-	return e, nil
+	return e, again, nil
 }

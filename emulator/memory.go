@@ -70,7 +70,7 @@ func (m *Machine) memoryIn(dir string) (*os.File, int64, error) {
 		return nil, 0, fmt.Errorf("mounted noexec")
 	}
 	if free := int64(st.Bavail) * st.Bsize; st.Blocks != 0 && free < m.config.Memory {
-		return nil, 0, fmt.Errorf("%d MiB free, %d wanted", free>>20, m.config.Memory>>20)
+		return nil, 0, fmt.Errorf("%d MiB free, %d MiB wanted", free>>20, m.config.Memory>>20)
 	}
 	fd, err := unix.Open(dir, unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC|unix.O_EXCL, 0o600)
 	if err != nil {

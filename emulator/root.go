@@ -115,7 +115,7 @@ func (s *sentry) mountAs(typ string, disk ext4fs.Disk) unix.Errno {
 		return unix.ENODEV
 	}
 	ctx := s.proc.NewContext(s.k)
-	ns, err := s.k.VFS().NewMountNamespace(ctx, s.proc.Credentials, "/dev/root", typ, &vfs.MountOptions{
+	ns, err := s.k.VFS().NewMountNamespace(ctx, s.proc.Credentials, "", typ, &vfs.MountOptions{
 		ReadOnly: !c.RootWrite,
 		GetFilesystemOptions: vfs.GetFilesystemOptions{
 			InternalMount: true,

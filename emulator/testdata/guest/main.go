@@ -1,0 +1,171 @@
+// Command guest is the first program of the machines that the tests boot. Its
+// arguments are commands, done in turn.
+package main
+
+import (
+	"fmt"
+	"os"
+	"os/signal"
+	"runtime"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+	"unsafe"
+)
+
+func main() {
+	for _, arg := range os.Args[1:] {
+		name, value, _ := strings.Cut(arg, ":")
+		do(name, value)
+	}
+	syscall.Sync()
+	check("poweroff", syscall.Reboot(syscall.LINUX_REBOOT_CMD_POWER_OFF))
+}
+
+func check(what string, err error) {
+	if err != nil {
+		fmt.Printf("guest: %s: %v\n", what, err)
+	}
+}
+
+func do(name, value string) {
+	switch name {
+	case "say":
+		fmt.Println(value)
+	case "exit":
+		n, _ := strconv.Atoi(value)
+		os.Exit(n)
+	case "kill":
+		n, _ := strconv.Atoi(value)
+		check("kill", syscall.Kill(os.Getpid(), syscall.Signal(n)))
+		time.Sleep(time.Second)
+	case "halt":
+		check(name, syscall.Reboot(syscall.LINUX_REBOOT_CMD_HALT))
+	case "restart":
+		check(name, syscall.Reboot(syscall.LINUX_REBOOT_CMD_RESTART))
+	case "mount":
+		f := strings.Split(value, ",")
+		os.MkdirAll(f[1], 0o755)
+		check(value, syscall.Mount(f[0], f[1], f[2], 0, strings.Join(f[3:], ",")))
+	case "remount":
+		f := strings.Split(value, ",")
+		flags := uintptr(syscall.MS_REMOUNT)
+		if f[1] == "ro" {
+			flags |= syscall.MS_RDONLY
+		}
+		check(value, syscall.Mount("", f[0], "", flags, ""))
+	case "umount":
+		check(value, syscall.Unmount(value, 0))
+	case "cat":
+		text, err := os.ReadFile(value)
+		check(value, err)
+		fmt.Printf("== %s\n%s", value, text)
+	case "write":
+		path, text, _ := strings.Cut(value, ",")
+		check(value, os.WriteFile(path, []byte(text), 0o644))
+	case "ls":
+		entries, err := os.ReadDir(value)
+		check(value, err)
+		for _, e := range entries {
+			fmt.Println(e.Name())
+		}
+	case "stat":
+		var st syscall.Stat_t
+		check(value, syscall.Lstat(value, &st))
+		fmt.Printf("stat %s dev=%d:%d mode=%o rdev=%d:%d\n", value, st.Dev>>8&0xfff, st.Dev&0xff, st.Mode, st.Rdev>>8&0xfff, st.Rdev&0xff)
+	case "uname":
+		var u syscall.Utsname
+		check(name, syscall.Uname(&u))
+		fmt.Println("uname", text(u.Sysname[:]), text(u.Nodename[:]), text(u.Release[:]), text(u.Version[:]), text(u.Machine[:]))
+	case "args":
+		fmt.Printf("args %q\nenv %q\n", os.Args, os.Environ())
+	case "cpus":
+		fmt.Println("cpus", runtime.NumCPU())
+	case "hostname":
+		check(name, syscall.Sethostname([]byte(value)))
+	case "settime":
+		n, _ := strconv.ParseInt(value, 10, 64)
+		check(name, syscall.Settimeofday(&syscall.Timeval{Sec: n}))
+		fmt.Println("time", time.Now().Unix())
+	case "sleep":
+		d, _ := time.ParseDuration(value)
+		time.Sleep(d)
+	case "forever":
+		fmt.Println("waiting")
+		time.Sleep(1 << 62)
+	case "count":
+		count(value)
+	case "fallocate":
+		fallocate(value)
+	case "call":
+		call(value)
+	case "modload":
+		_, _, errno := syscall.Syscall(syscall.SYS_INIT_MODULE, 0, 0, uintptr(unsafe.Pointer(&[1]byte{})))
+		fmt.Println("modload", errno)
+	case "sigwait":
+		c := make(chan os.Signal, 1)
+		signal.Notify(c, syscall.SIGINT, syscall.SIGTERM)
+		fmt.Println("waiting")
+		fmt.Println("got", <-c)
+	default:
+		fmt.Println("guest: unknown command", name)
+	}
+}
+
+func text(b []int8) string {
+	var s []byte
+	for _, c := range b {
+		if c == 0 {
+			break
+		}
+		s = append(s, byte(c))
+	}
+	return string(s)
+}
+
+// count adds one to the first byte of a disk, and lets the machine restart as long as
+// the count is below the given one: "/dev/ubda,2".
+func count(value string) {
+	path, limit, _ := strings.Cut(value, ",")
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	check(path, err)
+	defer f.Close()
+	var b [512]byte
+	_, err = f.ReadAt(b[:], 0)
+	check(path, err)
+	b[0]++
+	_, err = f.WriteAt(b[:], 0)
+	check(path, err)
+	check(path, f.Sync())
+	fmt.Println("boot number", b[0])
+	if n, _ := strconv.Atoi(limit); int(b[0]) >= n {
+		check("poweroff", syscall.Reboot(syscall.LINUX_REBOOT_CMD_POWER_OFF))
+	}
+}
+
+// fallocate does fallocate(2): "path,mode,offset,length".
+func fallocate(value string) {
+	f := strings.Split(value, ",")
+	var n [3]int64
+	for i := range n {
+		n[i], _ = strconv.ParseInt(f[i+1], 0, 64)
+	}
+	file, err := os.OpenFile(f[0], os.O_RDWR|os.O_CREATE, 0o644)
+	check(f[0], err)
+	defer file.Close()
+	err = syscall.Fallocate(int(file.Fd()), uint32(n[0]), n[1], n[2])
+	st, _ := file.Stat()
+	fmt.Printf("fallocate %s %v size=%d blocks=%d\n", value, err, st.Size(), st.Sys().(*syscall.Stat_t).Blocks)
+}
+
+// call makes a system call of numbers: "169,1,2,3".
+func call(value string) {
+	var n [7]uintptr
+	for i, f := range strings.Split(value, ",") {
+		v, _ := strconv.ParseUint(f, 0, 64)
+		n[i] = uintptr(v)
+	}
+	_, _, errno := syscall.Syscall6(n[0], n[1], n[2], n[3], n[4], n[5], n[6])
+	fmt.Printf("call %s: %d\n", value, int(errno))
+}
