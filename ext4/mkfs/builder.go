@@ -26,7 +26,7 @@ type Builder struct {
 	root, lost *Node
 	nodes      [][]Node // in chunks, so that a Node never moves; by number from firstIno on
 	count      int      // nodes in the chunks
-	extents    []Extent // where Place takes its results from
+	extents    []Extent // empty, with room for what Place returns next
 
 	names  names
 	xattrs sharedXattrs
@@ -312,7 +312,7 @@ func (b *Builder) Place(n *Node, regions []Region) ([]Extent, error) {
 	if blocks > b.s.left {
 		return nil, b.noSpace()
 	}
-	from := len(b.extents)
+	own := b.extents
 	next := uint64(0) // first block of the file that is not placed yet
 	for _, r := range regions {
 		if r.Length == 0 {
@@ -324,16 +324,19 @@ func (b *Builder) Place(n *Node, regions []Region) ([]Extent, error) {
 			continue
 		}
 		b.scratch = b.s.take(next-start, b.scratch[:0])
-		b.extents = b.toExtents(b.extents, b.scratch, start)
+		own = b.toExtents(own, b.scratch, start)
 	}
 	n.placed = true
-	n.ext = b.extents[from:len(b.extents):len(b.extents)]
-	if k := len(n.ext); k > 0 {
-		last := &n.ext[k-1]
+	n.ext = own[:len(own):len(own)]
+	if k := len(own); k > 0 {
+		last := &own[k-1]
 		last.Length = min(last.Length, n.size-last.Offset)
 	}
-	if cap(b.extents)-len(b.extents) < 64 {
-		b.extents = make([]Extent, 0, 4096) // those handed out stay where they are
+	// The next file's extents follow these, in the same array as long as it has room.
+	if rest := own[len(own):]; cap(rest) >= 64 {
+		b.extents = rest
+	} else {
+		b.extents = make([]Extent, 0, 4096)
 	}
 	return n.ext, nil
 }
@@ -358,16 +361,21 @@ func (b *Builder) dataBlocks(n *Node, regions []Region) (uint64, error) {
 	return blocks, nil
 }
 
-// toExtents appends runs as extents of a file, from block at of the file on; a run that
-// continues the one before it makes it longer.
+// toExtents appends runs as extents of a file, from block at of the file on. One that continues
+// the one before it, in the file and on the device, makes that one longer.
 func (b *Builder) toExtents(list []Extent, runs []run, at uint64) []Extent {
 	for _, r := range runs {
-		list = append(list, Extent{
+		e := Extent{
 			Offset: int64(at << b.o.blockBits),
 			Length: int64(r.len() << b.o.blockBits),
 			Disk:   int64(r.start << b.o.blockBits),
-		})
+		}
 		at += r.len()
+		if k := len(list); k > 0 && list[k-1].Offset+list[k-1].Length == e.Offset && list[k-1].Disk+list[k-1].Length == e.Disk {
+			list[k-1].Length += e.Length
+			continue
+		}
+		list = append(list, e)
 	}
 	return list
 }
@@ -405,7 +413,8 @@ func (b *Builder) Data(n *Node, r io.Reader) error {
 
 // noSpace is the error of a tree that does not fit.
 func (b *Builder) noSpace() error {
-	need, err := b.Need()
+	// From this size on: a smaller device can have more inodes, and would be no answer.
+	need, err := b.need(uint64(b.dev.Size()) + 1)
 	if err != nil {
 		return err
 	}

@@ -287,7 +287,7 @@ func TestDeterminism(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		everything().build(t, b)
+		everything(20000).build(t, b)
 		if err := b.Close(); err != nil {
 			t.Fatal(err)
 		}
@@ -350,7 +350,7 @@ func TestFailingDevice(t *testing.T) {
 // TestNeed builds trees on devices of exactly the size that a plan asks for, and on the next
 // smaller ones, which must refuse them in one line and by the same number.
 func TestNeed(t *testing.T) {
-	trees := map[string]*model{"everything": everything(), "empty": {}}
+	trees := map[string]*model{"everything": everything(20000), "empty": {}}
 	large := &model{}
 	large.file("large", 700<<20, 1)
 	trees["large"] = large
@@ -432,6 +432,57 @@ type discard int64
 
 func (d discard) Size() int64                            { return int64(d) }
 func (d discard) WriteAt(p []byte, _ int64) (int, error) { return len(p), nil }
+
+// TestNeedIsLargerThanWhatFailed asks for inodes that a smaller device would have: mke2fs gives
+// devices below 512 MiB four times as many for their size.
+func TestNeedIsLargerThanWhatFailed(t *testing.T) {
+	b, err := NewBuilder(discard(600<<20), fixed())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 60000 {
+		if _, err := b.Add(b.Root(), fmt.Sprint(i), Header{Mode: format.ModeFIFO}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var space *SpaceError
+	if err := b.Fits(); !errors.As(err, &space) || space.Need <= space.Have || space.Need != 937<<20 {
+		t.Errorf("60,011 inodes on 600 MiB: %v", err)
+	}
+}
+
+func BenchmarkBuilder(b *testing.B) {
+	names := make([]string, 7000)
+	for i := range names {
+		names[i] = fmt.Sprintf("some-file-name-%d", i)
+	}
+	for b.Loop() {
+		builder, err := NewBuilder(discard(16<<30), fixed())
+		if err != nil {
+			b.Fatal(err)
+		}
+		dir := builder.Root()
+		for i, name := range names {
+			h := Header{Mode: format.ModeRegular | 0o644, Size: 30000}
+			if i%10 == 0 {
+				if dir, err = builder.Add(builder.Root(), name, Header{Mode: format.ModeDir | 0o755}); err != nil {
+					b.Fatal(err)
+				}
+				continue
+			}
+			n, err := builder.Add(dir, name, h)
+			if err != nil {
+				b.Fatal(err)
+			}
+			if _, err := builder.Place(n, nil); err != nil {
+				b.Fatal(err)
+			}
+		}
+		if err := builder.Close(); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
 
 func TestTooFewInodes(t *testing.T) {
 	b, err := NewBuilder(newSparse(64<<20), Options{Inodes: 32})

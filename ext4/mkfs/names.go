@@ -12,7 +12,6 @@ type names struct {
 	seed  maphash.Seed
 	list  []entry
 	table []int32 // places in list, -1 for none; a power of two long
-	live  int
 }
 
 // entry is a name in a directory. The entries of a directory are chained in the order of Add.

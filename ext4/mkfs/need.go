@@ -14,11 +14,14 @@ import (
 // estimated and never too low.
 //
 // It is an error when Options.Inodes is less than the tree has.
-func (b *Builder) Need() (int64, error) {
+func (b *Builder) Need() (int64, error) { return b.need(0) }
+
+// need is Need among the devices of at least that size.
+func (b *Builder) need(least uint64) (int64, error) {
 	const mib = 1 << 20
 	blocks := b.treeBlocks()
 	inodes := b.treeInodes()
-	size := ceil(blocks<<b.o.blockBits, mib) * mib
+	size := ceil(max(blocks<<b.o.blockBits, least), mib) * mib
 	for {
 		g, err := newGeometry(int64(size), b.o)
 		var small *tooSmall

@@ -254,6 +254,13 @@ func compareData(t testing.TB, full string, it *item) {
 		return
 	}
 	defer f.Close()
+	for _, r := range head(it.regions) {
+		got, want := make([]byte, r.Length), make([]byte, r.Length)
+		it.read(r.Offset, want)
+		if _, err := f.ReadAt(got, r.Offset); err != nil || !bytes.Equal(got, want) {
+			t.Errorf("%s: other bytes at %d (%v)", it.path, r.Offset, err)
+		}
+	}
 	if it.h.Size <= 64<<20 {
 		got, want := sha256.New(), sha256.New()
 		if _, err := io.Copy(got, f); err != nil {
@@ -334,8 +341,8 @@ func acl(entries ...[3]uint32) []byte {
 
 const nobody = 0xFFFFFFFF // the id of ACL entries that name nobody
 
-// everything is a tree with one of each.
-func everything() *model {
+// everything is a tree with one of each, and a directory of so many files.
+func everything(count int) *model {
 	m := &model{}
 	m.add(item{path: "lost+found", h: Header{Mode: format.ModeDir | 0o711, UID: 7, Mtime: Time{Sec: 5, Nsec: 6}}})
 	m.dir("etc")
@@ -389,13 +396,13 @@ func everything() *model {
 	}
 	slices.SortFunc(m.items[len(m.items)-6:], func(a, b item) int { return strings.Compare(a.path, b.path) })
 	m.add(item{path: "sparse-far", data: noise(9), regions: []Region{{4096, 1}, {far - 4096, 4096}}, h: Header{Mode: format.ModeRegular | 0o600, Size: far}})
-	for _, count := range []int64{4, 5, 340, 341, 3000} {
+	for _, n := range []int64{4, 5, 340, 341, 3000} {
 		var regions []Region
-		for i := range count {
+		for i := range n {
 			regions = append(regions, Region{i * 8192, 10})
 		}
-		m.add(item{path: fmt.Sprintf("sparse-%d", count), data: noise(uint64(count)), regions: regions,
-			h: Header{Mode: format.ModeRegular | 0o600, Size: count * 8192}})
+		m.add(item{path: fmt.Sprintf("sparse-%d", n), data: noise(uint64(n)), regions: regions,
+			h: Header{Mode: format.ModeRegular | 0o600, Size: n * 8192}})
 	}
 	for i := range m.items {
 		m.index[m.items[i].path] = i
@@ -434,15 +441,15 @@ func everything() *model {
 	for _, name := range []string{strings.Repeat("n", 255), "\xff\xfe\x80", "ünïcödé", " ", "a\nb", "...", "-rf"} {
 		m.file("names/"+name, 3, 5)
 	}
-	for _, count := range []int{150, 400} {
-		dir := fmt.Sprintf("dir%d", count)
+	for _, n := range []int{150, 400} {
+		dir := fmt.Sprintf("dir%d", n)
 		m.dir(dir)
-		for i := range count {
+		for i := range n {
 			m.file(fmt.Sprintf("%s/\xc3\xa9ntry number %d", dir, i), 0, 0)
 		}
 	}
 	m.dir("big")
-	for i := range 20000 {
+	for i := range count {
 		m.add(item{path: fmt.Sprintf("big/file-%d", i), h: Header{Mode: format.ModeRegular | 0o644}})
 	}
 	return m
@@ -465,14 +472,16 @@ func image(t testing.TB, size int64, o Options, m *model) string {
 }
 
 func TestEverythingMounted(t *testing.T) {
-	m := everything()
 	for _, features := range [][]string{nil, {"^metadata_csum"}, {"uninit_bg"}, {"^flex_bg", "^resize_inode"}, {"metadata_csum_seed", "large_dir"}, {"^dir_index"},
 		{"^has_journal", "^64bit"}, {"^64bit", "^extent"}, {"^filetype"}, {"^extra_isize", "^huge_file", "^dir_nlink", "^large_file"}} {
 		for _, blockSize := range []int{1024, 2048, 4096} {
 			t.Run(fmt.Sprintf("%d%s", blockSize, strings.Join(features, ",")), func(t *testing.T) {
 				o := fixed()
 				o.Features, o.BlockSize = features, blockSize
-				m := m
+				m := everything(2000)
+				if features == nil {
+					m = everything(20000)
+				}
 				if blockSize != 4096 || slices.Contains(features, "^extent") {
 					m = smaller(m, blockSize, slices.Contains(features, "^extent"))
 				}
