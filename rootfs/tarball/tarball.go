@@ -120,12 +120,15 @@ func (s *Source) fillStream(ctx context.Context, t *tree.Tree, store tree.Store,
 	return nil
 }
 
-// input is an archive that is read from its beginning to its end. offset is where in the
-// (unpacked) archive it stands.
+// input is an archive that is read from its beginning to its end.
 type input interface {
 	io.Reader
+
+	// offset is where in the (unpacked) archive it stands.
 	offset() int64
-	skip(n int64) error
+
+	// skip goes on by n bytes. The end of the archive may lie in the last slack of them.
+	skip(n, slack int64) error
 }
 
 func (s *Source) fill(ctx context.Context, t *tree.Tree, store tree.Store, in input) error {
@@ -167,6 +170,9 @@ func whole(err error) error {
 	return err
 }
 
+// sizeMax is the largest file of ext4 with blocks of 4 KiB, in bytes.
+const sizeMax = 16 << 40
+
 // headersMax bounds the headers of one entry, extended ones included, in bytes.
 const headersMax = 8 << 20
 
@@ -186,6 +192,9 @@ func (r *recorder) Read(p []byte) (int, error) {
 
 // entry takes one entry and its content. The input stands after the headers.
 func (s *Source) entry(t *tree.Tree, store tree.Store, in input, hdr *tar.Header, headers []byte) error {
+	if hdr.Size < 0 || hdr.Size > sizeMax {
+		return fmt.Errorf("a file of %d bytes: ext4 holds at most %d", hdr.Size, int64(sizeMax))
+	}
 	switch hdr.Typeflag {
 	case tar.TypeXGlobalHeader:
 		return checkGlobal(hdr)
@@ -239,7 +248,7 @@ func (s *Source) content(store tree.Store, in input, hdr *tar.Header, headers []
 	case packed == 0:
 	case store == nil:
 		n.Content = &section{s: s, at: at, node: n}
-		if err := in.skip(packed); err != nil {
+		if err := in.skip(packed, 0); err != nil {
 			return err
 		}
 	default:
@@ -250,11 +259,12 @@ func (s *Source) content(store tree.Store, in input, hdr *tar.Header, headers []
 	}
 	// To the next header, also past what the store did not want.
 	end := at + (packed+blockSize-1)/blockSize*blockSize
-	return in.skip(end - in.offset())
+	return in.skip(end-in.offset(), end-at-packed)
 }
 
 func skipContent(in input, n int64) error {
-	return in.skip((n + blockSize - 1) / blockSize * blockSize)
+	padded := (n + blockSize - 1) / blockSize * blockSize
+	return in.skip(padded, padded-n)
 }
 
 const blockSize = 512
@@ -347,10 +357,9 @@ func (c *cursor) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-func (c *cursor) skip(n int64) error {
+func (c *cursor) skip(n, slack int64) error {
 	if n > c.size-c.pos {
-		// The padding of the last entry may be missing; its data may not.
-		if n-(c.size-c.pos) < blockSize {
+		if n-(c.size-c.pos) <= slack {
 			c.pos = c.size
 			return nil
 		}
@@ -374,10 +383,10 @@ func (s *stream) Read(p []byte) (int, error) {
 	return n, err
 }
 
-func (s *stream) skip(n int64) error {
+func (s *stream) skip(n, slack int64) error {
 	got, err := io.CopyN(io.Discard, s, n)
 	if err == io.EOF {
-		if n-got < blockSize {
+		if n-got <= slack {
 			return nil
 		}
 		err = io.ErrUnexpectedEOF

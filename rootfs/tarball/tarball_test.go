@@ -317,11 +317,25 @@ func TestSparse(t *testing.T) {
 	}
 }
 
+// sized gives the first header of an archive another size field.
+func sized(archive, field []byte) []byte {
+	out := bytes.Clone(archive)
+	copy(out[124:136], field)
+	copy(out[148:156], "        ")
+	sum := 0
+	for _, c := range out[:512] {
+		sum += int(c)
+	}
+	copy(out[148:156], fmt.Sprintf("%06o\x00 ", sum))
+	return out
+}
+
 func TestBroken(t *testing.T) {
 	good := archive(t, file("a", strings.Repeat("x", 5000)), file("b", "y"))
 	for name, data := range map[string][]byte{
 		"empty":    nil,
 		"text":     []byte(strings.Repeat("no tar\n", 300)),
+		"huge":     sized(good, []byte("\x80\x00\x00\x00\x7f\xff\xff\xff\xff\xff\xff\xff")),
 		"cut head": good[:300],
 		"cut body": good[:2000],
 	} {
