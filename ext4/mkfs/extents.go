@@ -15,7 +15,6 @@ func (b *Builder) mapBlocks(ino uint32, list []Extent) (inodeMap, error) {
 		return b.mapIndirect(list)
 	}
 	var m inodeMap
-	seed := format.InodeSeed(b.checksumSeed, ino, 0)
 	small := b.small[:0]
 	for _, e := range list {
 		block, start := uint64(e.Offset)>>b.o.blockBits, uint64(e.Disk)>>b.o.blockBits
@@ -69,7 +68,7 @@ func (b *Builder) mapBlocks(ino uint32, list []Extent) (inodeMap, error) {
 				return m, err
 			}
 			if b.o.f.checksums() {
-				format.SetExtentChecksum(seed, block)
+				format.SetExtentChecksum(format.InodeSeed(b.checksumSeed, ino, 0), block)
 			}
 			above = append(above, format.ExtentIndex{Block: first, Leaf: nr})
 			m.extra++

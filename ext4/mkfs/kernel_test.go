@@ -25,7 +25,8 @@ import (
 func TestKernelWrites(t *testing.T) {
 	oracle.NeedsRoot(t)
 	for _, o := range []Options{{}, {BlockSize: 1024}, {Features: []string{"^metadata_csum"}}, {Features: []string{"uninit_bg", "^flex_bg"}},
-		{NoJournal: true, InodeSize: 512}, {Features: []string{"^64bit", "^extent"}}, {InodeSize: 128}} {
+		{NoJournal: true, InodeSize: 512}, {Features: []string{"^64bit", "^extent"}}, {InodeSize: 128},
+		{InodeSize: 128, BlockSize: 1024, Features: []string{"none"}}, {InodeSize: 128, Features: []string{"none", "has_journal", "sparse_super", "filetype"}}} {
 		t.Run(fmt.Sprintf("%d-%d%v", o.BlockSize, o.InodeSize, o.Features), func(t *testing.T) {
 			m := &model{}
 			m.dir("big")
@@ -106,6 +107,34 @@ func TestKernelWrites(t *testing.T) {
 			if log := header(t, path)["FS Error count"]; log != "" {
 				t.Errorf("the kernel counted %s errors", log)
 			}
+		})
+	}
+}
+
+// TestLargeDevices mounts the largest filesystems, and puts a file into one that spans groups with
+// copies of the superblock.
+func TestLargeDevices(t *testing.T) {
+	for _, size := range []int64{1 << 30, 16 << 30, 129 << 30, 1 << 40} {
+		t.Run(sizeString(size), func(t *testing.T) {
+			m := &model{}
+			if size == 1<<30 {
+				m.file("large", 600<<20, 1)
+			}
+			m.file("small", 5<<20, 2)
+			path := image(t, size, Options{}, m)
+			if os.Geteuid() != 0 {
+				return
+			}
+			dir := oracle.Mount(t, path, "")
+			m.compare(t, dir)
+			if err := os.MkdirAll(filepath.Join(dir, "a/b/c"), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(filepath.Join(dir, "a/b/c/d"), make([]byte, 10<<20), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			oracle.Unmount(t, dir)
+			oracle.Fsck(t, path)
 		})
 	}
 }
