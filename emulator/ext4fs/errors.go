@@ -26,6 +26,8 @@ func errno(err error) error {
 	switch e := err.(type) {
 	case nil:
 		return nil
+	case *optionError:
+		return linuxerr.EINVAL
 	case *gverrors.Error:
 		return err
 	case safecopy.BusError, safecopy.SegvError, safecopy.AlignmentError:

@@ -23,6 +23,7 @@ import (
 	"gvisor.dev/gvisor/pkg/sentry/vfs"
 
 	"github.com/umlkit/umlkit/ext4"
+	"github.com/umlkit/umlkit/ext4/format"
 	"github.com/umlkit/umlkit/ubdfmt"
 )
 
@@ -45,6 +46,7 @@ func (t *FilesystemType) mount(ctx context.Context, vfsObj *vfs.VirtualFilesyste
 	} else {
 		major, minor, err := blockDevice(ctx, vfsObj, creds, source)
 		if err != nil {
+			t.logf("%s: Can't lookup blockdev", source)
 			return nil, nil, err
 		}
 		key = deviceKey(major, minor)
@@ -103,7 +105,7 @@ func (t *FilesystemType) mount(ctx context.Context, vfsObj *vfs.VirtualFilesyste
 func (t *FilesystemType) mountAgain(ctx context.Context, fs *filesystem, data string) (*vfs.Filesystem, *vfs.Dentry, error) {
 	o, err := parseOptions(data, fs.options())
 	if err != nil {
-		fs.log("%v", err)
+		t.logf("ext4: %v", err)
 		fs.vfsfs.DecRef(ctx)
 		return nil, nil, linuxerr.EINVAL
 	}
@@ -187,19 +189,19 @@ func (t *FilesystemType) openDisk(ctx context.Context, vfsObj *vfs.VirtualFilesy
 	// known from the options: they are read twice.
 	o, err := parseOptions(data, defaultOptions(ext4.Info{}))
 	if err != nil {
-		fs.log("%v", err)
+		t.logf("ext4: %v", err)
 		return nil, linuxerr.EINVAL
 	}
 	if disk.ReadOnly && !o.ro {
 		return nil, linuxerr.EACCES
 	}
-	if o.noload && !o.ro {
+	if o.noload && !o.ro && needsRecovery(disk.Device) {
 		fs.log("required journal recovery suppressed and not mounted read-only")
 		return nil, linuxerr.EROFS
 	}
 	engine, err := ext4.Open(disk.Device, ext4.Options{
 		ReadOnly:    o.ro,
-		NoWrite:     disk.ReadOnly || o.noload,
+		NoWrite:     disk.ReadOnly || o.noload && o.ro,
 		Discard:     o.discard,
 		CommitEvery: o.commit,
 		Now: func() time.Time {
@@ -209,10 +211,14 @@ func (t *FilesystemType) openDisk(ctx context.Context, vfsObj *vfs.VirtualFilesy
 		Logf: fs.log,
 	})
 	if err != nil {
-		fs.log("%v", err)
 		var notExt *ext4.NotExtError
 		var unsupported *ext4.UnsupportedError
-		if errors.As(err, &notExt) || errors.As(err, &unsupported) && !unsupported.Write {
+		if errors.As(err, &notExt) {
+			fs.log("VFS: Can't find ext4 filesystem")
+			return nil, linuxerr.EINVAL
+		}
+		fs.log("%v", err)
+		if errors.As(err, &unsupported) {
 			return nil, linuxerr.EINVAL
 		}
 		return nil, errno(err)
@@ -224,7 +230,10 @@ func (t *FilesystemType) openDisk(ctx context.Context, vfsObj *vfs.VirtualFilesy
 	}
 	_, raw := disk.Device.(*ubdfmt.Raw)
 	fs.layered = !raw
-	if o, err = parseOptions(data, defaultOptions(fs.info)); err != nil {
+	if o, err = parseOptions(data, defaultOptions(fs.info)); err == nil {
+		err = o.checkJournal(fs.info.Journal)
+	}
+	if err != nil {
 		return nil, fs.abandon(err)
 	}
 	fs.apply(o)
@@ -251,6 +260,15 @@ func (t *FilesystemType) openDisk(ctx context.Context, vfsObj *vfs.VirtualFilesy
 	quota := "none"
 	fs.log("mounted filesystem %s %s with %s data mode. Quota mode: %s.", uuidString(fs.info.UUID), mode, fs.dataMode(), quota)
 	return fs, nil
+}
+
+// needsRecovery says whether the superblock has the flag of a journal to be replayed.
+func needsRecovery(dev ubdfmt.Device) bool {
+	b := make([]byte, format.SuperblockSize)
+	if _, err := dev.ReadAt(b, 1024); err != nil {
+		return false // opening it will fail as well
+	}
+	return binary.LittleEndian.Uint32(b[0x60:])&uint32(format.IncompatRecover) != 0
 }
 
 // abandon closes the engine of a filesystem that could not be mounted.
@@ -297,14 +315,14 @@ func (fs *filesystem) Remount(ctx context.Context, readOnly bool, data string) e
 	old := fs.options()
 	o, err := parseOptions(data, old)
 	if err != nil {
-		fs.log("%v", err)
+		fs.typ.logf("ext4: %v", err)
 		return linuxerr.EINVAL
 	}
 	o.ro = readOnly
 	if !readOnly && fs.disk.ReadOnly {
 		return linuxerr.EROFS
 	}
-	if o.noload != old.noload || !readOnly && o.noload {
+	if o.noload != old.noload || old.ro && !readOnly && o.noload {
 		fs.log("can't change norecovery on remount")
 		return linuxerr.EINVAL
 	}

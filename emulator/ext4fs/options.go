@@ -23,8 +23,8 @@ type options struct {
 	errors                               ext4.ErrorPolicy
 	commit                               time.Duration
 
-	// shown is what MountOptions says, without the errors, commit and data
-	// options, which have a place of their own. It is in Linux's order.
+	// shown is which of flagOptions MountOptions says, extra which of
+	// numberOptions.
 	shown map[string]bool
 	data  string // data=, where it was given
 	extra map[string]string
@@ -36,56 +36,47 @@ type optionError struct{ text string }
 func (e *optionError) Error() string { return e.text }
 
 // flagOptions are the options without a value that do not change what this
-// filesystem does, in the order in which Linux shows them, with the options they
-// undo. Each is the wish for a mechanism that the engine does not have, or that
-// cannot be observed: what the disk holds is the same with and without. An option
-// that is the default is not shown.
-var flagOptions = []struct {
-	name, undoes string
-	isDefault    bool
-}{
-	{"block_validity", "noblock_validity", true},
-	{"noblock_validity", "block_validity", false},
-	{"dioread_nolock", "dioread_lock", true},
-	{"dioread_lock", "dioread_nolock", false},
-	{"delalloc", "nodelalloc", true},
-	{"nodelalloc", "delalloc", false},
-	{"warn_on_error", "nowarn_on_error", false},
-	{"nowarn_on_error", "warn_on_error", true},
-	{"nojournal_checksum", "journal_checksum", true},
-	{"journal_checksum", "nojournal_checksum", false},
-	{"journal_async_commit", "", false},
-	{"barrier", "nobarrier", true},
-	{"nobarrier", "barrier", false},
-	{"noauto_da_alloc", "auto_da_alloc", false},
-	{"auto_da_alloc", "noauto_da_alloc", true},
-	{"noinit_itable", "init_itable", false},
-	{"init_itable", "noinit_itable", true},
-	{"debug", "", false},
-	{"quota", "noquota", false},
-	{"noquota", "quota", true},
-	{"i_version", "", true},
-	{"nombcache", "", false},
-	{"no_mbcache", "", false},
-	{"no_prefetch_block_bitmaps", "prefetch_block_bitmaps", false},
-	{"prefetch_block_bitmaps", "no_prefetch_block_bitmaps", true},
-	{"lazytime", "nolazytime", false},
-	{"nolazytime", "lazytime", true},
-	{"nouid32", "", false},
-	{"bh", "", true},
-	{"nobh", "", true},
-	{"mblk_io_submit", "", true},
-	{"nomblk_io_submit", "", true},
-	{"oldalloc", "", true},
-	{"orlov", "", true},
-	{"norelatime", "", true},
-	{"nostrictatime", "", true},
-	{"rw", "", true},
-	{"async", "", true},
-	{"defaults", "", true},
-	{"exec", "", true},
-	{"suid", "", true},
-	{"dev", "", true},
+// filesystem does, in the order in which Linux shows them, with the option that each
+// undoes and the name by which Linux shows it. Each is the wish for a mechanism that
+// the engine does not have, or that cannot be observed: what the disk holds is the
+// same with and without. An option that is the default is not shown.
+var flagOptions = []struct{ name, undoes, shown string }{
+	{"block_validity", "noblock_validity", ""},
+	{"noblock_validity", "block_validity", "noblock_validity"},
+	{"dioread_nolock", "dioread_lock", ""},
+	{"dioread_lock", "dioread_nolock", "nodioread_nolock"},
+	{"nodioread_nolock", "dioread_nolock", "nodioread_nolock"},
+	{"delalloc", "nodelalloc", ""},
+	{"nodelalloc", "delalloc", "nodelalloc"},
+	{"warn_on_error", "nowarn_on_error", "warn_on_error"},
+	{"nowarn_on_error", "warn_on_error", ""},
+	{"journal_checksum", "", ""},
+	{"nojournal_checksum", "", ""},
+	{"journal_async_commit", "", "journal_async_commit"},
+	{"barrier", "nobarrier", ""},
+	{"nobarrier", "barrier", "nobarrier"},
+	{"noauto_da_alloc", "auto_da_alloc", "noauto_da_alloc"},
+	{"auto_da_alloc", "noauto_da_alloc", ""},
+	{"noinit_itable", "init_itable", "noinit_itable"},
+	{"init_itable", "noinit_itable", ""},
+	{"debug", "", "debug"},
+	{"nombcache", "", "nombcache"},
+	{"no_mbcache", "", "nombcache"},
+	{"prefetch_block_bitmaps", "no_prefetch_block_bitmaps", ""},
+	{"no_prefetch_block_bitmaps", "prefetch_block_bitmaps", "no_prefetch_block_bitmaps"},
+	{"lazytime", "nolazytime", ""},
+	{"nolazytime", "lazytime", ""},
+	{"nouid32", "", "nouid32"},
+	{"i_version", "", ""},
+	{"noquota", "quota", ""},
+	{"bh", "", ""},
+	{"nobh", "", ""},
+	{"mblk_io_submit", "", ""},
+	{"nomblk_io_submit", "", ""},
+	{"oldalloc", "", ""},
+	{"orlov", "", ""},
+	{"mand", "", ""},
+	{"nomand", "", ""},
 }
 
 // numberOptions are the options with a number that do not change what this
@@ -193,9 +184,13 @@ func (o *options) setFlag(name string) bool {
 			if f.name != name {
 				continue
 			}
-			delete(o.shown, f.undoes)
-			if !f.isDefault {
-				o.shown[name] = true
+			for _, g := range flagOptions {
+				if g.name == f.undoes {
+					delete(o.shown, g.shown)
+				}
+			}
+			if f.shown != "" {
+				o.shown[f.shown] = true
 			}
 			return true
 		}
@@ -223,7 +218,10 @@ func (o *options) setValue(name, value string) error {
 		return nil
 	case "data":
 		switch value {
-		case "journal", "ordered", "writeback":
+		case "journal":
+			o.shown["nodioread_nolock"], o.shown["nodelalloc"] = true, true
+			fallthrough
+		case "ordered", "writeback":
 			o.data = value
 			return nil
 		}
@@ -312,7 +310,7 @@ func (o *options) String(base *options) string {
 			add(o.discard && !base.discard, "discard")
 			add(!o.discard && base.discard, "nodiscard")
 		}
-		add(o.shown[f.name], f.name)
+		add(f.name == f.shown && o.shown[f.shown], f.shown)
 	}
 	add(!o.userXattr, "nouser_xattr")
 	add(!o.acl, "noacl")
@@ -324,8 +322,23 @@ func (o *options) String(base *options) string {
 	add(o.errors != base.errors, "errors="+o.errors.String())
 	add(o.commit != defaultCommit, fmt.Sprintf("commit=%d", o.commit/time.Second))
 	for k, n := range numberOptions[2:] {
-		add(k == 3 && o.data != "" && o.data != "ordered", "data="+o.data)
+		add(k == 3 && o.data != "", "data="+o.data)
 		add(o.extra[n.name] != "", n.name+"="+o.extra[n.name])
 	}
 	return strings.Join(out, ",")
+}
+
+// checkJournal refuses the options that are about a journal where there is none.
+func (o *options) checkJournal(journal bool) error {
+	switch {
+	case journal:
+		return nil
+	case o.data != "":
+		return &optionError{"can't mount with data=, fs mounted w/o journal"}
+	case o.commit != defaultCommit:
+		return &optionError{fmt.Sprintf("can't mount with commit=%d, fs mounted w/o journal", o.commit/time.Second)}
+	case o.shown["journal_async_commit"]:
+		return &optionError{"can't mount with journal_async_commit, fs mounted w/o journal"}
+	}
+	return nil
 }

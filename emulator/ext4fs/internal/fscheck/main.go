@@ -7,6 +7,10 @@
 //	fscheck fsx DIR SEED N      random operations on one file against a model
 //	fscheck stress DIR SEED N P random operations on a tree by P processes
 //	fscheck speed DIR           sequential and metadata speed
+//	fscheck mounts DEVICE DIR   mount(2) with options
+//	fscheck fill FILE MIB       make a file
+//	fscheck hold FILE SECONDS   map a file and keep it mapped
+//	fscheck fragment FILE PAGES make a file in many pieces and map it
 //
 // As process 1 it does the same and then powers the machine off; the line
 // "fscheck: exit N" tells the status. Further commands follow after "then".
@@ -91,6 +95,19 @@ func run(args []string) (status int) {
 		}
 		return def
 	}
+	switch command {
+	case "mounts":
+		return mounts(dir, args[0])
+	case "fill":
+		return fill(dir, number(0, 1))
+	case "hold":
+		return hold(dir, number(0, 1))
+	case "fragment":
+		return fragment(dir, number(0, 1000))
+	case "exit":
+		n, _ := strconv.Atoi(dir)
+		return n
+	}
 	must(os.MkdirAll(dir, 0o755))
 	switch command {
 	case "calls":
@@ -107,9 +124,6 @@ func run(args []string) (status int) {
 		return worker(dir, int64(number(0, 1)), number(1, 1000), number(2, 0))
 	case "speed":
 		return speed(dir)
-	case "exit":
-		n, _ := strconv.Atoi(dir)
-		return n
 	}
 	fmt.Fprintf(os.Stderr, "fscheck: unknown command %s\n", command)
 	return 2

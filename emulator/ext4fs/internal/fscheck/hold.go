@@ -1,0 +1,169 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// hold maps a file in several ways, touches every page, compares what it sees with
+// what read(2) gives, says so, and keeps the mappings for some seconds.
+func hold(path string, seconds int) int {
+	fd := open(path, unix.O_RDONLY, 0)
+	var st unix.Stat_t
+	must(unix.Fstat(fd, &st))
+	if st.Size == 0 {
+		panic(path + " is empty")
+	}
+	var maps [][]byte
+	for _, how := range []struct{ prot, flags int }{
+		{unix.PROT_READ, unix.MAP_SHARED},
+		{unix.PROT_READ | unix.PROT_EXEC, unix.MAP_PRIVATE},
+	} {
+		m, err := unix.Mmap(fd, 0, int(st.Size), how.prot, how.flags)
+		must(err)
+		maps = append(maps, m)
+	}
+	buf := make([]byte, 1<<20)
+	for off := 0; off < int(st.Size); {
+		n, err := unix.Pread(fd, buf, int64(off))
+		must(err)
+		for k, m := range maps {
+			if !bytes.Equal(m[off:off+n], buf[:n]) {
+				fmt.Printf("mapping %d differs from the file within [%d, %d)\n", k, off, off+n)
+				return 1
+			}
+		}
+		off += n
+	}
+	fmt.Println("held")
+	time.Sleep(time.Duration(seconds) * time.Second)
+	return 0
+}
+
+// fill makes a file of n MiB with a content that tells its place.
+func fill(path string, n int) int {
+	buf := make([]byte, 1<<20)
+	f, err := os.Create(path)
+	must(err)
+	for i := range n {
+		for k := range buf {
+			buf[k] = byte(k) ^ byte(k>>12) ^ byte(i)
+		}
+		_, err := f.Write(buf)
+		must(err)
+	}
+	must(f.Sync())
+	must(f.Close())
+	return 0
+}
+
+// fragment makes a file of n pages of which every second is a hole, so that no two
+// pages lie together, and looks at it through mappings.
+func fragment(path string, n int) int {
+	fd := open(path, unix.O_CREAT|unix.O_TRUNC|unix.O_RDWR, 0o644)
+	page := make([]byte, 4096)
+	for i := 0; i < n; i += 2 {
+		page[0], page[1], page[4095] = byte(i), byte(i>>8), 1
+		_, err := unix.Pwrite(fd, page, int64(i)*4096)
+		must(err)
+	}
+	must(unix.Ftruncate(fd, int64(n)*4096))
+	for _, prot := range []int{unix.PROT_READ, unix.PROT_READ | unix.PROT_WRITE} {
+		m, err := unix.Mmap(fd, 0, n*4096, prot, unix.MAP_SHARED)
+		must(err)
+		for i := range n {
+			want := [2]byte{}
+			if i%2 == 0 {
+				want = [2]byte{byte(i), byte(i >> 8)}
+			}
+			if got := [2]byte{m[i*4096], m[i*4096+1]}; got != want {
+				fmt.Printf("page %d begins %v, should be %v\n", i, got, want)
+				return 1
+			}
+		}
+		if prot&unix.PROT_WRITE != 0 {
+			for i := range n {
+				m[i*4096+100] = byte(i)
+			}
+		}
+		must(unix.Munmap(m))
+	}
+	must(unix.Fsync(fd))
+	for i := range n {
+		if _, err := unix.Pread(fd, page[:1], int64(i)*4096+100); err != nil || page[0] != byte(i) {
+			fmt.Printf("store into page %d was lost: %v\n", i, err)
+			return 1
+		}
+	}
+	show("fragments", n)
+	return 0
+}
+
+// mounts mounts a device in the ways that have rules, and says what came of it.
+func mounts(device, dir string) int {
+	must(os.MkdirAll(dir, 0o755))
+	try := func(what string, flags uintptr, data string) {
+		err := unix.Mount(device, dir, "ext4", flags, data)
+		show("mount "+what, err)
+		if err == nil {
+			var s unix.Statfs_t
+			must(unix.Statfs(dir, &s))
+			show("writing", os.WriteFile(dir+"/f", nil, 0o644))
+			unix.Unlink(dir + "/f")
+			show("flags", fmt.Sprintf("%x", s.Flags&^unix.ST_NODIRATIME))
+			line := ""
+			for _, l := range bytes.Split([]byte(read("/proc/self/mounts")), []byte("\n")) {
+				if bytes.Contains(l, []byte(" "+dir+" ")) {
+					line = string(l)
+				}
+			}
+			show("line", line)
+			show("unmount", unix.Unmount(dir, 0))
+		}
+	}
+	try("plain", 0, "")
+	try("read-only", unix.MS_RDONLY, "")
+	try("noatime", unix.MS_NOATIME, "")
+	try("nodev nosuid noexec", unix.MS_NODEV|unix.MS_NOSUID|unix.MS_NOEXEC, "")
+	for _, data := range []string{"discard", "errors=remount-ro", "errors=panic", "errors=continue", "errors=x", "data=ordered", "data=journal", "data=writeback", "data=x",
+		"commit=30", "commit=5", "commit=x", "barrier=0", "barrier=1", "nobarrier", "user_xattr", "acl", "grpid", "nogrpid", "minixdf", "bsddf",
+		"nodelalloc", "delalloc", "noauto_da_alloc", "stripe=8", "inode_readahead_blks=16", "resuid=5,resgid=6", "init_itable=20", "noinit_itable",
+		"unknown", "unknown=1", "discard,commit=15,errors=remount-ro", "journal_checksum", "max_batch_time=1", "min_batch_time=1", "dioread_lock",
+		"block_validity", "noblock_validity", "data_err=abort", "data_err=x", "lazytime", "sb=1", "debug", "norecovery", "ro", "rw"} {
+		try(data, 0, data)
+	}
+	must(unix.Mount(device, dir, "ext4", 0, ""))
+	must(os.MkdirAll("/tmp/second", 0o755))
+	show("second mount", unix.Mount(device, "/tmp/second", "ext4", 0, ""))
+	write(dir+"/shared", "x")
+	show("shared", read("/tmp/second/shared"))
+	show("unmount first", unix.Unmount(dir, 0), read("/tmp/second/shared"))
+	show("second with other flags", unix.Mount(device, dir, "ext4", unix.MS_RDONLY, ""))
+	fd := open("/tmp/second/shared", unix.O_RDWR, 0)
+	show("unmount busy", unix.Unmount("/tmp/second", 0))
+	show("remount read-only busy", unix.Mount("", "/tmp/second", "", unix.MS_REMOUNT|unix.MS_RDONLY, ""))
+	unix.Close(fd)
+	show("remount read-only", unix.Mount("", "/tmp/second", "", unix.MS_REMOUNT|unix.MS_RDONLY, ""), os.WriteFile("/tmp/second/x", nil, 0o644))
+	show("remount", unix.Mount("", "/tmp/second", "", unix.MS_REMOUNT, "errors=remount-ro"), os.WriteFile("/tmp/second/x", nil, 0o644))
+	show("remount unknown", unix.Mount("", "/tmp/second", "", unix.MS_REMOUNT, "nonsense"))
+	fd = open("/tmp/second/x", unix.O_RDONLY, 0)
+	show("lazy unmount", unix.Unmount("/tmp/second", unix.MNT_DETACH))
+	var s unix.Statfs_t
+	show("still open", unix.Fstatfs(fd, &s), s.Type)
+	unix.Close(fd)
+	show("not a device", unix.Mount("/proc/version", dir, "ext4", 0, ""))
+	show("no device", unix.Mount("/dev/none", dir, "ext4", 0, ""))
+	show("no source", unix.Mount("", dir, "ext4", 0, ""))
+	show("no filesystem on it", unix.Mount("/dev/ubdc", dir, "ext4", 0, ""))
+	var st unix.Stat_t
+	must(unix.Mount(device, dir, "ext4", 0, ""))
+	must(unix.Stat(dir, &st))
+	show("device number", unix.Major(uint64(st.Dev)), unix.Minor(uint64(st.Dev)), st.Ino)
+	show("over a mount point", unix.Rmdir(dir), unix.Rename(dir, dir+"2"))
+	must(unix.Unmount(dir, 0))
+	return 0
+}
