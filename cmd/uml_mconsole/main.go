@@ -1,0 +1,185 @@
+// Uml_mconsole talks to the management console of a running machine, as the historic
+// program of uml-utilities does: one command from its arguments, or a prompt.
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"golang.org/x/term"
+
+)
+
+const usage = `usage: uml_mconsole UMID|SOCKET [command ...]
+Sends a command to a machine's management console, or reads commands at a prompt.
+`
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	status := run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
+	stop()
+	os.Exit(status)
+}
+
+// run returns the exit status: what the command's reply says, 1 for other failures.
+func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	switch {
+	case len(args) == 1 && (args[0] == "--help" || args[0] == "-h"):
+		fmt.Fprint(stdout, usage, localHelp)
+		return 0
+	case len(args) == 0 || strings.HasPrefix(args[0], "-"):
+		fmt.Fprint(stderr, usage)
+		return 1
+	}
+	s := &session{ctx: ctx, out: stdout, errs: stderr, dirs: dirs()}
+	if f, ok := stdout.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
+		s.out = &printable{w: stdout}
+	}
+	if err := s.switchTo(args[0]); err != nil {
+		fmt.Fprintln(stderr, "uml_mconsole:", err)
+		return 1
+	}
+	if len(args) > 1 {
+		status, err := s.do(strings.Join(args[1:], " "))
+		if err != nil && !errors.Is(err, errQuit) {
+			fmt.Fprintln(stderr, "uml_mconsole:", err)
+			return 1
+		}
+		return status
+	}
+	if err := s.prompt(stdin); err != nil {
+		fmt.Fprintln(stderr, "uml_mconsole:", err)
+		return 1
+	}
+	return 0
+}
+
+// dirs are where machines have their directories.
+func dirs() []string {
+	d := []string{"/tmp/uml"}
+	if home, err := os.UserHomeDir(); err == nil {
+		d = append([]string{filepath.Join(home, ".uml")}, d...)
+	}
+	return d
+}
+
+// prompt reads commands until the input ends or one of them quits. Errors of a command
+// are told and do not end it.
+func (s *session) prompt(stdin io.Reader) error {
+	lines, restore, err := s.lineReader(stdin)
+	if err != nil {
+		return err
+	}
+	defer restore()
+	for {
+		line, err := lines()
+		if errors.Is(err, io.EOF) {
+			fmt.Fprintln(s.out)
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if strings.TrimSpace(line) == "" {
+			continue
+		}
+		_, err = s.do(line)
+		switch {
+		case errors.Is(err, errQuit):
+			return nil
+		case s.ctx.Err() != nil:
+			return errors.New("interrupted")
+		case err != nil:
+			fmt.Fprintln(s.errs, err)
+		}
+	}
+}
+
+// lineReader returns what reads a line: with editing and history from a terminal, and
+// else as it comes, shown behind the prompt as if it had been typed.
+func (s *session) lineReader(stdin io.Reader) (lines func() (string, error), restore func(), err error) {
+	in, ok := stdin.(*os.File)
+	if !ok || !term.IsTerminal(int(in.Fd())) {
+		scan := bufio.NewScanner(stdin)
+		return s.orInterrupted(func() (string, error) {
+			fmt.Fprintf(s.out, "(%s) ", s.name)
+			if !scan.Scan() {
+				return "", errors.Join(scan.Err(), io.EOF)
+			}
+			fmt.Fprintln(s.out, scan.Text())
+			return scan.Text(), nil
+		}), func() {}, nil
+	}
+	fd := int(in.Fd())
+	t := term.NewTerminal(struct {
+		io.Reader
+		io.Writer
+	}{in, os.Stdout}, "")
+	before, err := term.GetState(fd)
+	if err != nil {
+		return nil, nil, err
+	}
+	restore = func() { _ = term.Restore(fd, before) }
+	return s.orInterrupted(func() (string, error) {
+		if width, height, err := term.GetSize(fd); err == nil && width > 0 {
+			_ = t.SetSize(width, height)
+		}
+		t.SetPrompt("(" + s.name + ") ")
+		// Raw only while a line is typed: what a command prints, and ^C at it, are
+		// the terminal's usual business.
+		if _, err := term.MakeRaw(fd); err != nil {
+			return "", err
+		}
+		defer restore()
+		return t.ReadLine()
+	}), restore, nil
+}
+
+// orInterrupted lets a signal end the wait for a line.
+func (s *session) orInterrupted(read func() (string, error)) func() (string, error) {
+	type result struct {
+		line string
+		err  error
+	}
+	results := make(chan result, 1)
+	return func() (string, error) {
+		go func() {
+			line, err := read()
+			results <- result{line, err}
+		}()
+		select {
+		case r := <-results:
+			return r.line, r.err
+		case <-s.ctx.Done():
+			return "", errors.New("interrupted")
+		}
+	}
+}
+
+// printable keeps what a guest says from steering the terminal: control characters but
+// newline and tab are shown as ^X.
+type printable struct{ w io.Writer }
+
+func (p *printable) Write(b []byte) (int, error) {
+	out := make([]byte, 0, len(b))
+	for _, c := range b {
+		switch {
+		case c == '\n' || c == '\t' || c >= 0x20 && c != 0x7f:
+			out = append(out, c)
+		default:
+			out = append(out, '^', c^0x40)
+		}
+	}
+	if _, err := p.w.Write(out); err != nil {
+		return 0, err
+	}
+	return len(b), nil
+}
