@@ -9,6 +9,7 @@ import (
 
 	"gvisor.dev/gvisor/pkg/sentry/kernel"
 
+	"github.com/umlkit/umlkit/emulator/guard"
 	"github.com/umlkit/umlkit/emulator/klog"
 	"github.com/umlkit/umlkit/emulator/line"
 	"github.com/umlkit/umlkit/emulator/tty"
@@ -49,6 +50,25 @@ func (m *Machine) wireTerminals() error {
 		wiring.Units[unit] = setting.Spec
 	}
 	return nil
+}
+
+// guardTerminals has the host's terminals restored if the process dies of a fault.
+func (m *Machine) guardTerminals() error {
+	specs := []string{"fd:0"}
+	for _, setting := range m.config.Settings {
+		if setting.Driver == "con" || setting.Driver == "ssl" {
+			specs = append(specs, setting.Spec)
+		}
+	}
+	var fds []int
+	for _, spec := range specs {
+		if pair, err := line.Parse(spec); err == nil && pair.In.Kind == line.FD {
+			fds = append(fds, pair.In.Number)
+		}
+	}
+	var err error
+	m.guard, err = guard.Start(fds...)
+	return err
 }
 
 // openTerminals gives the kernel its terminals, and the log its console.

@@ -16,6 +16,7 @@ import (
 	"gvisor.dev/gvisor/pkg/sentry/platform"
 
 	"github.com/umlkit/umlkit/emulator/cmdline"
+	"github.com/umlkit/umlkit/emulator/guard"
 	"github.com/umlkit/umlkit/emulator/klog"
 	"github.com/umlkit/umlkit/emulator/line"
 	"github.com/umlkit/umlkit/emulator/tty"
@@ -52,6 +53,7 @@ type Machine struct {
 	// host holds the lines of the terminals, and terminals says which they are.
 	host      *line.Host
 	terminals tty.Options
+	guard     *guard.Guard
 	umid      *umid
 	// panicWait is panic=, which the guest can change.
 	panicWait atomic.Int64
@@ -84,7 +86,7 @@ func New(config *Config) (*Machine, error) {
 	m.panicWait.Store(int64(config.PanicTimeout))
 	m.takeUMID()
 	m.openDisks()
-	for _, step := range []func() error{dropCapabilities, m.startPlatform} {
+	for _, step := range []func() error{dropCapabilities, m.guardTerminals, m.startPlatform} {
 		if err := step(); err != nil {
 			m.close()
 			return nil, err
@@ -199,6 +201,7 @@ func (m *Machine) close() error {
 	if err := m.host.Close(); err != nil {
 		errs = append(errs, fmt.Errorf("close the consoles: %w", err))
 	}
+	m.guard.Dismiss()
 	return errors.Join(errs...)
 }
 

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -174,4 +175,46 @@ func TestCgo(t *testing.T) {
 	if status != 134 {
 		t.Errorf("exit status %d\n%s", status, out)
 	}
+}
+
+// TestTerminalSurvives holds that a terminal has its modes back after every way to
+// end, SIGKILL and a fault of the machine among them.
+func TestTerminalSurvives(t *testing.T) {
+	for _, test := range []struct {
+		name string
+		end  func(*guest.Machine)
+		rest []string
+	}{
+		{"power off", func(*guest.Machine) {}, nil},
+		{"panic", func(*guest.Machine) {}, []string{"exit:1"}},
+		{"SIGTERM", func(m *guest.Machine) { m.Signal(unix.SIGTERM) }, []string{"forever"}},
+		{"SIGKILL", func(m *guest.Machine) { m.Signal(unix.SIGKILL) }, []string{"forever"}},
+		{"SIGQUIT", func(m *guest.Machine) { m.Signal(unix.SIGQUIT) }, []string{"forever"}},
+		{"SIGSEGV", func(m *guest.Machine) { m.Signal(unix.SIGSEGV) }, []string{"forever"}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			words := append([]string{guest.Binary(t, "linux"), "uml_dir=" + t.TempDir(), "initrd=" + initrd(t), "say:raw"}, test.rest...)
+			m := guest.Start(t, words...)
+			m.Expect(limit, "raw")
+			if len(test.rest) > 0 && test.rest[0] == "forever" {
+				m.Expect(limit, "waiting")
+				if cooked(m) {
+					t.Errorf("the terminal is not raw while a console reads it")
+				}
+			}
+			test.end(m)
+			m.Wait(limit)
+			for deadline := time.Now().Add(limit); !cooked(m); time.Sleep(time.Millisecond) {
+				if time.Now().After(deadline) {
+					t.Fatal("the terminal stays raw")
+				}
+			}
+		})
+	}
+}
+
+// cooked reports whether the machine's terminal is as a shell leaves it to a program.
+func cooked(m *guest.Machine) bool {
+	modes := m.Modes()
+	return modes.Lflag&(unix.ICANON|unix.ECHO|unix.ISIG) == unix.ICANON|unix.ECHO|unix.ISIG && modes.Oflag&unix.OPOST != 0
 }
