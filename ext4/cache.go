@@ -40,6 +40,7 @@ type buffer struct {
 	loaded atomic.Bool
 	used   atomic.Bool   // since the last sweep
 	seen   atomic.Uint64 // checked as: kind<<32 | inode number, 0 for not yet
+	flying atomic.Bool   // on its way home: the disk does not have it yet
 
 	// The rest is guarded by txn.mu.
 	dirty bool
@@ -160,7 +161,7 @@ func (c *cache) evict() {
 					s.Unlock()
 					return
 				}
-				if b.dirty || b.used.Swap(false) {
+				if b.dirty || b.flying.Load() || b.used.Swap(false) {
 					continue
 				}
 				delete(s.m, nr)

@@ -64,3 +64,9 @@ func (e *NotExtError) Error() string {
 
 // Is reports EINVAL.
 func (e *NotExtError) Is(target error) bool { return target == unix.EINVAL }
+
+// Errors that several files compare with.
+const (
+	errInvalid = unix.EINVAL
+	errClean   = unix.EUCLEAN
+)

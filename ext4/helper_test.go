@@ -275,7 +275,9 @@ func engineTree(t testing.TB, fs *FS) []string {
 				t.Errorf("%s/%s: entry says inode %d type %#o, lookup %d %#o", path, e.Name, e.Ino, e.Type, c.Number(), c.Attr().Mode)
 			}
 			walk(filepath.Join(path, e.Name), c)
-			c.unref()
+			if err := c.Put(); err != nil {
+				t.Fatal(err)
+			}
 		}
 	}
 	root, err := fs.Root()
@@ -283,7 +285,9 @@ func engineTree(t testing.TB, fs *FS) []string {
 		t.Fatal(err)
 	}
 	walk(".", root)
-	root.unref()
+	if err := root.Put(); err != nil {
+		t.Fatal(err)
+	}
 	sort.Strings(out)
 	return out
 }

@@ -21,6 +21,9 @@ type Inode struct {
 	typ   uint16 // the type bits of the mode, which never change
 	refs  int32  // guarded by inodeCache.mu
 
+	loading sync.Mutex // held while it is read
+	loadErr error
+
 	// mu guards the content: the blocks and what is in them, the extended
 	// attributes, the directory. Data is read under it and, unless whole written
 	// blocks are overwritten, written under it.
@@ -34,9 +37,9 @@ type Inode struct {
 	dirty bool    // on the running transaction's list
 	table *buffer // while dirty
 
-	window  window // blocks set aside for appending; guarded by mu
+	window  window
 	orphan  orphanLink
-	dead    bool   // freed, or being freed
+	dead    bool   // freed, or being freed; guarded by inodeCache.mu
 	changed uint32 // the transaction that last changed it; guarded by amu
 	grew    uint32 // the transaction that last changed what fdatasync needs
 }
@@ -99,63 +102,76 @@ func (fs *FS) igetSpecial(ino uint32) (*Inode, error) {
 	return fs.load(ino, true)
 }
 
+// load takes a reference. The first to ask for an inode reads it; others wait.
 func (fs *FS) load(ino uint32, special bool) (*Inode, error) {
 	c := &fs.icache
 	c.mu.Lock()
-	if n := c.m[ino]; n != nil {
-		defer c.mu.Unlock()
+	n := c.m[ino]
+	if n != nil {
 		if n.dead {
+			c.mu.Unlock()
 			return nil, fmt.Errorf("ext4: inode %d: %w", ino, unix.ESTALE)
 		}
 		n.refs++
+		c.mu.Unlock()
+		n.loading.Lock() // until it is read
+		err := n.loadErr
+		n.loading.Unlock()
+		if err != nil {
+			n.unref()
+			return nil, err
+		}
 		return n, nil
 	}
+	n = &Inode{fs: fs, ino: ino, refs: 1}
+	n.loading.Lock()
+	c.m[ino] = n
 	c.mu.Unlock()
-	n, err := fs.readInode(ino, special)
+	err := n.read(special)
+	n.loadErr = err
+	if err != nil {
+		c.mu.Lock()
+		if c.m[ino] == n {
+			delete(c.m, ino)
+		}
+		c.mu.Unlock()
+	}
+	n.loading.Unlock()
+	fs.shrink()
 	if err != nil {
 		return nil, err
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if m := c.m[ino]; m != nil {
-		if m.dead {
-			return nil, fmt.Errorf("ext4: inode %d: %w", ino, unix.ESTALE)
-		}
-		n = m
-	} else {
-		c.m[ino] = n
-	}
-	n.refs++
 	return n, nil
 }
 
-// readInode decodes and checks an inode.
-func (fs *FS) readInode(ino uint32, special bool) (*Inode, error) {
+// read decodes and checks the inode.
+func (n *Inode) read(special bool) error {
+	fs, ino := n.fs, n.ino
 	block, off, _ := fs.inodePlace(ino)
 	b, err := fs.cache.get(block)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	n := &Inode{fs: fs, ino: ino, body: make([]byte, fs.inodeSize)}
+	n.body = make([]byte, fs.inodeSize)
 	fs.txn.tableMu.Lock()
 	copy(n.body, b.data[off:])
 	fs.txn.tableMu.Unlock()
 	d := &n.d
 	if err := d.Decode(n.body); err != nil {
-		return nil, err
+		return err
 	}
 	n.iseed = format.InodeSeed(fs.seed, ino, d.Generation)
 	n.typ = d.Mode & format.ModeType
 	if d.Mode == 0 && d.Links == 0 {
-		return nil, fmt.Errorf("ext4: inode %d: %w", ino, unix.ESTALE)
+		return fmt.Errorf("ext4: inode %d: %w", ino, unix.ESTALE)
 	}
 	if fs.csum && !format.InodeChecksumOK(n.iseed, n.body) {
-		return nil, n.bad("checksum", d.Checksum)
+		return n.bad("checksum", d.Checksum)
 	}
 	if d.Links == 0 && !special {
-		return nil, fmt.Errorf("ext4: inode %d: %w", ino, unix.ESTALE)
+		return fmt.Errorf("ext4: inode %d: %w", ino, unix.ESTALE)
 	}
-	return n, n.check()
+	return n.check()
 }
 
 // check looks at the fields that the rest relies on.
@@ -232,7 +248,7 @@ func (n *Inode) unref() {
 	c := &n.fs.icache
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if n.refs--; n.refs == 0 && !n.isDirty() {
+	if n.refs--; n.refs == 0 && c.m[n.ino] == n && !n.isDirty() {
 		delete(c.m, n.ino)
 	}
 }
@@ -301,8 +317,23 @@ func (n *Inode) Readlink() (string, error) {
 		return "", n.bad("symlink size", size)
 	}
 	p := make([]byte, size)
-	if _, err := n.readAt(p, 0); err != nil {
-		return "", err
+	if n.inline() {
+		if _, err := n.readInlineFile(p, 0); err != nil {
+			return "", err
+		}
+	} else {
+		m, err := n.mapBlock(0)
+		if err != nil {
+			return "", err
+		}
+		if m.state != Written {
+			return "", n.bad("symlink target is a", m.state)
+		}
+		b, err := n.fs.cache.get(m.disk) // metadata: it may not be home yet
+		if err != nil {
+			return "", err
+		}
+		copy(p, b.data)
 	}
 	for i, c := range p {
 		if c == 0 {

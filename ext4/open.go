@@ -67,6 +67,7 @@ type FS struct {
 
 	renameMu sync.Mutex // one rename that moves directories or between directories
 	orphans  orphanList
+	windows  windowList
 	xattrMu  sync.Mutex // shared attribute blocks
 }
 
@@ -108,6 +109,7 @@ func Open(dev Device, o Options) (*FS, error) {
 	fs := &FS{dev: dev, opt: o}
 	fs.txn.init(fs)
 	fs.icache.m = make(map[uint32]*Inode)
+	fs.windows.m = make(map[*Inode]struct{})
 	fs.readOnly.Store(true) // until everything stands
 	if err := fs.loadSuper(); err != nil {
 		return nil, err

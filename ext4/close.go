@@ -1,0 +1,158 @@
+package ext4
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/umlkit/umlkit/ext4/format"
+	"golang.org/x/sys/unix"
+)
+
+// startWriting makes the filesystem writable: it empties the log, finishes what a crash
+// left half done, and lets handles begin.
+func (fs *FS) startWriting() error {
+	t := &fs.txn
+	if j := fs.jnl; j != nil {
+		if !j.empty { // the superblock says clean: what is in the log is void
+			j.super.Start, j.super.Sequence = 0, j.sequence+1
+			if err := j.writeSuper(); err != nil {
+				return err
+			}
+			j.sequence++
+		}
+		j.prepare()
+		t.limit = int(min(j.capacity()/4, 4096))
+	} else {
+		t.limit = 4096
+	}
+	if _, err := fs.cache.get(uint64(format.SuperblockOffset >> fs.bsBits)); err != nil {
+		return err
+	}
+	fs.sbMu.Lock()
+	wasError := fs.sb.State&format.StateError != 0
+	valid := fs.sb.State&format.StateValid != 0
+	fs.sbMu.Unlock()
+	if wasError || !valid && fs.jnl == nil {
+		fs.logf("EXT4-fs warning: mounting a filesystem that needs checking: running e2fsck is recommended")
+	}
+	t.started.Store(true)
+	fs.readOnly.Store(false)
+	if err := fs.recoverOrphans(); err != nil {
+		fs.readOnly.Store(true)
+		return err
+	}
+	return nil
+}
+
+// stopWriting makes everything stable and marks the filesystem clean.
+func (fs *FS) stopWriting() error {
+	t := &fs.txn
+	if err := fs.commitIfDirty(); err != nil {
+		return err
+	}
+	t.gate.Lock()
+	defer t.gate.Unlock()
+	fs.readOnly.Store(true) // no handle begins after this
+	t.mu.Lock()
+	marked, dirty := t.marked, len(t.bufs) > 0
+	t.mu.Unlock()
+	if dirty {
+		// A change slipped in between; its handle has ended, for gate is ours.
+		t.gate.Unlock()
+		err := fs.commitIfDirty()
+		t.gate.Lock()
+		if err != nil {
+			return err
+		}
+	}
+	t.commitMu.Lock()
+	defer t.commitMu.Unlock()
+	if fs.jnl != nil {
+		if err := fs.jnl.finish(); err != nil {
+			return fs.fail(err)
+		}
+	}
+	if !marked && !dirty {
+		return nil
+	}
+	fs.sbMu.Lock()
+	fs.sb.FeatureIncompat &^= format.IncompatRecover
+	fs.sb.State |= format.StateValid
+	fs.sbMu.Unlock()
+	if err := fs.writeSuper(); err != nil {
+		return fs.fail(err)
+	}
+	if err := fs.devSync(); err != nil {
+		return fs.fail(err)
+	}
+	t.mu.Lock()
+	t.marked = false
+	t.mu.Unlock()
+	return nil
+}
+
+func (fs *FS) commitIfDirty() error {
+	t := &fs.txn
+	t.mu.Lock()
+	dirty, err := len(t.bufs) > 0, t.err
+	t.mu.Unlock()
+	if err != nil || !dirty {
+		return err
+	}
+	return fs.commitNow()
+}
+
+// Remount switches between reading only and writing. To read-only it makes everything
+// stable and marks the filesystem clean; files that are open without a name stay on the
+// orphan list, so that a crash does not leak them.
+func (fs *FS) Remount(readOnly bool) error {
+	if fs.closed.Load() {
+		return errClosed
+	}
+	if readOnly == fs.readOnly.Load() {
+		return nil
+	}
+	if readOnly {
+		return fs.stopWriting()
+	}
+	fs.txn.mu.Lock()
+	err := fs.txn.err
+	fs.txn.mu.Unlock()
+	switch {
+	case fs.opt.NoWrite:
+		return fmt.Errorf("ext4: remount for writing: %w", unix.EROFS)
+	case err != nil:
+		return fmt.Errorf("ext4: remount for writing after damage (%v): %w", err, unix.EROFS)
+	}
+	if err := fs.checkFeatures(false); err != nil {
+		return err
+	}
+	return fs.startWriting()
+}
+
+// Close makes everything stable, marks the filesystem clean and forgets it. Inodes
+// that are still referenced must not be used afterwards; those without links are freed.
+func (fs *FS) Close() error {
+	if fs.closed.Load() {
+		return errClosed
+	}
+	var err error
+	if !fs.readOnly.Load() {
+		err = fs.freeOrphans()
+		err = errors.Join(err, fs.stopWriting())
+	} else {
+		fs.txn.mu.Lock()
+		err = fs.txn.err
+		fs.txn.mu.Unlock()
+	}
+	fs.closed.Store(true)
+	fs.readOnly.Store(true)
+	t := &fs.txn
+	t.mu.Lock()
+	if t.timer != nil {
+		t.timer.Stop()
+		t.timer = nil
+	}
+	t.mu.Unlock()
+	return err
+}

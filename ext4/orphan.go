@@ -1,0 +1,371 @@
+package ext4
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/umlkit/umlkit/ext4/format"
+)
+
+// The orphan list holds inodes that a crash must not leak: those without links that are
+// still open, and those whose truncation is under way. On disk it starts in the
+// superblock and goes on in the inodes' deletion times. A kernel with the feature
+// orphan_file uses a file instead, which is read here; the list serves such
+// filesystems as well.
+type orphanList struct {
+	mu   sync.Mutex
+	head *Inode
+}
+
+// orphanLink is an inode's place on the list; guarded by orphanList.mu, and on by amu
+// as well.
+type orphanLink struct {
+	on         bool
+	prev, next *Inode
+}
+
+func (n *Inode) isOrphan() bool {
+	n.amu.Lock()
+	defer n.amu.Unlock()
+	return n.orphan.on
+}
+
+// orphanAdd puts an inode on the list, unless it is there.
+func (fs *FS) orphanAdd(h *handle, n *Inode) error {
+	l := &fs.orphans
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if n.orphan.on {
+		return nil
+	}
+	next := uint32(0)
+	if l.head != nil {
+		next = l.head.ino
+	}
+	if err := n.update(h, true, func(d *format.Inode) {
+		d.Dtime = next
+		n.orphan.on = true
+	}); err != nil {
+		return err
+	}
+	n.orphan.next, n.orphan.prev = l.head, nil
+	if l.head != nil {
+		l.head.orphan.prev = n
+	}
+	l.head = n
+	fs.setLastOrphan(n.ino)
+	return nil
+}
+
+func (fs *FS) setLastOrphan(ino uint32) {
+	fs.sbMu.Lock()
+	fs.sb.LastOrphan = ino
+	fs.sbMu.Unlock()
+}
+
+// orphanRemove takes an inode off the list.
+func (fs *FS) orphanRemove(h *handle, n *Inode) error {
+	l := &fs.orphans
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !n.orphan.on {
+		return nil
+	}
+	next := uint32(0)
+	if n.orphan.next != nil {
+		next = n.orphan.next.ino
+	}
+	if p := n.orphan.prev; p != nil {
+		if err := p.update(h, true, func(d *format.Inode) { d.Dtime = next }); err != nil {
+			return err
+		}
+		p.orphan.next = n.orphan.next
+	} else {
+		l.head = n.orphan.next
+		fs.setLastOrphan(next)
+	}
+	if n.orphan.next != nil {
+		n.orphan.next.orphan.prev = n.orphan.prev
+	}
+	n.orphan.prev, n.orphan.next = nil, nil
+	return n.update(h, true, func(d *format.Inode) {
+		d.Dtime = 0
+		n.orphan.on = false
+	})
+}
+
+// hasBlocks says whether the inode's block array maps blocks.
+func (n *Inode) hasBlocks() bool {
+	switch n.typ {
+	case format.ModeRegular, format.ModeDir:
+		return !n.inline()
+	case format.ModeSymlink:
+		return !n.inline() && !n.fastSymlink()
+	}
+	return false
+}
+
+// evict frees an inode without links: its blocks, in as many handles as it takes, its
+// attributes, its number.
+func (fs *FS) evict(n *Inode) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	mapped := n.hasBlocks()
+	from := uint64(0)
+	for {
+		h, err := fs.begin()
+		if err != nil {
+			return err
+		}
+		done := true
+		if mapped {
+			done, err = n.removeSome(h, &from, 1<<62)
+		}
+		if err == nil && done {
+			err = fs.finishEvict(h, n)
+		}
+		h.end()
+		if done || err != nil {
+			return err
+		}
+	}
+}
+
+func (fs *FS) finishEvict(h *handle, n *Inode) error {
+	if err := n.dropXattrBlock(h); err != nil {
+		return err
+	}
+	if err := fs.orphanRemove(h, n); err != nil {
+		return err
+	}
+	now := fs.now()
+	if err := n.update(h, true, func(d *format.Inode) {
+		d.Dtime = max(uint32(now.Sec), 1)
+		d.Size = 0
+		d.Links = 0
+	}); err != nil {
+		return err
+	}
+	return h.freeInode(n)
+}
+
+// recoverOrphans finishes what a crash left on the list and in the orphan file.
+func (fs *FS) recoverOrphans() error {
+	list, err := fs.readOrphans()
+	if err != nil {
+		return err
+	}
+	files, err := fs.readOrphanFile()
+	if err != nil {
+		return err
+	}
+	if len(list)+len(files) == 0 {
+		return nil
+	}
+	// In memory first: the head of the list is the first.
+	for i, n := range list {
+		n.orphan.on = true
+		if i > 0 {
+			n.orphan.prev = list[i-1]
+			list[i-1].orphan.next = n
+		}
+	}
+	if len(list) > 0 {
+		fs.orphans.head = list[0]
+	}
+	var errs error
+	for _, n := range append(list, files...) {
+		errs = errors.Join(errs, fs.recoverOrphan(n))
+	}
+	if errs == nil && len(files) > 0 {
+		errs = fs.clearOrphanFile()
+	}
+	fs.logf("EXT4-fs: %d orphan inodes processed", len(list)+len(files))
+	return errs
+}
+
+func (fs *FS) recoverOrphan(n *Inode) error {
+	if n.d.Links == 0 {
+		fs.icache.mu.Lock()
+		n.dead = true
+		fs.icache.mu.Unlock()
+		err := fs.evict(n)
+		n.unref()
+		return err
+	}
+	defer n.unref()
+	if n.hasBlocks() && !n.isDir() {
+		n.mu.Lock()
+		err := n.truncate(int64(n.d.Size))
+		n.mu.Unlock()
+		if err != nil {
+			return err
+		}
+	}
+	h, err := fs.begin()
+	if err != nil {
+		return err
+	}
+	defer h.end()
+	return fs.orphanRemove(h, n)
+}
+
+// readOrphans reads the list. One that is damaged is given up: its inodes leak until
+// e2fsck runs.
+func (fs *FS) readOrphans() ([]*Inode, error) {
+	var list []*Inode
+	seen := make(map[uint32]bool)
+	for ino := fs.sb.LastOrphan; ino != 0; {
+		if ino < fs.firstIno || ino > fs.inodes || seen[ino] {
+			fs.giveUpOrphans(list)
+			return nil, fs.tolerate(&CorruptError{"orphan list", "inode number", ino})
+		}
+		seen[ino] = true
+		n, err := fs.igetSpecial(ino)
+		if err != nil {
+			fs.giveUpOrphans(list)
+			return nil, fs.tolerate(&CorruptError{"orphan list", fmt.Sprintf("inode %d", ino), err})
+		}
+		list = append(list, n)
+		ino = n.d.Dtime
+	}
+	return list, nil
+}
+
+func (fs *FS) giveUpOrphans(list []*Inode) {
+	for _, n := range list {
+		n.unref()
+	}
+	fs.setLastOrphan(0)
+}
+
+// tolerate reports damage that does not keep the filesystem from being used, unless
+// errors= says otherwise.
+func (fs *FS) tolerate(e *CorruptError) error {
+	err := fs.corrupt(e)
+	if fs.readOnly.Load() {
+		return err
+	}
+	return nil
+}
+
+// orphanFile takes a reference to the orphan file; nil without the feature.
+func (fs *FS) orphanFile() (*Inode, error) {
+	if fs.sb.FeatureCompat&format.CompatOrphanFile == 0 || fs.sb.FeatureRoCompat&format.RoOrphanPresent == 0 {
+		return nil, nil
+	}
+	n, err := fs.igetSpecial(fs.sb.OrphanFileInum)
+	if err != nil {
+		return nil, err
+	}
+	if !n.isRegular() || n.d.Size>>fs.bsBits > 512 || n.inline() {
+		n.unref()
+		return nil, fs.corrupt(&CorruptError{"orphan file", "size", n.d.Size})
+	}
+	return n, nil
+}
+
+// orphanBlocks visits the blocks of the orphan file.
+func (fs *FS) orphanBlocks(f func(n *Inode, b *buffer) error) error {
+	n, err := fs.orphanFile()
+	if n == nil || err != nil {
+		return err
+	}
+	defer n.unref()
+	for i := range n.d.Size >> fs.bsBits {
+		m, err := n.mapBlock(i)
+		if err != nil {
+			return err
+		}
+		if m.state != Written {
+			return fs.corrupt(&CorruptError{"orphan file", "hole at block", i})
+		}
+		b, err := fs.cache.get(m.disk)
+		if err != nil {
+			return err
+		}
+		end := fs.bs - format.OrphanTailSize
+		if le.Uint32(b.data[end:]) != format.OrphanFileMagic {
+			return fs.corrupt(&CorruptError{"orphan file", "magic of block", i})
+		}
+		if fs.csum && le.Uint32(b.data[end+4:]) != format.OrphanBlockChecksum(n.iseed, b.nr, b.data) {
+			return fs.corrupt(&CorruptError{"orphan file", "checksum of block", i})
+		}
+		if err := f(n, b); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (fs *FS) readOrphanFile() ([]*Inode, error) {
+	var list []*Inode
+	seen := make(map[uint32]bool)
+	err := fs.orphanBlocks(func(_ *Inode, b *buffer) error {
+		for i := range format.OrphansPerBlock(fs.bs) {
+			ino := le.Uint32(b.data[4*i:])
+			if ino == 0 || seen[ino] {
+				continue
+			}
+			seen[ino] = true
+			if ino < fs.firstIno || ino > fs.inodes {
+				return fs.corrupt(&CorruptError{"orphan file", "inode number", ino})
+			}
+			n, err := fs.igetSpecial(ino)
+			if err != nil {
+				return err
+			}
+			list = append(list, n)
+		}
+		return nil
+	})
+	return list, err
+}
+
+// clearOrphanFile empties the orphan file, whose inodes are dealt with.
+func (fs *FS) clearOrphanFile() error {
+	h, err := fs.begin()
+	if err != nil {
+		return err
+	}
+	defer h.end()
+	err = fs.orphanBlocks(func(n *Inode, b *buffer) error {
+		clear(b.data[:fs.bs-format.OrphanTailSize])
+		h.dirty(b, kindOrphan, n.iseed)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	fs.sbMu.Lock()
+	fs.sb.FeatureRoCompat &^= format.RoOrphanPresent
+	fs.sbMu.Unlock()
+	return nil
+}
+
+// freeOrphans frees the files that are still open without a name, at Close.
+func (fs *FS) freeOrphans() error {
+	var errs error
+	for {
+		l := &fs.orphans
+		l.mu.Lock()
+		n := l.head
+		l.mu.Unlock()
+		if n == nil || errs != nil {
+			return errs
+		}
+		fs.icache.mu.Lock()
+		n.refs++
+		gone := n.d.Links == 0
+		n.dead = n.dead || gone
+		fs.icache.mu.Unlock()
+		n.dropWindow()
+		if gone {
+			errs = errors.Join(errs, fs.evict(n))
+			n.unref()
+		} else {
+			errs = errors.Join(errs, fs.recoverOrphan(n))
+		}
+	}
+}
