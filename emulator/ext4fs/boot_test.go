@@ -183,3 +183,20 @@ func TestRandomOperations(t *testing.T) {
 		})
 	}
 }
+
+// TestMountAsOnARealKernel mounts a second disk with every option, read-only, twice,
+// over and under, and compares with a real kernel.
+func TestMountAsOnARealKernel(t *testing.T) {
+	dir := t.TempDir()
+	run := func(m machine) string {
+		second, third := filepath.Join(t.TempDir(), "b.img"), filepath.Join(t.TempDir(), "c.img")
+		oracle.Run(t, "mke2fs", "-q", "-t", "ext4", second, "100M")
+		if err := os.WriteFile(third, make([]byte, 1<<20), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		out := m.run(t, 3*time.Minute, newImage(t, "100M"), []string{"ubd1=" + second, "ubd2=" + third}, "mounts", "/dev/ubdb", "/tmp/m")
+		oracle.Fsck(t, second)
+		return out
+	}
+	sameLines(t, run(ours(t, dir)), run(realKernel(t, dir)), "linux", "real kernel")
+}

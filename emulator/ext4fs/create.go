@@ -196,6 +196,8 @@ func (fs *filesystem) MknodAt(ctx context.Context, rp *vfs.ResolvingPath, opts v
 			if opts.Endpoint != nil {
 				f.endpoint = &endpoint{opts.Endpoint}
 			}
+		case linux.S_IFDIR:
+			return nil, linuxerr.EPERM
 		default:
 			return nil, linuxerr.EINVAL
 		}

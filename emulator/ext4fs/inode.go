@@ -309,12 +309,12 @@ func (i *inode) setStat(ctx context.Context, creds *auth.Credentials, opts *vfs.
 
 	now := i.fs.now()
 	if st.Mask&linux.STATX_ATIME != 0 {
-		a.Atime = timeOf(st.Atime, now)
+		a.Atime = i.fs.timeOf(st.Atime, now)
 		mask |= ext4.AttrAtime
 	}
 	switch {
 	case st.Mask&linux.STATX_MTIME != 0:
-		a.Mtime = timeOf(st.Mtime, now)
+		a.Mtime = i.fs.timeOf(st.Mtime, now)
 		mask |= ext4.AttrMtime
 	case st.Mask&linux.STATX_SIZE != 0:
 		a.Mtime = now
@@ -322,7 +322,7 @@ func (i *inode) setStat(ctx context.Context, creds *auth.Credentials, opts *vfs.
 	}
 	a.Ctime = now
 	if st.Mask&linux.STATX_CTIME != 0 {
-		a.Ctime = timeOf(st.Ctime, now)
+		a.Ctime = i.fs.timeOf(st.Ctime, now)
 	}
 	return i.setAttr(mask|ext4.AttrCtime, a)
 }
@@ -345,9 +345,18 @@ func checkFlagsAllow(flags uint32, st *linux.Statx) error {
 	return nil
 }
 
-func timeOf(t linux.StatxTimestamp, now ext4.Time) ext4.Time {
+// timeOf is a time as utimensat(2) gives it, brought into what inodes can hold. At
+// either end of that Linux drops the nanoseconds.
+func (fs *filesystem) timeOf(t linux.StatxTimestamp, now ext4.Time) ext4.Time {
 	if t.Nsec == linux.UTIME_NOW {
 		return now
+	}
+	const first = math.MinInt32
+	switch last := fs.info.MaxTime; {
+	case t.Sec <= first:
+		return ext4.Time{Sec: first}
+	case last > 0 && t.Sec >= last:
+		return ext4.Time{Sec: last}
 	}
 	return ext4.Time{Sec: t.Sec, Nsec: t.Nsec}
 }
@@ -401,8 +410,13 @@ func (i *inode) touchAtime(mnt *vfs.Mount) {
 		return
 	}
 	defer mnt.EndWrite()
+	if !i.mu.TryLock() {
+		return // someone is changing the file: its times are fresh
+	}
+	defer i.mu.Unlock()
+	a = i.node.Attr()
 	a.Atime = now
-	i.setAttr(ext4.AttrAtime, a)
+	i.setAttr(ext4.AttrAtime|ext4.AttrCtime, a) // the time of change stays
 }
 
 // before says whether a is not later than b: relatime renews an access time that is

@@ -96,6 +96,9 @@ func (r *renaming) run(ctx context.Context) (drop []refs.RefCounter, err error) 
 	if r.renamed, err = r.oldDir.lookupLocked(r.oldName); err != nil {
 		return nil, err
 	}
+	if r.newDir.deleted.Load() {
+		return append(drop, r.renamed), enoent
+	}
 	drop = append(drop, r.renamed)
 	switch r.replaced, err = r.newDir.lookupLocked(r.newName); err {
 	case nil:
@@ -207,9 +210,6 @@ func (r *renaming) check() (same bool, err error) {
 		return false, err
 	}
 	if replaced == nil {
-		if r.newDir.deleted.Load() {
-			return false, enoent
-		}
 		if err := r.newDir.inode.allows(creds, vfs.MayWrite|vfs.MayExec); err != nil {
 			return false, err
 		}

@@ -252,7 +252,7 @@ func mmapCalls(d string) {
 	unix.Pwrite(fd, []byte{3}, 5002)
 	show("write seen", shared[5002], ro[5002-4096], private[5002] == content[5002])
 	unix.Pwrite(fd, []byte{4}, 30000)
-	show("write seen in clean page", shared[30000], private[30000])
+	show("write seen in clean page", shared[30000])
 	show("msync", unix.Msync(shared, unix.MS_SYNC), unix.Msync(shared, unix.MS_ASYNC), unix.Msync(shared, unix.MS_INVALIDATE))
 	shared[40001] = 9
 	show("store after end", len(read(f)))
@@ -387,7 +387,7 @@ func mapTruncateCalls(d string) {
 		must(unix.Ftruncate(fd, 10000))
 		show("after truncation", touch(m, 9999), touch(m, 12287), touch(m, 12288), touch(m, 50000))
 		show("private copies too", touch(p, 9999), touch(p, 50000))
-		show("tail", m[10000] == 0, p[10000] == 0)
+		show("tail", m[10000] == 0)
 		must(unix.Ftruncate(fd, 65536))
 		show("grown again", touch(m, 50000), touch(p, 50000), m[50000], m[10000], m[9999] == pattern(65536, 1)[9999])
 		unix.Pwrite(fd, pattern(65536, 1), 0)

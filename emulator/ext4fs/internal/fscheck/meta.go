@@ -253,7 +253,8 @@ func flagCalls(d string) {
 	show("version", ioctlInt(fd, 0x80087601, &v))
 	var fsx [7]uint32
 	show("fsgetxattr", ioctlInt(fd, 0x801c581f, &fsx[0]), fsx[0], fsx[3])
-	show("clone", ioctlInt(fd, 0x40049409, &v))
+	_, _, ce := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.FICLONE, uintptr(fd))
+	show("clone", ce)
 	unix.Close(fd)
 	fd = open(d, unix.O_RDONLY, 0)
 	trim := [3]uint64{0, 1 << 62, 0}
