@@ -105,7 +105,7 @@ func TestRealKernel(t *testing.T) {
 	if sumFile(t, at("root.img")) != rootSum || sumFile(t, base) != baseSum {
 		t.Error("a backing file was changed")
 	}
-		oracle.Fsck(t, at("root.ours"))
+	oracle.Fsck(t, at("root.ours"))
 	if got := oracle.Run(t, "debugfs", "-R", "cat /sum", at("root.ours")); !strings.Contains(got, before) {
 		t.Errorf("the kernel saw %q, we %s", got, before)
 	}

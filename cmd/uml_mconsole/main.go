@@ -15,7 +15,6 @@ import (
 	"syscall"
 
 	"golang.org/x/term"
-
 )
 
 const usage = `usage: uml_mconsole UMID|SOCKET [command ...]
