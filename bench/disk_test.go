@@ -17,7 +17,7 @@ import (
 
 // work runs in a Debian guest and prints "name seconds" lines. GNU dd and perl are the
 // same binaries under both kernels.
-const work = `
+const work = `#!/bin/bash
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin
 mount -t proc proc /proc 2>/dev/null
 t() { perl -MTime::HiRes=time -e '$n = shift; $s = time; system("/bin/bash", "-c", shift) == 0 or die "$n failed"; printf "%s %.4f\n", $n, time - $s' "$1" "$2"; }
@@ -41,11 +41,12 @@ func BenchmarkDisk(b *testing.B) {
 	tar := debianTar(b)
 	image := filepath.Join(dir, "debian.img")
 	oracle.Run(b, guest.Binary(b, "umlimg"), "create", "--from", tar, "--size", "4G", image)
+	addInit(b, image, work)
 	result := map[string]map[string]float64{}
 	for _, k := range kernels(b) {
 		cow := filepath.Join(dir, k.name+".cow")
 		m := guest.StartCmd(b, k.command(b, dir, "mem=1G", "ubd0="+cow+","+image, "root=/dev/ubda", "rw", "con=null", "con0=fd:0,fd:1", "quiet",
-			"init=/bin/bash", "--", "-c", work))
+			"init=/bench-init"))
 		out := m.Expect(5*time.Minute, `all done`)
 		m.Wait(time.Minute)
 		best := map[string]float64{}
