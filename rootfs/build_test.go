@@ -427,8 +427,7 @@ func TestInterrupted(t *testing.T) {
 func TestImageReplacesOnlyWhenForced(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "disk.img")
 	must(t, os.WriteFile(path, []byte("precious"), 0o644))
-	var exists *rootfs.ExistsError
-	if _, err := rootfs.NewImage(path, 4096, false); !errors.As(err, &exists) {
+	if _, err := rootfs.NewImage(path, 4096, false); !errors.Is(err, os.ErrExist) {
 		t.Fatalf("an existing file gives %v", err)
 	}
 	image, err := rootfs.NewImage(path, 4096, true)

@@ -28,15 +28,15 @@ type Image struct {
 type fileID struct{ dev, ino uint64 }
 
 // NewImage begins an image of size bytes that will be at path. An existing file is refused
-// unless force is set; then it stays as it is until Commit. Only a regular file is
-// ever replaced.
+// (fs.ErrExist) unless force is set; then it stays as it is until Commit. Only a regular
+// file is ever replaced. Errors of an Image are *fs.PathError with its path.
 func NewImage(path string, size int64, force bool) (*Image, error) {
 	info, err := os.Stat(path)
 	switch {
 	case err == nil && !info.Mode().IsRegular():
 		return nil, &fs.PathError{Op: "create", Path: path, Err: errors.New("not a regular file")}
 	case err == nil && !force:
-		return nil, &ExistsError{path}
+		return nil, &fs.PathError{Op: "create", Path: path, Err: errExists}
 	case err != nil && !errors.Is(err, fs.ErrNotExist):
 		return nil, unwrapTo("create", path, err)
 	case err == nil:
@@ -65,14 +65,8 @@ func NewImage(path string, size int64, force bool) (*Image, error) {
 	return m, nil
 }
 
-// ExistsError says that an output is there and was not to be overwritten.
-type ExistsError struct{ Path string }
-
-// Error names the file and the way out.
-func (e *ExistsError) Error() string { return e.Path + " exists: --force overwrites it" }
-
-// Unwrap is fs.ErrExist.
-func (e *ExistsError) Unwrap() error { return fs.ErrExist }
+// errExists names the way out, too.
+var errExists = fmt.Errorf("%w: --force overwrites it", fs.ErrExist)
 
 // unwrapTo names the image where the host named a temporary file.
 func unwrapTo(op, path string, err error) error {

@@ -114,13 +114,13 @@ func create(c *cli.Context, path string) error {
 		}
 	}
 	p, err := planOf(c)
+	defer p.close()
 	if err != nil {
 		return err
 	}
-	defer p.close()
 	image, err := rootfs.NewImage(path, size, c.Bool("force"))
 	if err != nil {
-		return plainError(path, err)
+		return ofImage(path, err)
 	}
 	defer image.Abort()
 
@@ -134,7 +134,7 @@ func create(c *cli.Context, path string) error {
 		built, err := rootfs.Build(c.Context, image, p.source, p.options)
 		bar.finish()
 		if err != nil {
-			return plainError(path, err)
+			return ofImage(path, err)
 		}
 		sum.Source, sum.UUID, sum.Label = p.source.String(), uuidText(p.options.Filesystem.UUID), p.options.Filesystem.Label
 		sum.Files, sum.Directories, sum.Symlinks, sum.Others = built.Files, built.Directories, built.Symlinks, built.Others
@@ -144,7 +144,7 @@ func create(c *cli.Context, path string) error {
 		return err
 	}
 	if err := image.Commit(); err != nil {
-		return plainError(path, err)
+		return ofImage(path, err)
 	}
 	if !c.Bool("json") {
 		return nil
@@ -175,26 +175,23 @@ func (p *buildPlan) close() {
 }
 
 // planOf reads the options. All that can be wrong with them is said before anything
-// is written.
-func planOf(c *cli.Context) (p *buildPlan, err error) {
-	p = &buildPlan{}
+// is written. The plan is to be closed also after an error.
+func planOf(c *cli.Context) (*buildPlan, error) {
+	p := &buildPlan{}
 	if c.Bool("blank") {
 		return p, nil
 	}
-	defer func() {
-		if err != nil {
-			p.close()
-		}
-	}()
 	if err := p.filesystem(c); err != nil {
-		return nil, err
+		return p, err
 	}
 	if err := p.owners(c); err != nil {
-		return nil, err
+		return p, err
 	}
-	if p.source, err = sourceOf(c); err != nil {
-		return nil, err
+	source, err := sourceOf(c)
+	if err != nil {
+		return p, err
 	}
+	p.source = source
 	return p, p.edits(c)
 }
 

@@ -83,7 +83,7 @@ func newApp(stdin io.Reader, stdout, stderr io.Writer) *cli.App {
 		OnUsageError:              badUsage,
 		Action: func(c *cli.Context) error {
 			if name := c.Args().First(); name != "" {
-				return usagef("%q is no command%s; umlimg --help names them", name, didYouMean(cli.SuggestCommand(c.App.Commands, name), name))
+				return usagef("%q is no command%s; umlimg --help names all", name, didYouMean(suggestCommand(c, name), name))
 			}
 			return cli.ShowAppHelp(c)
 		},
@@ -106,22 +106,41 @@ func badUsage(c *cli.Context, err error, _ bool) error {
 		name = strings.TrimLeft(name, "-")
 		return usagef("%sunknown option --%s%s", where, name, didYouMean(cli.SuggestFlag(flags, name, false), "--"+name))
 	}
+	if name, ok := strings.CutPrefix(err.Error(), "flag needs an argument: "); ok {
+		return usagef("%soption --%s needs a value", where, strings.TrimLeft(name, "-"))
+	}
 	return usagef("%s%w", where, err)
+}
+
+// suggestCommand is the command whose name is nearest to one that does not exist.
+func suggestCommand(c *cli.Context, name string) string {
+	// The library answers with a sentence that quotes it.
+	_, rest, _ := strings.Cut(cli.SuggestCommand(c.App.Commands, name), `"`)
+	suggestion, _, _ := strings.Cut(rest, `"`)
+	return suggestion
 }
 
 func didYouMean(suggestion, given string) string {
 	if suggestion == "" || suggestion == given {
 		return ""
 	}
-	return ": did you mean " + suggestion + "?"
+	return ", did you mean " + suggestion + "?"
 }
 
-// plainError is an error without what the host's library says of the call: "open x:
-// permission denied" stays, "*fs.PathError" has nothing more.
-func plainError(path string, err error) error {
+// ofImage is an error of making an image, whose name the message has already: "write
+// disk.img: no space left on device" becomes "no space left on device".
+func ofImage(path string, err error) error {
 	var perr *fs.PathError
 	if errors.As(err, &perr) && perr.Path == path {
-		return fmt.Errorf("%s: %w", path, perr.Err)
+		return imageError{err, strings.Replace(err.Error(), perr.Error(), perr.Err.Error(), 1)}
 	}
 	return err
 }
+
+type imageError struct {
+	error
+	text string
+}
+
+func (e imageError) Error() string { return e.text }
+func (e imageError) Unwrap() error { return e.error }

@@ -148,7 +148,7 @@ func (s *Source) fill(ctx context.Context, t *tree.Tree, store tree.Store, in in
 			return s.finish(t)
 		}
 		if err != nil {
-			if count == 0 && errors.Is(err, tar.ErrHeader) {
+			if count == 0 && (errors.Is(err, tar.ErrHeader) || err == io.ErrUnexpectedEOF) {
 				return fmt.Errorf("%s is no tar archive, plain or packed by gzip, xz, zstd or bzip2", s)
 			}
 			return fmt.Errorf("%s: header at byte %d: %w", s, at, whole(err))

@@ -1,0 +1,359 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/urfave/cli/v2"
+	"golang.org/x/sys/unix"
+	"rsc.io/script"
+	"rsc.io/script/scripttest"
+
+	"github.com/umlkit/umlkit/internal/guest"
+	"github.com/umlkit/umlkit/internal/oracle"
+)
+
+// TestMain is umlimg itself when the tests run it.
+func TestMain(m *testing.M) {
+	if os.Getenv("RUN_UMLIMG") != "" {
+		main()
+	}
+	os.Exit(m.Run())
+}
+
+func TestScripts(t *testing.T) {
+	engine := script.NewEngine()
+	engine.Cmds = scripttest.DefaultCmds()
+	engine.Cmds["umlimg"] = script.Program(os.Args[0], nil, time.Minute)
+	for _, tool := range []string{"debugfs", "dumpe2fs", "e2fsck", "modprobe", "sh", "stat", "tar", "touch", "truncate", "xz", "zstd"} {
+		engine.Cmds[tool] = script.Program(oracle.Tool(t, tool), nil, time.Minute)
+	}
+	env := append(os.Environ(), "RUN_UMLIMG=1", "UMLBOX="+guest.Binary(t, "umlbox"), "UMLIMG="+os.Args[0])
+	scripttest.Test(t, t.Context(), engine, env, "testdata/*.txt")
+}
+
+// call runs umlimg in this process.
+func call(args ...string) (status int, stdout, stderr string) {
+	var out, errs bytes.Buffer
+	status = run(context.Background(), append([]string{"umlimg"}, args...), strings.NewReader(""), &out, &errs)
+	return status, out.String(), errs.String()
+}
+
+func TestExitStatus(t *testing.T) {
+	dir := t.TempDir()
+	image := filepath.Join(dir, "disk.img")
+	for _, c := range []struct {
+		args []string
+		want int
+	}{
+		{nil, 0}, {[]string{"--help"}, 0}, {[]string{"version"}, 0}, {[]string{"create", "--help"}, 0},
+		{[]string{"completion", "bash"}, 0}, {[]string{"completion", "fish"}, 0},
+		{[]string{"creat"}, 2}, {[]string{"--nope"}, 2}, {[]string{"completion", "tcsh"}, 2},
+		{[]string{"create"}, 2}, {[]string{"create", "--nope", image}, 2}, {[]string{"create", image, "--force"}, 2},
+		{[]string{"create", "--size", "16Q", image}, 2}, {[]string{"create", "--blank", "--label", "x", image}, 2},
+		{[]string{"create", "--blank", "--size", "1M", image}, 0}, {[]string{"create", "--blank", "--size", "1M", image}, 1},
+		{[]string{"create", "--from", filepath.Join(dir, "none"), image + "2"}, 1},
+		{[]string{"create", "--blank", filepath.Join(dir, "none", "x")}, 1},
+	} {
+		if got, stdout, stderr := call(c.args...); got != c.want || (got != 0) != (stderr != "") || strings.Count(stderr, "\n") > 1 {
+			t.Errorf("%q: status %d, want %d\nstdout %s\nstderr %s", c.args, got, c.want, stdout, stderr)
+		}
+	}
+}
+
+func TestParseSize(t *testing.T) {
+	for text, want := range map[string]int64{"512": 512, "1k": 1024, "16G": 16 << 30, "2T": 2 << 40, "3MiB": 3 << 20, "1024B": 1024} {
+		if got, err := parseSize(text); err != nil || got != want {
+			t.Errorf("%s: %d, %v", text, got, err)
+		}
+	}
+	for _, text := range []string{"", "0", "-1", "1.5G", "G", "16 G", "100", "99999999999999999999", "9999999T", "1GG", "0x10", "1P"} {
+		if got, err := parseSize(text); err == nil {
+			t.Errorf("%q is %d bytes", text, got)
+		}
+	}
+}
+
+func FuzzParseSize(f *testing.F) {
+	for _, s := range []string{"", "16G", "1kib", "99999999999999999999T", "512b"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		if n, err := parseSize(text); err == nil && (n <= 0 || n%512 != 0) {
+			t.Errorf("%q is %d bytes", text, n)
+		}
+	})
+}
+
+// Every option is in the manual page, and the page names none that is not there.
+func TestManualPage(t *testing.T) {
+	page, err := os.ReadFile(filepath.Join(oracle.Root(t), "man", "umlimg.1"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	documented := map[string]bool{}
+	for _, m := range regexp.MustCompile(`(?m)^\.(?:It|It Xo) Fl -([a-z-]+)`).FindAllStringSubmatch(string(page), -1) {
+		documented[m[1]] = true
+	}
+	mentioned := map[string]bool{}
+	for _, m := range regexp.MustCompile(`Fl -([a-z-]+)`).FindAllStringSubmatch(string(page), -1) {
+		mentioned[m[1]] = true
+	}
+	exists := map[string]bool{}
+	commands := map[string]bool{}
+	app := newApp(nil, nil, nil)
+	for _, c := range app.Commands {
+		commands[c.Name] = true
+		for _, f := range c.Flags {
+			for _, name := range f.Names() {
+				exists[name] = true
+				if !documented[name] {
+					t.Errorf("--%s of %s is not in the manual page", name, c.Name)
+				}
+			}
+			if u, ok := f.(cli.DocGenerationFlag); !ok || u.GetUsage() == "" {
+				t.Errorf("--%s of %s has no help text", f.Names()[0], c.Name)
+			}
+		}
+		if !strings.Contains(string(page), ".Nm umlimg Cm "+c.Name+"\n") {
+			t.Errorf("the command %s is not in the manual page", c.Name)
+		}
+	}
+	for name := range mentioned {
+		if !exists[name] {
+			t.Errorf("the manual page names --%s, which does not exist", name)
+		}
+	}
+	synopsis, _, _ := strings.Cut(string(page), ".Sh DESCRIPTION")
+	for _, m := range regexp.MustCompile(`(?m)^\.Cm (\w+)$`).FindAllStringSubmatch(synopsis, -1) {
+		if !commands[m[1]] {
+			t.Errorf("the manual page names the command %s, which does not exist", m[1])
+		}
+	}
+	// Options of the file system, both ways too.
+	_, section, _ := strings.Cut(string(page), ".It Fl -fs-option")
+	section, _, _ = strings.Cut(section, "\n.El\n")
+	var onPage, known []string
+	for _, m := range regexp.MustCompile(`(?m)^\.It Cm ([a-z-]+)$`).FindAllStringSubmatch(section, -1) {
+		onPage = append(onPage, m[1])
+	}
+	for _, o := range fsOptions {
+		known = append(known, o.name)
+	}
+	if !slices.Equal(onPage, known) {
+		t.Errorf("the page has the file system options %v, umlimg knows %v", onPage, known)
+	}
+	oracle.Run(t, "mandoc", "-Tlint", "-W", "warning", filepath.Join(oracle.Root(t), "man", "umlimg.1"))
+}
+
+// sources are a tree and a tar of it, which an ordinary user may read.
+func sources(t *testing.T) (dir, archive string) {
+	t.Helper()
+	top := t.TempDir()
+	dir = filepath.Join(top, "tree")
+	for _, d := range []string{"etc", "usr/lib", "home/joe"} {
+		if err := os.MkdirAll(filepath.Join(dir, d), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, text := range map[string]string{"etc/passwd": "root:x:0:0:root:/root:/bin/sh\n", "etc/shadow": "root:*:1:0:99999:7:::\n", "home/joe/file": "x"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Symlink("usr/lib", filepath.Join(dir, "lib")); err != nil {
+		t.Fatal(err)
+	}
+	archive = filepath.Join(top, "tree.tar.gz")
+	oracle.Run(t, "tar", "--owner=joe:1234", "--group=joe:5678", "--mtime=@1000000000", "--sort=name", "-czf", archive, "-C", dir, ".")
+	// The test's own directories are closed to others.
+	for d := top; d != os.TempDir() && d != "/"; d = filepath.Dir(d) {
+		if err := os.Chmod(d, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir, archive
+}
+
+// ordinary is a command of an ordinary user without capabilities, who may write to out.
+func ordinary(t *testing.T, out string, argv ...string) *exec.Cmd {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		return exec.Command(argv[0], argv[1:]...)
+	}
+	if err := os.Chown(out, 65534, 65534); err != nil {
+		t.Fatal(err)
+	}
+	return exec.Command(oracle.Tool(t, "setpriv"), append([]string{"--reuid=65534", "--regid=65534", "--clear-groups", "--no-new-privs", "--bounding-set=-all", "--inh-caps=-all"}, argv...)...)
+}
+
+// An ordinary user keeps the owners of an archive, and says who owns a directory's
+// files.
+func TestOrdinaryUser(t *testing.T) {
+	dir, archive := sources(t)
+	umlimg := guest.Binary(t, "umlimg")
+	for name, c := range map[string]struct {
+		args []string
+		want string
+	}{
+		"tar":       {[]string{"--from", archive}, "User:  1234   Group:  5678"},
+		"owner":     {[]string{"--from", dir, "--owner", "5:6"}, "User:     5   Group:     6"},
+		"map":       {[]string{"--from", dir, "--map-users", fmt.Sprintf("%d:70:10", os.Geteuid()), "--map-groups", fmt.Sprintf("%d:80", os.Getegid())}, "User:    70   Group:    80"},
+		"as it is":  {[]string{"--from", dir}, fmt.Sprintf("User: %5d   Group: %5d", os.Geteuid(), os.Getegid())},
+		"userland":  {[]string{"--umlbox", guest.Binary(t, "umlbox")}, ""},
+		"from pipe": {[]string{"--from", "-"}, "User:  1234   Group:  5678"},
+	} {
+		out := filepath.Join(filepath.Dir(archive), "out-"+strings.ReplaceAll(name, " ", "-"))
+		if err := os.Mkdir(out, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		image := filepath.Join(out, "disk.img")
+		argv := append([]string{umlimg, "create", "--size", "64M", "--hostname", "plain", "--root-password", "pw"}, c.args...)
+		cmd := ordinary(t, out, append(argv, image)...)
+		if name == "from pipe" {
+			f, err := os.Open(archive)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer f.Close()
+			cmd.Stdin = f
+		}
+		if text, err := cmd.CombinedOutput(); err != nil || len(text) > 0 {
+			t.Errorf("%s: %v\n%s", name, err, text)
+			continue
+		}
+		oracle.Fsck(t, image)
+		if got := oracle.Run(t, "debugfs", "-R", "cat /etc/hostname", image); !strings.Contains(got, "plain\n") {
+			t.Errorf("%s: the host name is %q", name, got)
+		}
+		if got := oracle.Run(t, "debugfs", "-R", "stat /home/joe/file", image); c.want != "" && !strings.Contains(got, c.want) {
+			t.Errorf("%s: want %q in\n%s", name, c.want, got)
+		}
+	}
+}
+
+func TestUnreadableFile(t *testing.T) {
+	dir, archive := sources(t)
+	secret := filepath.Join(dir, "etc", "secret")
+	if err := os.WriteFile(secret, []byte("x"), 0); err != nil {
+		t.Fatal(err)
+	}
+	out := filepath.Join(filepath.Dir(archive), "out")
+	if err := os.Mkdir(out, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	image := filepath.Join(out, "disk.img")
+	text, err := ordinary(t, out, guest.Binary(t, "umlimg"), "create", "--from", dir, "--size", "64M", image).CombinedOutput()
+	want := fmt.Sprintf("umlimg: create %s: open %s: permission denied\n", image, secret)
+	if err == nil || string(text) != want {
+		t.Errorf("%v: %q, want %q", err, text, want)
+	}
+	if left, _ := os.ReadDir(out); len(left) != 0 {
+		t.Errorf("%v is left", left)
+	}
+}
+
+// An interrupted umlimg leaves nothing and says so.
+func TestSignals(t *testing.T) {
+	for _, sig := range []unix.Signal{unix.SIGINT, unix.SIGTERM, unix.SIGKILL} {
+		dir := t.TempDir()
+		r, w, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		cmd := exec.Command(os.Args[0], "create", "--from", "-", "--size", "64M", filepath.Join(dir, "disk.img"))
+		cmd.Env = append(os.Environ(), "RUN_UMLIMG=1")
+		cmd.Stdin = r
+		var stderr bytes.Buffer
+		cmd.Stderr = &stderr
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		r.Close()
+		// It reads what there is and waits for more.
+		if _, err := w.Write(make([]byte, 100)); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(300 * time.Millisecond)
+		if err := cmd.Process.Signal(sig); err != nil {
+			t.Fatal(err)
+		}
+		done := make(chan error, 1)
+		go func() { done <- cmd.Wait() }()
+		select {
+		case <-done:
+		case <-time.After(10 * time.Second):
+			cmd.Process.Kill()
+			t.Fatalf("%v does not end it", sig)
+		}
+		w.Close()
+		if sig != unix.SIGKILL && (cmd.ProcessState.ExitCode() != statusInterrupted || !strings.HasSuffix(stderr.String(), ": interrupted\n")) {
+			t.Errorf("%v: status %d, %q", sig, cmd.ProcessState.ExitCode(), &stderr)
+		}
+		if left, _ := os.ReadDir(dir); len(left) != 0 {
+			t.Errorf("%v leaves %v", sig, left)
+		}
+	}
+}
+
+// On a terminal long work shows itself; elsewhere not a byte of it is written.
+func TestJSONSummary(t *testing.T) {
+	dir, _ := sources(t)
+	image := filepath.Join(t.TempDir(), "disk.img")
+	status, stdout, stderr := call("create", "--from", dir, "--size", "64M", "--label", "root", "--uuid", "6ba7b810-9dad-41d1-80b4-00c04fd430c8", "--json", image)
+	if status != 0 || stderr != "" {
+		t.Fatalf("status %d, stderr %q", status, stderr)
+	}
+	var got summary
+	dec := json.NewDecoder(strings.NewReader(stdout))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&got); err != nil {
+		t.Fatal(err)
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(image, &st); err != nil {
+		t.Fatal(err)
+	}
+	if got.Image != image || got.Size != 64<<20 || got.Allocated != st.Blocks*512 || got.UUID != "6ba7b810-9dad-41d1-80b4-00c04fd430c8" ||
+		got.Label != "root" || got.Source != dir || got.Seconds <= 0 {
+		t.Errorf("the summary is %+v", got)
+	}
+	// What e2fsck counts is the judge: inodes 1 to 10 are in use from the start.
+	out := oracle.Run(t, "e2fsck", "-fnv", image)
+	for label, want := range map[string]int64{"inodes used": got.Inodes + 9, "regular file": got.Files, "director": got.Directories, "symbolic link": got.Symlinks} {
+		m := regexp.MustCompile(`(?m)^\s*(\d+) ` + label).FindStringSubmatch(out)
+		if m == nil || m[1] != fmt.Sprint(want) {
+			t.Errorf("e2fsck counts %v of %q, the summary %d\n%s", m, label, want, out)
+		}
+	}
+}
+
+// The option that completion scripts rely on names commands and options.
+func TestCompletion(t *testing.T) {
+	for want, args := range map[string][]string{"create": {}, "--hostname": {"create", "--h"}, "zsh": {"completion"}} {
+		// The library looks at the process's own arguments.
+		cmd := exec.Command(os.Args[0], append(args, "--generate-bash-completion")...)
+		cmd.Env = append(os.Environ(), "RUN_UMLIMG=1")
+		if out, err := cmd.Output(); err != nil || !strings.Contains(string(out), want) {
+			t.Errorf("%v completes to %q (%v), not %q", args, out, err, want)
+		}
+	}
+	_, scriptText, _ := call("completion", "bash")
+	cmd := exec.Command(oracle.Tool(t, "bash"), "-c", scriptText+`
+PATH=$1:$PATH
+COMP_WORDS=(umlimg create --host); COMP_CWORD=2; _umlimg; echo "${COMPREPLY[@]}"`, "bash", filepath.Dir(guest.Binary(t, "umlimg")))
+	out, err := cmd.CombinedOutput()
+	if err != nil || strings.TrimSpace(string(out)) != "--hostname" {
+		t.Errorf("bash completes to %q, %v", out, err)
+	}
+}
