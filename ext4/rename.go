@@ -95,7 +95,7 @@ func (r *rename) run() error {
 	if err := r.lookup(); err != nil {
 		return err
 	}
-	if r.target && r.src == r.dst {
+	if r.target && r.src == r.dst && !r.f.NoReplace {
 		return nil // two names of one file: nothing happens
 	}
 	// Children after their parents, by number.
