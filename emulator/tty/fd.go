@@ -55,8 +55,8 @@ func (fd *terminalFD) Readiness(mask waiter.EventMask) waiter.EventMask {
 	if fd.dead() {
 		return (waiter.ReadableEvents | waiter.WritableEvents | waiter.EventHUp | waiter.EventErr) & mask
 	}
-	ready := fd.term.discipline.Readiness()
-	if fd.term.running() == nil {
+	ready := fd.term.discipline.Readiness() &^ waiter.WritableEvents
+	if p := fd.term.running(); p == nil || p.hasRoom() {
 		ready |= waiter.WritableEvents
 	}
 	return ready & mask
@@ -128,7 +128,8 @@ func (fd *terminalFD) Write(ctx context.Context, src usermem.IOSequence, opts vf
 	if fd.console {
 		term = term.all.redirected(term)
 	}
-	if modes := term.discipline.Termios(); modes.LEnabled(linux.TOSTOP) {
+	modes := term.discipline.Termios()
+	if modes.LEnabled(linux.TOSTOP) {
 		if err := term.checkChange(ctx, linux.SIGTTOU); err != nil {
 			return 0, err
 		}
@@ -137,7 +138,7 @@ func (fd *terminalFD) Write(ctx context.Context, src usermem.IOSequence, opts vf
 	if p == nil || !p.channel.HasOutput() {
 		return src.NumBytes(), nil
 	}
-	n, err := term.discipline.Write(ctx, src)
+	n, err := p.write(ctx, src, &modes)
 	task := kernel.TaskFromContext(ctx)
 	if n == src.NumBytes() || task == nil || fd.vfsfd.StatusFlags()&linux.O_NONBLOCK != 0 || err != nil && !linuxerr.Equals(linuxerr.ErrWouldBlock, err) {
 		return n, err
@@ -146,7 +147,7 @@ func (fd *terminalFD) Write(ctx context.Context, src usermem.IOSequence, opts vf
 	term.discipline.Replica().EventRegister(&e)
 	defer term.discipline.Replica().EventUnregister(&e)
 	for done := n; ; {
-		n, err := term.discipline.Write(ctx, src.DropFirst64(done))
+		n, err := p.write(ctx, src.DropFirst64(done), &modes)
 		done += n
 		switch {
 		case done == src.NumBytes():

@@ -107,6 +107,7 @@ func (f *filter) act(modes *linux.KernelTermios, c byte) bool {
 func (f *filter) signal(modes *linux.KernelTermios, c byte, sig linux.Signal) {
 	if !modes.LEnabled(linux.NOFLSH) {
 		_ = f.discipline.Flush(linux.TCIOFLUSH)
+		f.pump.drop()
 		f.column = 0
 	}
 	f.pump.start()

@@ -190,7 +190,11 @@ func (c *call) queues(cmd uint32) (bool, error) {
 		if err := c.term.checkChange(c.task, linux.SIGTTOU); err != nil {
 			return true, err
 		}
-		return true, d.Flush(c.args[2].Uint())
+		which := c.args[2].Uint()
+		if p != nil && (which == linux.TCOFLUSH || which == linux.TCIOFLUSH) {
+			p.drop()
+		}
+		return true, d.Flush(which)
 	case unix.TCXONC:
 		if err := c.term.checkChange(c.task, linux.SIGTTOU); err != nil {
 			return true, err

@@ -19,8 +19,8 @@ import (
 )
 
 const (
-	// batch is how much output is gathered for one write to the line, in bytes.
-	batch = 64 << 10
+	// batch is the room that output has at first, in bytes.
+	batch = 32 << 10
 	// disciplineRead is the most that the Sentry's discipline gives at once.
 	disciplineRead = 4096
 	// backlog is how much of the kernel's own output waits for a slow line.
@@ -38,15 +38,21 @@ type pump struct {
 	// gather is held by who takes output from the discipline, so that output and
 	// the kernel's lines keep their order.
 	gather sync.Mutex
-	// pending is output for the line, taken from the discipline or the kernel's own.
+	// pending is output for the line: that of programs, what the discipline echoes,
+	// and up to kept the kernel's own.
 	pending []byte
+	kept    int
+	// column is where the cursor is, as far as that can be told.
+	column int
+	// step holds a part of a write.
+	step []byte
 	// writing is how much of the output the line is taking now.
 	writing int
 	// sent counts what the line has taken, in bytes.
 	sent uint64
 	// dropped counts the kernel's lines for which there was no room.
 	dropped int
-	// stopped is set by the stop character, and by TCXONC.
+	// stopped is set by the stop character, and by TCXONC: nothing leaves.
 	stopped bool
 
 	// more wakes the output goroutine.
@@ -100,26 +106,29 @@ func (p *pump) output(d *reach.Discipline) {
 	e, ready := waiter.NewChannelEntry(waiter.ReadableEvents)
 	d.Master().EventRegister(&e)
 	defer d.Master().EventUnregister(&e)
-	spare := make([]byte, 0, batch+disciplineRead)
+	spare := make([]byte, 0, batch)
 	for {
 		p.gather.Lock()
 		p.collect(d)
 		var chunk []byte
-		if len(p.pending) > 0 {
+		if len(p.pending) > 0 && !p.stopped {
 			chunk = p.pending
-			p.pending, p.writing = spare[:0], len(chunk)
+			p.pending, p.kept, p.writing = spare[:0], 0, len(chunk)
 		}
 		p.gather.Unlock()
 		if chunk != nil {
+			if len(chunk) >= window {
+				p.term.discipline.Replica().Notify(waiter.WritableEvents)
+			}
 			// A line that fails swallows what it is given: the guest runs on.
 			_, _ = p.channel.Write(chunk)
 			p.gather.Lock()
 			p.writing = 0
 			p.sent += uint64(len(chunk))
 			p.gather.Unlock()
-			p.idle.Notify(waiter.WritableEvents)
-			if spare = chunk; cap(spare) > 4*batch {
-				spare = make([]byte, 0, batch+disciplineRead)
+			p.moved()
+			if spare = chunk; cap(spare) > 4*window {
+				spare = make([]byte, 0, batch)
 			}
 			select {
 			case <-p.done:
@@ -137,14 +146,20 @@ func (p *pump) output(d *reach.Discipline) {
 	}
 }
 
-// collect takes what output the discipline has, up to a batch.
+// moved tells those who wait for output to leave, and those who wait for room.
+func (p *pump) moved() {
+	p.idle.Notify(waiter.WritableEvents)
+	p.term.discipline.Replica().Notify(waiter.WritableEvents)
+}
+
+// collect takes what the discipline echoes, while there is room.
 //
 // Precondition: p.gather is held.
 func (p *pump) collect(d *reach.Discipline) {
-	for !p.stopped && len(p.pending) < batch {
+	for len(p.pending) < window {
 		n := len(p.pending)
 		if cap(p.pending)-n < disciplineRead {
-			p.pending = append(make([]byte, 0, max(2*cap(p.pending), batch+disciplineRead)), p.pending...)
+			p.pending = append(make([]byte, 0, max(2*cap(p.pending), batch)), p.pending...)
 		}
 		got, err := d.Master().Read(p.term.all.ctx, usermem.BytesIOSequence(p.pending[n:n+disciplineRead]), vfs.ReadOptions{})
 		p.pending = p.pending[:n+int(got)]
@@ -181,6 +196,7 @@ func (p *pump) kernelWrite(d *reach.Discipline, text []byte) {
 		fallthrough
 	default:
 		p.pending = append(p.pending, text...)
+		p.kept, p.column = len(p.pending), 0
 	}
 	p.gather.Unlock()
 	p.wake()
