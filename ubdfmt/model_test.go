@@ -313,6 +313,92 @@ func TestConcurrent(t *testing.T) {
 	}
 }
 
+// TestCopyUpRace has goroutines write their parts of the same blocks at the same time,
+// when the blocks are yet to be copied up.
+func TestCopyUpRace(t *testing.T) {
+	const (
+		size    = 8 << 20
+		workers = 4
+		part    = blockSize / workers
+	)
+	dir := t.TempDir()
+	base := write(t, filepath.Join(dir, "base.img"), pattern(size, 3))
+	d := mustOpen(t, filepath.Join(dir, "disk.cow"), base, Options{})
+	defer d.Close()
+	want := pattern(size, 3)
+	var turn [size / blockSize]sync.WaitGroup
+	for i := range turn {
+		turn[i].Add(workers)
+	}
+	var all sync.WaitGroup
+	for w := range workers {
+		all.Go(func() {
+			for i := range turn {
+				// All but the last byte: the block's every part is half a write.
+				off := i*blockSize + w*part
+				mine := want[off : off+part-1]
+				for j := range mine {
+					mine[j] = byte(i + w)
+				}
+				turn[i].Done()
+				turn[i].Wait()
+				if _, err := d.WriteAt(mine, int64(off)); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	all.Wait()
+	got := make([]byte, size)
+	if _, err := d.ReadAt(got, 0); err != nil {
+		t.Fatal(err)
+	}
+	if i := firstDifference(got, want); i >= 0 {
+		t.Errorf("byte %d, %d of its block, is %#x, want %#x", i, i%blockSize, got[i], want[i])
+	}
+}
+
+// TestTrimRace trims blocks while another goroutine writes a part of them, which copies
+// them up: whichever came last, nothing of the backing file may show.
+func TestTrimRace(t *testing.T) {
+	const size = 8 << 20
+	dir := t.TempDir()
+	base := write(t, filepath.Join(dir, "base.img"), pattern(size, 3))
+	d := mustOpen(t, filepath.Join(dir, "disk.cow"), base, Options{})
+	defer d.Close()
+	part := bytes.Repeat([]byte{0x5a}, 1000)
+	var turn [size / blockSize]sync.WaitGroup
+	for i := range turn {
+		turn[i].Add(2)
+	}
+	each := func(do func(off int64) error) {
+		for i := range turn {
+			turn[i].Done()
+			turn[i].Wait()
+			if err := do(int64(i * blockSize)); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	var all sync.WaitGroup
+	all.Go(func() { each(func(off int64) error { return d.Trim(off, blockSize) }) })
+	all.Go(func() { each(func(off int64) error { _, err := d.WriteAt(part, off+1500); return err }) })
+	all.Wait()
+	got := make([]byte, size)
+	if _, err := d.ReadAt(got, 0); err != nil {
+		t.Fatal(err)
+	}
+	for off := 0; off < size; off += blockSize {
+		b := got[off : off+blockSize]
+		if mid := b[1500:2500]; !bytes.Equal(mid, part) && !isZero(mid) {
+			t.Fatalf("block %d: the write is half there", off/blockSize)
+		}
+		if !isZero(b[:1500]) || !isZero(b[2500:]) {
+			t.Fatalf("block %d shows the backing file", off/blockSize)
+		}
+	}
+}
+
 // TestLostBits: what a COW file holds of writes whose bits were lost with a machine must
 // not come back, neither by a trim nor by a write of a part of the sector.
 func TestLostBits(t *testing.T) {
