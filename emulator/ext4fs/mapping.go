@@ -21,8 +21,10 @@ const (
 	// save mappings of guest memory as well.
 	fillMany = 1 << 20
 
-	// runWindow bounds how far around a fault the engine is asked for a run.
-	runWindow = 64 << 20
+	// runWindow and backWindow bound how far after and before a fault the engine is
+	// asked for a run.
+	runWindow  = 64 << 20
+	backWindow = 1 << 20
 )
 
 // AddMapping implements memmap.Mappable.
@@ -311,7 +313,6 @@ func (i *inode) hostPage(pos uint64, optional memmap.MappableRange, at hostarch.
 		return memmap.Translation{}, false
 	}
 	limit := optional.Intersect(gap.Range())
-	limit.Start = max(limit.Start, pos-min(pos, runWindow))
 	limit.End = min(limit.End, pos+runWindow)
 
 	// A page that the file ends in is mapped only if nothing lies after the end.
@@ -364,10 +365,19 @@ func (i *inode) zeroAfter(size int64) bool {
 // hostRun finds the widest run of whole pages around pos, within limit, that lies
 // together in one host file on page boundaries. dataMu is held.
 func (i *inode) hostRun(pos uint64, limit memmap.MappableRange) (h *hostFile, mr memmap.MappableRange, off uint64, ok bool) {
+	// The run on the disk around pos, made of extents that lie one after the other.
+	from := max(limit.Start, pos-min(pos, backWindow))
 	var e ext4.Extent
-	err := i.node.Map(int64(pos), hostarch.PageSize, func(x ext4.Extent) bool {
-		e = x
-		return false
+	err := i.node.Map(int64(from), int64(limit.End-from), func(x ext4.Extent) bool {
+		switch {
+		case x.State == e.State && e.Length != 0 && x.Disk-e.Disk == x.Offset-e.Offset:
+			e.Length += x.Length
+		case e.Length != 0 && int64(pos) < e.Offset+e.Length:
+			return false
+		default:
+			e = x
+		}
+		return true
 	})
 	if err != nil {
 		i.fs.errno(err)
@@ -377,7 +387,7 @@ func (i *inode) hostRun(pos uint64, limit memmap.MappableRange) (h *hostFile, mr
 		return nil, mr, 0, false
 	}
 	// The extent's whole pages, as far as limit lets them.
-	from := max(limit.Start, uint64(e.Offset))
+	from = max(limit.Start, uint64(e.Offset))
 	to := min(limit.End, uint64(e.Offset+e.Length)&^(hostarch.PageSize-1))
 	if from > pos || to < pos+hostarch.PageSize {
 		return nil, mr, 0, false

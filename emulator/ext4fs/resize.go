@@ -184,7 +184,7 @@ func (i *inode) fallocate(ctx context.Context, mode uint32, off, n int64) error 
 			return nil
 		}
 		// Blocks after the page that the file ends in stay, as Linux has it.
-		n = min(n, size+hostarch.PageSize-size%hostarch.PageSize-off)
+		n = min(n, int64(pageRange(0, size).End)-off)
 		err = i.clear(ctx, off, n, func() error { return i.node.Punch(off, n) })
 	}
 	if err != nil {

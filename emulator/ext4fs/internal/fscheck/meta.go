@@ -247,7 +247,7 @@ func flagCalls(d string) {
 	show("unknown", ioctlInt(fd, 0x12345, &v))
 	unix.Close(fd)
 	write(d+"/n", "0123456789")
-	fd = open(d+"/n", unix.O_RDONLY, 0)
+	fd = open(d+"/n", unix.O_RDWR, 0)
 	unix.Seek(fd, 3, 0)
 	show("FIONREAD", ioctlInt(fd, 0x541b, &v), v)
 	show("version", ioctlInt(fd, 0x80087601, &v))
