@@ -59,9 +59,12 @@ func (s *sentry) node(n ubd.Node, added bool) {
 	defer root.DecRef(ctx)
 	creds := s.proc.Credentials
 	var err error
-	if added {
+	switch {
+	case added && n.Link != "":
+		err = s.k.VFS().SymlinkAt(ctx, creds, &vfs.PathOperation{Root: root, Start: root, Path: fspath.Parse(n.Name)}, n.Link)
+	case added:
 		err = dev.CreateDeviceFile(ctx, s.k.VFS(), creds, root, n.Name, n.Major, n.Minor, linux.S_IFBLK|linux.FileMode(n.Mode), nil, nil)
-	} else {
+	default:
 		err = s.k.VFS().UnlinkAt(ctx, creds, &vfs.PathOperation{Root: root, Start: root, Path: fspath.Parse(n.Name)})
 	}
 	if err != nil {

@@ -48,8 +48,10 @@ type Node struct {
 	Major, Minor uint32
 	// Mode are the permission bits.
 	Mode uint16
-	// Alias says that the disk has a name before this one.
-	Alias bool
+	// Link is empty for a device node, else the name beside it that this one is a
+	// symbolic link to. One real name is what tools that compare names with the
+	// mount table need: fsck -M must see that /dev/ubd0 is the root.
+	Link string
 }
 
 // Disks are the disks of a machine. They are the driver "ubd", and what ext4fs asks
@@ -143,7 +145,7 @@ func unitNodes(unit int) []Node {
 	minor := uint32(unit * Minors)
 	return []Node{
 		{Name: name(unit), Major: Major, Minor: minor, Mode: nodeMode},
-		{Name: fmt.Sprintf("ubd%d", unit), Major: Major, Minor: minor, Mode: nodeMode, Alias: true},
+		{Name: fmt.Sprintf("ubd%d", unit), Major: Major, Minor: minor, Mode: nodeMode, Link: name(unit)},
 	}
 }
 
