@@ -51,7 +51,11 @@ func hold(how, path string) (held any, err error) {
 		}
 		return d, f.Close()
 	}
-	return Open(path, "", Options{ReadOnly: how == "read"})
+	d, err := Open(path, "", Options{ReadOnly: how == "read"})
+	if err == nil && how == "writer" {
+		err = writeForever(d)
+	}
+	return d, err
 }
 
 // startHolder starts a process that holds a file, and returns its pid and what ends it.
