@@ -46,6 +46,11 @@ func (t *terminal) acquire(task *kernel.Task, steal, readable bool) error {
 		}
 		return err
 	}
+	if p := t.running(); p != nil {
+		// Of terminals that share a descriptor, the one with the newest session has
+		// the input.
+		p.channel.Focus()
+	}
 	t.burial.Lock()
 	t.leader = tg
 	t.burial.Unlock()

@@ -120,7 +120,7 @@ func (t *terminal) attach(fd *terminalFD, creds *auth.Credentials) error {
 			t.all.logf("%s: %v", t.name, err)
 			return linuxerr.EIO
 		}
-		if !fd.console || t.opens == 0 {
+		if t.opens == 0 && !fd.console {
 			t.pump.channel.Focus()
 		}
 	}
