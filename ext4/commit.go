@@ -47,6 +47,9 @@ func (fs *FS) commit() error {
 		b.flying.Store(false)
 	}
 	fs.release(c.freed)
+	if cap(t.arena) > keepBuffer {
+		t.arena = nil
+	}
 	t.mu.Lock()
 	t.stable = c.seq
 	t.mu.Unlock()

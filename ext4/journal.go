@@ -28,6 +28,7 @@ type journal struct {
 	empty    bool // the superblock on disk says that the log is empty
 	live     []logged
 	logged   map[uint64]uint32 // block: the last live transaction that holds a copy
+	writer   logWriter
 }
 
 // logged is a committed transaction whose copies still fill a part of the ring.

@@ -94,8 +94,9 @@ func (j *journal) write(bufs []*buffer, data []byte, revokes []uint64) error {
 		}
 	}
 	start := j.head
-	w := logWriter{j: j}
-	j.writeRevokes(&w, revokes)
+	w := &j.writer
+	w.j, w.written = j, 0
+	j.writeRevokes(w, revokes)
 	w.copies(bufs, data)
 	if err := w.flush(); err != nil {
 		return err
@@ -192,6 +193,10 @@ func (j *journal) finish() error {
 	return j.writeSuper()
 }
 
+// keepBuffer is the most memory that stays allocated from one commit to the next, in
+// bytes.
+const keepBuffer = 4 << 20
+
 // logWriter collects blocks for the log and writes them in long runs.
 type logWriter struct {
 	j       *journal
@@ -234,6 +239,9 @@ func (w *logWriter) flush() error {
 		}
 	}
 	w.buf = w.buf[:0]
+	if cap(w.buf) > keepBuffer {
+		w.buf = nil
+	}
 	return nil
 }
 

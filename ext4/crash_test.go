@@ -1,0 +1,241 @@
+package ext4
+
+import (
+	"bytes"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"testing"
+
+	"github.com/umlkit/umlkit/ext4/format"
+	"github.com/umlkit/umlkit/internal/oracle"
+)
+
+// recorder is a Device in memory that remembers every write and where the syncs were.
+type recorder struct {
+	mu   sync.Mutex
+	data []byte
+	log  []event
+}
+
+// event is a write, a trim (zero data) or a sync (off < 0).
+type event struct {
+	off  int64
+	data []byte
+	mark int // what the test had made stable when this was recorded
+}
+
+func (d *recorder) ReadAt(p []byte, off int64) (int, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return copy(p, d.data[off:]), nil
+}
+
+func (d *recorder) WriteAt(p []byte, off int64) (int, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	copy(d.data[off:], p)
+	d.log = append(d.log, event{off: off, data: bytes.Clone(p)})
+	return len(p), nil
+}
+
+func (d *recorder) Size() int64 { return int64(len(d.data)) }
+
+func (d *recorder) Sync() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.log = append(d.log, event{off: -1})
+	return nil
+}
+
+func (d *recorder) Trim(off, n int64) error {
+	_, err := d.WriteAt(make([]byte, n), off)
+	return err
+}
+
+func (d *recorder) mark(n int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.log = append(d.log, event{off: -2, mark: n})
+}
+
+// A crash at any write, with any of the writes since the last sync lost, leaves what
+// replay makes clean for e2fsck, with everything that was made stable.
+func TestCrash(t *testing.T) {
+	cuts := 30
+	if testing.Short() {
+		cuts = 8
+	}
+	for _, f := range []string{"4k", "default", "nocsum", "32bit", "ext3", "orphan_file"} {
+		t.Run(f, func(t *testing.T) {
+			var args []string
+			for _, g := range forms {
+				if g.name == f {
+					args = g.args
+				}
+			}
+			image := makeImage(t, 40<<20, args...)
+			base := must(os.ReadFile(image))
+			d := &recorder{data: bytes.Clone(base)}
+			stable := crashWork(t, d)
+			r := rand.New(rand.NewPCG(3, uint64(len(f))))
+			for i := range cuts {
+				cut := r.IntN(len(d.log))
+				got, marks := replayTo(base, d.log[:cut], r, i%2 == 0)
+				crashCheck(t, got, stable[:marks], fmt.Sprintf("cut %d of %d", cut, len(d.log)), i%8 == 0)
+			}
+		})
+	}
+}
+
+// synced is a file that was made stable, with what it held then.
+type synced struct {
+	name string
+	data []byte
+}
+
+// crashWork makes changes of all kinds, and some of them stable.
+func crashWork(t *testing.T, d *recorder) []synced {
+	fs, err := Open(d, Options{Logf: t.Logf, Discard: true})
+	check(t, err)
+	root := must(fs.Root())
+	dir := must(root.Create("dir", NewInode{Mode: format.ModeDir | 0o755}))
+	r := rand.New(rand.NewPCG(5, 6))
+	var list []synced
+	for i := range 60 {
+		name := fmt.Sprintf("stable-%d", i)
+		n := must(dir.Create(name, NewInode{Mode: format.ModeRegular | 0o644}))
+		p := bytes.Repeat([]byte{byte(i + 1)}, 1+r.IntN(30000))
+		must(n.WriteAt(p, 0))
+		check(t, n.Sync(i%2 == 0))
+		list = append(list, synced{name, p})
+		d.mark(len(list))
+		check(t, n.Put())
+		for k := range 30 {
+			name := fmt.Sprintf("loose-%d-%d", i, k)
+			n := must(dir.Create(name, NewInode{Mode: format.ModeRegular | 0o644}))
+			must(n.WriteAt(bytes.Repeat([]byte{0xEE}, 1+r.IntN(20000)), int64(r.IntN(50000))))
+			check(t, n.SetXattr("user.k", bytes.Repeat([]byte("v"), r.IntN(300)), XattrFlags{}))
+			check(t, n.Put())
+			old := fmt.Sprintf("loose-%d-%d", r.IntN(i+1), r.IntN(30))
+			switch r.IntN(5) {
+			case 0, 1:
+				_ = dir.Unlink(old)
+			case 2:
+				_ = fs.Rename(dir, old, root, old, RenameFlags{})
+			case 3:
+				if n, err := dir.Lookup(old); err == nil {
+					check(t, n.Truncate(int64(r.IntN(10000))))
+					check(t, n.Put())
+				}
+			case 4:
+				sub := must(dir.Create(fmt.Sprintf("sub-%d-%d", i, k), NewInode{Mode: format.ModeDir | 0o755}))
+				check(t, sub.Put())
+				if r.IntN(2) == 0 {
+					check(t, dir.Rmdir(fmt.Sprintf("sub-%d-%d", i, k)))
+				}
+			}
+		}
+		if i%10 == 9 {
+			n := must(dir.Create(fmt.Sprintf("open-%d", i), NewInode{Mode: format.ModeRegular | 0o644}))
+			must(n.WriteAt(make([]byte, 100000), 0))
+			check(t, dir.Unlink(fmt.Sprintf("open-%d", i))) // and stays open to the end
+			check(t, fs.Sync())
+		}
+	}
+	check(t, dir.Put())
+	check(t, root.Put())
+	check(t, fs.Close())
+	return list
+}
+
+// replayTo makes the disk that a crash after the last of these events leaves. With lose
+// some of the writes since the last sync are missing.
+func replayTo(base []byte, log []event, r *rand.Rand, lose bool) (data []byte, marks int) {
+	data = bytes.Clone(base)
+	last := 0
+	for i, e := range log {
+		if e.off == -1 {
+			last = i
+		}
+	}
+	for i, e := range log {
+		switch {
+		case e.off == -2:
+			marks = e.mark
+		case e.off >= 0:
+			if lose && i > last && r.IntN(2) == 0 {
+				continue
+			}
+			copy(data[e.off:], e.data)
+		}
+	}
+	return data, marks
+}
+
+// writeSparse writes a file and leaves out the zeros.
+func writeSparse(t testing.TB, path string, data []byte) {
+	t.Helper()
+	f := must(os.Create(path))
+	check(t, f.Truncate(int64(len(data))))
+	zeros := make([]byte, 4096)
+	for off := 0; off < len(data); off += 4096 {
+		if p := data[off:min(off+4096, len(data))]; !bytes.Equal(p, zeros) {
+			must(f.WriteAt(p, int64(off)))
+		}
+	}
+	check(t, f.Close())
+}
+
+func crashCheck(t *testing.T, data []byte, stable []synced, what string, both bool) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "crashed.img")
+	writeSparse(t, path, data)
+	var theirs []string
+	if both { // e2fsck's replay gives the same tree
+		other := path + ".e2fsck"
+		writeSparse(t, other, data)
+		out, err := exec.Command(oracle.Tool(t, "e2fsck"), "-fp", other).CombinedOutput()
+		if ee, ok := err.(*exec.ExitError); ok && ee.ExitCode() > 1 {
+			t.Fatalf("%s: e2fsck -fp: %v\n%s", what, err, out)
+		}
+		fs := openFS(t, other, Options{ReadOnly: true, NoWrite: true})
+		theirs = engineTree(t, fs)
+		check(t, os.Remove(other))
+	}
+	fs, err := Open(openDevice(t, path), Options{})
+	if err != nil {
+		t.Fatalf("%s: open: %v", what, err)
+	}
+	if both {
+		sameTrees(t, what+": our replay and e2fsck's", engineTree(t, fs), theirs)
+	}
+	if len(stable) > 0 {
+		root := must(fs.Root())
+		dir, err := root.Lookup("dir")
+		if err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+		for _, s := range stable {
+			n, err := dir.Lookup(s.name)
+			if err != nil {
+				t.Fatalf("%s: stable file is lost: %v", what, err)
+			}
+			sameFile(t, n, s.data)
+			check(t, n.Put())
+		}
+		check(t, dir.Put())
+		check(t, root.Put())
+	}
+	if err := fs.Close(); err != nil {
+		t.Fatalf("%s: close: %v", what, err)
+	}
+	cmd := exec.Command(oracle.Tool(t, "e2fsck"), "-fn", path)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%s: e2fsck -fn after replay: %v\n%.3000s", what, err, out)
+	}
+	check(t, os.Remove(path))
+}
