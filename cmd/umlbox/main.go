@@ -1,3 +1,9 @@
+// A guest has no control groups to take its number of processors from:
+// without these the runtime opens five files at every start.
+//
+//go:debug containermaxprocs=0
+//go:debug updatemaxprocs=0
+
 // Umlbox is the built-in userland of umlkit: the commands of a small Linux
 // system in one static program. It runs the command that it is called as, or
 // that its first argument names.

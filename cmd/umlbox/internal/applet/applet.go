@@ -70,6 +70,9 @@ func (e *Env) Warnf(format string, a ...any) {
 	fmt.Fprintf(e.Stderr, "%s: %s\n", e.Name, fmt.Sprintf(format, a...))
 }
 
+// Fail lets the run end with a failure without a message.
+func (e *Env) Fail() { e.failed = true }
+
 // Failed says whether something was reported with Warn.
 func (e *Env) Failed() bool { return e.failed }
 
