@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -311,5 +312,41 @@ func TestMergeCut(t *testing.T) {
 	}
 	if err := MergeInPlace(context.Background(), cow, MergeOptions{}); !errors.As(err, &e) {
 		t.Errorf("once it is done: %v", err)
+	}
+}
+
+// TestMergeClone: where the host shares blocks between files, the backing file's are not
+// copied.
+func TestMergeClone(t *testing.T) {
+	oracle.NeedsRoot(t)
+	host := filepath.Join(t.TempDir(), "xfs.img")
+	f, err := os.Create(host)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := f.Truncate(400 << 20); err != nil {
+		t.Fatal(err)
+	}
+	oracle.Run(t, "mkfs.xfs", "-q", "-m", "reflink=1", host)
+	dir := oracle.Mount(t, host, "")
+	for _, size := range []int{3 << 20, 40*512 + 100} {
+		base, cow := mergePair(t, dir, size)
+		want, before := shown(t, cow, size), read(t, base)
+		out := filepath.Join(dir, "out")
+		if err := Merge(context.Background(), cow, out, MergeOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(read(t, out), want) || !bytes.Equal(read(t, base), before) {
+			t.Errorf("%d bytes: the new image or the backing file is another", size)
+		}
+		if got := oracle.Run(t, "filefrag", "-v", out); !strings.Contains(got, "shared") {
+			t.Errorf("%d bytes: nothing is shared:\n%s", size, got)
+		}
+		for _, name := range []string{base, cow, out} {
+			if err := os.Remove(name); err != nil {
+				t.Fatal(err)
+			}
+		}
 	}
 }
