@@ -88,7 +88,7 @@ func debianTar(b *testing.B) string {
 		}
 		dir = filepath.Join(base, "umlkit")
 	}
-	path := filepath.Join(dir, "minbase-sysvinit-1.tar")
+	path := filepath.Join(dir, "minbase-sysvinit-2.tar")
 	if _, err := os.Stat(path); err != nil {
 		b.Fatalf("%v: go test ./internal/proof makes it", err)
 	}

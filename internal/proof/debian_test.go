@@ -62,8 +62,9 @@ func mirror(t testing.TB) string {
 	return ""
 }
 
-// packages are installed with dpkg in the guest; they lie in /root/debs of the tree.
-var packages = []string{"hello", "tree", "less", "bc"}
+// packages are installed with dpkg in the guest; they lie in /root/debs of the tree and
+// need nothing that minbase lacks.
+var packages = []string{"hello", "tree", "less", "time"}
 
 // tree is a debootstrap tree, made once and kept; what its name does not say of its
 // content is in the version. As an ordinary user a missing one leaves the test out.
@@ -74,9 +75,9 @@ type tree struct {
 }
 
 var (
-	minbase  = tree{"minbase-sysvinit", 1, []string{"--variant=minbase", "--include=sysvinit-core"}}
-	standard = tree{"standard-systemd", 1, nil}
-	recipe   = tree{"standard-sysvinit", 1, []string{"--include=sysvinit-core"}}
+	minbase  = tree{"minbase-sysvinit", 2, []string{"--variant=minbase", "--include=sysvinit-core"}}
+	standard = tree{"standard-systemd", 2, nil}
+	recipe   = tree{"standard-sysvinit", 2, []string{"--include=sysvinit-core"}}
 )
 
 // dir is the tree as a directory. Only root can read all of it.
