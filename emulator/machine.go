@@ -19,6 +19,7 @@ import (
 	"github.com/umlkit/umlkit/emulator/guard"
 	"github.com/umlkit/umlkit/emulator/klog"
 	"github.com/umlkit/umlkit/emulator/line"
+	server "github.com/umlkit/umlkit/emulator/mconsole"
 	"github.com/umlkit/umlkit/emulator/tty"
 	"github.com/umlkit/umlkit/emulator/ubd"
 )
@@ -55,6 +56,8 @@ type Machine struct {
 	terminals tty.Options
 	guard     *guard.Guard
 	umid      *umid
+	// management is the management console, nil without a directory for it.
+	management *server.Server
 	// panicWait is panic=, which the guest can change.
 	panicWait atomic.Int64
 
@@ -86,6 +89,7 @@ func New(config *Config) (*Machine, error) {
 	m.panicWait.Store(int64(config.PanicTimeout))
 	m.takeUMID()
 	m.openDisks()
+	m.openManagement()
 	for _, step := range []func() error{dropCapabilities, m.guardTerminals, m.startPlatform} {
 		if err := step(); err != nil {
 			m.close()
@@ -134,18 +138,32 @@ func (m *Machine) Terminate() {
 	}
 }
 
-// Pause stops every task of the guest until Resume. Pauses nest.
-func (m *Machine) Pause() {
-	if s := m.current(); s != nil {
-		s.k.Pause()
-	}
-}
+// Pause stops every task of the guest until Resume. Commands to the machine are still
+// obeyed.
+func (m *Machine) Pause() { m.hold(true) }
 
 // Resume ends a Pause.
-func (m *Machine) Resume() {
-	if s := m.current(); s != nil {
+func (m *Machine) Resume() { m.hold(false) }
+
+// hold stops the guest's tasks or lets them go on. It reports whether that changed
+// anything.
+func (m *Machine) hold(stop bool) bool {
+	s := m.current()
+	if s == nil {
+		return false
+	}
+	s.holding.Lock()
+	defer s.holding.Unlock()
+	if s.held == stop || s.over {
+		return false
+	}
+	s.held = stop
+	if stop {
+		s.k.Pause()
+	} else {
 		s.k.Unpause()
 	}
+	return true
 }
 
 // request ends the running kernel, if there is one.
@@ -197,6 +215,7 @@ func (m *Machine) close() error {
 	if err := m.disks.Close(); err != nil {
 		errs = append(errs, fmt.Errorf("close the disks: %w", err))
 	}
+	_ = m.management.Close()
 	m.umid.remove()
 	if err := m.host.Close(); err != nil {
 		errs = append(errs, fmt.Errorf("close the consoles: %w", err))

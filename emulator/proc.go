@@ -17,6 +17,7 @@ import (
 
 	"github.com/umlkit/umlkit/emulator/procfs"
 	"github.com/umlkit/umlkit/emulator/syscalls"
+	"github.com/umlkit/umlkit/mconsole"
 	"github.com/umlkit/umlkit/release"
 )
 
@@ -74,6 +75,12 @@ func (s *sentry) procOptions() procfs.Options {
 		"sys/fs/file-max":       number(math.MaxInt64),
 		"sys/fs/overflowuid":    number(int64(auth.OverflowUID)),
 		"sys/fs/overflowgid":    number(int64(auth.OverflowGID)),
+	}
+	if s.m.config.Notify != "" {
+		files["mconsole"] = procfs.File{Perm: 0o200, Write: func(_ context.Context, text string) error {
+			s.m.notify(mconsole.NotifyUser, text)
+			return nil
+		}}
 	}
 	return procfs.Options{Files: files, Log: s.Log(), Sources: &s.sources, Terminal: terminalOf}
 }

@@ -3,7 +3,10 @@ package emulator
 import (
 	"time"
 
+	"gvisor.dev/gvisor/pkg/abi/linux"
+
 	"github.com/umlkit/umlkit/emulator/klog"
+	"github.com/umlkit/umlkit/mconsole"
 )
 
 // say prints a kernel's last words.
@@ -11,6 +14,7 @@ func (m *Machine) say(e ending) {
 	switch {
 	case e.reason == Panicked:
 		m.printk(klog.Emerg, "Kernel panic - not syncing: %s", e.message)
+		m.notify(mconsole.NotifyPanic, e.message)
 	case e.restart:
 		m.printk(klog.Emerg, "reboot: Restarting system")
 	case e.reason == Halted:
@@ -68,3 +72,13 @@ func (s *sentry) SetCtrlAltDel(restart bool) { s.askInit.Store(!restart) }
 
 // Log implements syscalls.Machine.
 func (s *sentry) Log() *klog.Log { return s.m.log.Load() }
+
+// ctrlAltDel is what the keys do: init gets a SIGINT if it asked for that, else the
+// machine restarts.
+func (s *sentry) ctrlAltDel() {
+	if !s.askInit.Load() || s.init == nil {
+		s.Restart()
+		return
+	}
+	_ = s.init.SendSignal(&linux.SignalInfo{Signo: int32(linux.SIGINT), Code: linux.SI_KERNEL})
+}

@@ -2,6 +2,7 @@ package emulator
 
 import (
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -55,6 +56,10 @@ type sentry struct {
 	// the program runs.
 	proc kernel.CreateProcessArgs
 	init *kernel.ThreadGroup
+	// holding guards held, which is whether the tasks are stopped from outside, and
+	// over, after which that no longer changes.
+	holding    sync.Mutex
+	held, over bool
 	// ended is whether every task has ended.
 	ended bool
 
@@ -114,6 +119,7 @@ func (m *Machine) newSentry() (*sentry, error) {
 	if err := s.openTerminals(); err != nil {
 		return nil, err
 	}
+	m.announceManagement()
 	if err := s.registerFilesystems(); err != nil {
 		return nil, err
 	}
@@ -152,6 +158,12 @@ const taskEnd = 5 * time.Second
 // stop ends every task and closes every filesystem.
 func (s *sentry) stop() {
 	s.k.Kill(linux.WaitStatusTerminationSignal(linux.SIGKILL))
+	s.holding.Lock()
+	s.over = true
+	if s.held {
+		s.k.Unpause()
+	}
+	s.holding.Unlock()
 	gone := make(chan struct{})
 	go func() {
 		s.k.WaitExited()

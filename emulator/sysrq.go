@@ -6,13 +6,16 @@ import (
 
 	"gvisor.dev/gvisor/pkg/abi/linux"
 	"gvisor.dev/gvisor/pkg/sentry/kernel"
+	"gvisor.dev/gvisor/pkg/sentry/usage"
 
 	"github.com/umlkit/umlkit/emulator/klog"
+	"github.com/umlkit/umlkit/emulator/reach"
+	"github.com/umlkit/umlkit/emulator/syscalls"
 )
 
 // sysrqHelp is what an unknown key prints, in the words of Linux's sysrq.
-const sysrqHelp = "HELP : loglevel(0-9) reboot(b) crash(c) terminate-all-tasks(e) memory-full-oom-kill(f) kill-all-tasks(i) " +
-	"sync(s) show-memory-usage(m) poweroff(o) show-task-states(t) unmount(u) show-blocked-tasks(w)"
+const sysrqHelp = "HELP : loglevel(0-9) reboot(b) crash(c) terminate-all-tasks(e) kill-all-tasks(i) show-backtrace-all-active-cpus(l) " +
+	"show-memory-usage(m) poweroff(o) sync(s) show-task-states(t) unmount(u) show-blocked-tasks(w)"
 
 // sysrq does what a key of the magic sysrq asks for.
 func (s *sentry) sysrq(key byte) string {
@@ -56,12 +59,21 @@ func (s *sentry) sysrq(key byte) string {
 		text := say("Kill All Tasks")
 		s.signalAll(linux.SIGKILL)
 		return text
-	case key == 't' || key == 'w':
-		what := "Show State"
-		if key == 'w' {
-			what = "Show Blocked State"
-		}
-		return say("%s", what) + "\n" + s.showTasks(key == 'w')
+	case key == 'u':
+		text := say("Emergency Remount R/O")
+		go s.remountReadOnly()
+		return text
+	case key == 'm':
+		text := say("Show Memory")
+		memory := s.showMemory()
+		s.m.printk(klog.Info, "%s", memory)
+		return text + "\n" + memory
+	case key == 't':
+		return say("Show State") + "\n" + s.showTasks("")
+	case key == 'w':
+		return say("Show Blocked State") + "\n" + s.showTasks("D")
+	case key == 'l':
+		return say("Show backtrace of all active CPUs") + "\n" + s.showTasks("R")
 	}
 	return say("%s", sysrqHelp)
 }
@@ -75,26 +87,47 @@ func (s *sentry) signalAll(signal linux.Signal) {
 	}
 }
 
-// showTasks lists the tasks, or those in a wait that no signal ends.
-func (s *sentry) showTasks(blocked bool) string {
+// showTasks lists the tasks whose state begins with a letter, all if it is empty.
+func (s *sentry) showTasks(state string) string {
 	root := s.k.RootPIDNamespace()
 	var b strings.Builder
 	for _, t := range root.Tasks() {
-		state := t.StateStatus()
-		if blocked && !strings.HasPrefix(state, "D") {
+		if !strings.HasPrefix(t.StateStatus(), state) {
 			continue
 		}
 		parent := kernel.ThreadID(0)
 		if p := t.Parent(); p != nil {
 			parent = root.IDOfTask(p)
 		}
-		fmt.Fprintf(&b, "task:%-15s state:%-14s pid:%-5d ppid:%-5d\n", t.Name(), state, root.IDOfTask(t), parent)
+		fmt.Fprintf(&b, "task:%-15s state:%-14s pid:%-5d ppid:%-5d\n", t.Name(), t.StateStatus(), root.IDOfTask(t), parent)
 	}
 	text := b.String()
-	for _, line := range strings.Split(strings.TrimSuffix(text, "\n"), "\n") {
-		if line != "" {
-			s.m.printk(klog.Info, "%s", line)
-		}
+	for line := range strings.Lines(text) {
+		s.m.printk(klog.Info, "%s", line)
 	}
 	return text
+}
+
+// showMemory says what the guest's memory is used for, in the words of /proc/meminfo.
+func (s *sentry) showMemory() string {
+	mf := s.k.MemoryFile()
+	_ = mf.UpdateUsage(nil)
+	kinds, total := usage.MemoryAccounting.Copy()
+	return fmt.Sprintf("Mem-Info: total:%dkB used:%dkB anon:%dkB pagecache:%dkB mapped:%dkB shmem:%dkB",
+		s.m.config.Memory/1024, total/1024, kinds.Anonymous/1024, kinds.PageCache/1024, kinds.Mapped/1024, kinds.Tmpfs/1024)
+}
+
+// remountReadOnly makes every mount of every task read-only, and the disks clean.
+func (s *sentry) remountReadOnly() {
+	root := s.mounts.Root(s.ctx)
+	defer root.DecRef(s.ctx)
+	for _, mount := range reach.Mounts(s.ctx, s.k.VFS(), root) {
+		if fs, ok := mount.Filesystem().Impl().(syscalls.Remounter); ok {
+			if err := fs.Remount(s.ctx, true, ""); err != nil {
+				s.m.printk(klog.Err, "Emergency Remount: %s: %v", s.sources.Of(mount.Filesystem()), err)
+			}
+		}
+		mount.DecRef(s.ctx)
+	}
+	s.m.printk(klog.Info, "Emergency Remount complete")
 }
