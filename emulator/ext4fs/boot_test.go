@@ -43,7 +43,8 @@ func fscheckBinary(t testing.TB) string {
 }
 
 // newImage makes a filesystem with mke2fs that holds fscheck and the directories a
-// machine needs. The arguments are mke2fs's.
+// machine needs. The arguments are mke2fs's; without them blocks are of 4 KiB, which
+// are not mke2fs's default for small disks.
 func newImage(t testing.TB, size string, args ...string) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -55,6 +56,9 @@ func newImage(t testing.TB, size string, args ...string) string {
 	}
 	oracle.Run(t, "cp", fscheckBinary(t), tree+"/fscheck")
 	image := filepath.Join(dir, "disk.img")
+	if args == nil {
+		args = []string{"-b", "4096"}
+	}
 	argv := append([]string{"-q", "-F", "-t", "ext4", "-E", "root_owner=0:0", "-d", tree}, args...)
 	oracle.Run(t, "mke2fs", append(argv, image, size)...)
 	return image
@@ -162,7 +166,7 @@ func TestRandomOperations(t *testing.T) {
 		{"raw", nil, false},
 		{"cow", nil, true},
 		{"small blocks", []string{"-b", "1024"}, false},
-		{"no extents", []string{"-O", "^extent,^64bit"}, true},
+		{"no extents", []string{"-b", "4096", "-O", "^extent,^64bit"}, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			image := newImage(t, "600M", c.args...)

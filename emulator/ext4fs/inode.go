@@ -180,9 +180,6 @@ func (i *inode) statx(stat *linux.Statx) {
 	a := i.node.Attr()
 	stat.Mask = linux.STATX_BASIC_STATS | linux.STATX_BTIME
 	stat.Blksize = uint32(i.fs.engine.BlockSize())
-	if stat.Blksize < 4096 {
-		stat.Blksize = 4096
-	}
 	stat.Nlink = a.Links
 	stat.UID, stat.GID = a.UID, a.GID
 	stat.Mode = a.Mode
