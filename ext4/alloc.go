@@ -482,10 +482,10 @@ func (fs *FS) retry(op func() error) error {
 // later; ENOSPC when they are not there. Unless privileged, the reserved blocks of the
 // superblock count as taken. Unreserve gives n back, after allocating or instead.
 func (fs *FS) Reserve(n int64, privileged bool) error {
-	keep := int64(0)
+	keep := int64(fs.spare())
 	if !privileged {
 		fs.sbMu.Lock()
-		keep = int64(fs.sb.RBlocksCount())
+		keep += int64(fs.sb.RBlocksCount())
 		fs.sbMu.Unlock()
 	}
 	for {

@@ -316,7 +316,7 @@ func (fs *FS) checkFeatures(readOnly bool) error {
 // descBlock is where block i of the group descriptors lies.
 func (fs *FS) descBlock(i uint64) uint64 {
 	if fs.sb.FeatureIncompat&format.IncompatMetaBG == 0 || i < uint64(fs.sb.FirstMetaBg) {
-		return fs.firstData + 1 + i
+		return uint64(format.SuperblockOffset>>fs.bsBits) + 1 + i
 	}
 	g := i * uint64(fs.bs/fs.descSize)
 	nr := fs.firstData + g*fs.bpg
@@ -594,8 +594,17 @@ func (fs *FS) Statfs() Statfs {
 		Files: uint64(fs.inodes), FilesFree: uint64(max(fs.freeInodes.Load(), 0)),
 		ID: le.Uint64(uuid[:]) ^ le.Uint64(uuid[8:]), NameMax: format.MaxName,
 	}
-	if free > reserved {
-		s.Available = free - reserved
+	if keep := reserved + fs.spare(); free > keep {
+		s.Available = free - keep
 	}
 	return s
+}
+
+// spare is the number of blocks that are kept for metadata of data that was promised
+// room, as the kernel keeps them: 2 %, 4096 at most.
+func (fs *FS) spare() uint64 {
+	if fs.sb.FeatureIncompat&format.IncompatExtents == 0 {
+		return 0
+	}
+	return min(fs.blocks/50, 4096)
 }

@@ -122,10 +122,7 @@ func (n *Inode) setAside(block, want uint64) (run, error) {
 	ahead := uint64(0)
 	if end := n.d.Size >> n.fs.bsBits; block > 0 && block >= end && n.isRegular() {
 		// As much again as the file has, a little at least.
-		ahead = min(max(block, 8), uint64(maxWindow>>n.fs.bsBits))
-		if ahead*16 > uint64(max(n.fs.freeBlocks.Load(), 0)) {
-			ahead = 0
-		}
+		ahead = min(max(block, 8), uint64(maxWindow>>n.fs.bsBits), uint64(max(n.fs.freeBlocks.Load(), 0))/32)
 	}
 	r, err := n.fs.setAside(goal, want+ahead)
 	if unixIs(err, unix.ENOSPC) {
