@@ -133,7 +133,7 @@ func mounts(device, dir string) int {
 		"commit=30", "commit=5", "commit=x", "barrier=0", "barrier=1", "nobarrier", "user_xattr", "acl", "grpid", "nogrpid", "minixdf", "bsddf",
 		"nodelalloc", "delalloc", "noauto_da_alloc", "stripe=8", "inode_readahead_blks=16", "resuid=5,resgid=6", "init_itable=20", "noinit_itable",
 		"unknown", "unknown=1", "discard,commit=15,errors=remount-ro", "journal_checksum", "max_batch_time=1", "min_batch_time=1", "dioread_lock",
-		"block_validity", "noblock_validity", "data_err=abort", "data_err=x", "lazytime", "sb=1", "debug", "norecovery", "ro", "rw"} {
+		"block_validity", "noblock_validity", "data_err=abort", "data_err=x", "lazytime", "sb=1", "debug", "norecovery"} {
 		try(data, 0, data)
 	}
 	must(unix.Mount(device, dir, "ext4", 0, ""))
