@@ -81,16 +81,22 @@ func unwrapTo(op, path string, err error) error {
 	return &fs.PathError{Op: op, Path: path, Err: err}
 }
 
+// selfFD is where open files have names.
+const selfFD = "/proc/self/fd/"
+
 func (m *Image) open() error {
 	dir := filepath.Dir(m.path)
-	fd, err := unix.Open(dir, unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, 0o666)
-	if err == nil {
-		m.file = os.NewFile(uintptr(fd), m.path)
-		return nil
-	}
-	// EISDIR and EOPNOTSUPP: a kernel or a file system without nameless files.
-	if err != unix.EISDIR && err != unix.EOPNOTSUPP && err != unix.EINVAL {
-		return err
+	_, err := os.Stat(selfFD)
+	if err == nil { // else a nameless file could not get its name
+		fd, err := unix.Open(dir, unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, 0o666)
+		if err == nil {
+			m.file = os.NewFile(uintptr(fd), m.path)
+			return nil
+		}
+		// EISDIR and EOPNOTSUPP: a kernel or a file system without nameless files.
+		if err != unix.EISDIR && err != unix.EOPNOTSUPP && err != unix.EINVAL {
+			return err
+		}
 	}
 	m.temp = filepath.Join(dir, "."+filepath.Base(m.path)+"."+rand.Text()[:8])
 	m.file, err = os.OpenFile(m.temp, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o666)
@@ -166,7 +172,7 @@ func (m *Image) commit() error {
 
 // link names a nameless file. Only /proc lets someone without privilege do it.
 func (m *Image) link(path string) error {
-	self := "/proc/self/fd/" + strconv.Itoa(int(m.file.Fd()))
+	self := selfFD + strconv.Itoa(int(m.file.Fd()))
 	return unix.Linkat(unix.AT_FDCWD, self, unix.AT_FDCWD, path, unix.AT_SYMLINK_FOLLOW)
 }
 

@@ -66,8 +66,9 @@ type Options struct {
 	// modification.
 	Reproducible bool
 
-	// Progress, where set, is called with the bytes of file content that were written,
-	// and of all that will be (0 while that is not known). Several goroutines call it.
+	// Progress, where set, is called with the bytes that were written of all that will be;
+	// while a source is read that can be read only once, with the bytes of it that were
+	// read (a total of 0 when that is not known). Several goroutines call it.
 	Progress func(done, total int64)
 }
 
@@ -109,33 +110,59 @@ func Build(ctx context.Context, d Disk, src Source, o Options) (*Summary, error)
 		return nil, err
 	}
 	t := tree.New()
-	st := newStore(d, b, o.Progress)
+	st := newStore(d, b, told(src, o.Progress))
 	if err := fill(ctx, t, src, st, &o); err != nil {
 		return nil, err
 	}
-	lay := layout{b: b, store: st, options: &o}
-	if !st.full {
-		if err = lay.run(t); err == nil {
-			err = b.Fits()
-		}
-	}
-	if err == nil && !st.full {
-		if err = lay.copy(ctx, d); err == nil {
-			err = b.Close()
-		}
-	}
-	var space *mkfs.SpaceError
-	switch {
-	case st.hostErr != nil:
+	if st.hostErr != nil {
 		return nil, hostFull(t, src, st.hostErr, &o)
-	case st.full || errors.As(err, &space):
+	}
+	if st.full {
 		return nil, tooSmall(t, src, d.Size(), &o)
-	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
+	}
+	lay := layout{b: b, store: st, options: &o}
+	if err := lay.run(t); err != nil {
+		return nil, spaceOr(err, t, src, d, &o)
+	}
+	if err := b.Fits(); err != nil {
+		return nil, spaceOr(err, t, src, d, &o)
+	}
+	err = lay.copy(ctx, d)
+	if err == nil {
+		err = b.Close()
+	}
+	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
 		return nil, hostFull(t, src, err, &o)
-	case err != nil:
+	}
+	if err != nil {
 		return nil, err
 	}
 	return &lay.sum, nil
+}
+
+// told is how the store tells of progress: by what was read of the source, where that
+// is known.
+func told(src Source, tell func(done, total int64)) func(wrote int64) {
+	of, ok := src.(interface{ Progress() (done, total int64) })
+	return func(wrote int64) {
+		switch {
+		case tell == nil:
+		case ok:
+			tell(of.Progress())
+		default:
+			tell(wrote, 0)
+		}
+	}
+}
+
+// spaceOr is an error of the layout: of a disk that is too small, with the size that
+// would do, or of an entry, with the source.
+func spaceOr(err error, t *tree.Tree, src Source, d Disk, o *Options) error {
+	var space *mkfs.SpaceError
+	if errors.As(err, &space) {
+		return tooSmall(t, src, d.Size(), o)
+	}
+	return fmt.Errorf("%s: %w", src, err)
 }
 
 // fill reads the source into the tree and edits it.
@@ -166,22 +193,8 @@ func fill(ctx context.Context, t *tree.Tree, src Source, st *store, o *Options) 
 	return err
 }
 
-// plan lays the tree out on a disk that is large enough, and nowhere.
-func plan(t *tree.Tree, src Source, o *Options) (*mkfs.Builder, *layout, error) {
-	// Twice what files and inodes take, and a start that no option exceeds.
-	size := int64(4 << 30)
-	err := t.Walk(func(_ string, _ *tree.Node, _ string, n *tree.Node, first bool) error {
-		if first {
-			size += 2 * 16384
-			for _, r := range n.Runs() {
-				size += 2 * r.Len
-			}
-		}
-		return nil
-	})
-	if err != nil {
-		return nil, nil, err
-	}
+// plan lays the tree out on a disk that is nowhere.
+func plan(t *tree.Tree, src Source, size int64, o *Options) (*mkfs.Builder, *layout, error) {
 	b, err := mkfs.NewBuilder(nowhere(size), o.Filesystem)
 	if err != nil {
 		return nil, nil, err
@@ -193,9 +206,29 @@ func plan(t *tree.Tree, src Source, o *Options) (*mkfs.Builder, *layout, error) 
 	return b, lay, nil
 }
 
+// ample is a size that holds a tree whatever the options: twice what files and inodes
+// take, and a start that no option exceeds.
+func ample(t *tree.Tree) (int64, error) {
+	size := int64(4 << 30)
+	err := t.Walk(func(_ string, _ *tree.Node, _ string, n *tree.Node, first bool) error {
+		if first {
+			size += 2 * 16384
+			for _, r := range n.Runs() {
+				size += 2 * r.Len
+			}
+		}
+		return nil
+	})
+	return size, err
+}
+
 // tooSmall says which size of the disk would do.
 func tooSmall(t *tree.Tree, src Source, have int64, o *Options) error {
-	b, _, err := plan(t, src, o)
+	size, err := ample(t)
+	if err != nil {
+		return err
+	}
+	b, _, err := plan(t, src, size, o)
 	if err != nil {
 		return err
 	}
@@ -203,12 +236,32 @@ func tooSmall(t *tree.Tree, src Source, have int64, o *Options) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", src, err)
 	}
+	// A larger disk can hold less: from 8 MiB on it has a journal. Nobody who asked for
+	// much wants to hear of little.
+	const mib = 1 << 20
+	for size := have/mib*mib + mib; need <= have; size += max(size/8/mib*mib, mib) {
+		b, _, err := plan(t, src, size, o)
+		var space *mkfs.SpaceError
+		if err == nil {
+			err = b.Fits()
+		}
+		switch {
+		case err == nil:
+			need = size
+		case !errors.As(err, &space):
+			return err
+		}
+	}
 	return &SizeError{Source: src.String(), Have: have, Need: need}
 }
 
 // hostFull adds to the error of a full host how much the image takes there.
 func hostFull(t *tree.Tree, src Source, cause error, o *Options) error {
-	_, lay, err := plan(t, src, o)
+	size, err := ample(t)
+	if err != nil {
+		return errors.Join(cause, err)
+	}
+	_, lay, err := plan(t, src, size, o)
 	if err != nil {
 		return errors.Join(cause, err)
 	}

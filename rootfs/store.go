@@ -30,14 +30,14 @@ type store struct {
 	hostErr error
 
 	wrote int64
-	tell  func(done, total int64)
+	tell  func(wrote int64)
 
 	mu  sync.Mutex // of buf, which stored readers flush
 	buf []byte     // written next at at
 	at  int64
 }
 
-func newStore(d Disk, b *mkfs.Builder, tell func(done, total int64)) *store {
+func newStore(d Disk, b *mkfs.Builder, tell func(wrote int64)) *store {
 	// The name is random, so that no source can have it on purpose. It is in no image:
 	// directories are written when it is gone.
 	return &store{d: d, b: b, name: ".stored-" + rand.Text(), tell: tell}
@@ -164,9 +164,7 @@ func (s *store) flush() error {
 		return err
 	}
 	s.wrote += int64(len(s.buf))
-	if s.tell != nil {
-		s.tell(s.wrote, 0)
-	}
+	s.tell(s.wrote)
 	s.buf = s.buf[:0]
 	return nil
 }

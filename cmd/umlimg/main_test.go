@@ -306,7 +306,7 @@ func TestSignals(t *testing.T) {
 	}
 }
 
-// On a terminal long work shows itself; elsewhere not a byte of it is written.
+// The summary says what is in the image.
 func TestJSONSummary(t *testing.T) {
 	dir, _ := sources(t)
 	image := filepath.Join(t.TempDir(), "disk.img")

@@ -42,9 +42,7 @@ func (p *progress) tell(done, total int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.bar == nil || p.total != total {
-		if p.bar != nil {
-			p.bar.Clear()
-		}
+		p.end()
 		p.total = total
 		max := total
 		if max == 0 {
@@ -65,8 +63,13 @@ func (p *progress) tell(done, total int64) {
 func (p *progress) finish() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.end()
+}
+
+// end clears a bar; one without an end draws itself until it is finished.
+func (p *progress) end() {
 	if p.bar != nil {
-		_ = p.bar.Clear()
+		_ = p.bar.Finish()
 		p.bar = nil
 	}
 }

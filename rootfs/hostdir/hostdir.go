@@ -35,7 +35,10 @@ type Source struct {
 	// written below Path must not hold itself.
 	Skip func(dev, ino uint64) bool
 
-	root  int // descriptor of Path
+	root int // descriptor of Path
+
+	// procs is where open descriptors have names, "" where /proc is not mounted: then
+	// attributes are read by the whole path.
 	procs string
 
 	mu     sync.Mutex
@@ -71,7 +74,9 @@ func (s *Source) Fill(ctx context.Context, t *tree.Tree, _ tree.Store) error {
 		return &fs.PathError{Op: "open", Path: s.Path, Err: err}
 	}
 	s.root = fd
-	s.procs = "/proc/self/fd/"
+	if _, err := os.Stat("/proc/self/fd"); err == nil {
+		s.procs = "/proc/self/fd/"
+	}
 	s.wake = sync.NewCond(&s.mu)
 
 	var st unix.Stat_t
@@ -170,7 +175,10 @@ func (s *Source) readDir(task dirTask, buf []byte) (found []dirTask, linked []li
 		return nil, nil, &fs.PathError{Op: "readdir", Path: s.shown(task.path), Err: err}
 	}
 	task.node.Reserve(len(names))
-	at := s.procs + strconv.Itoa(fd) + "/"
+	at := s.shown(task.path) + "/"
+	if s.procs != "" {
+		at = s.procs + strconv.Itoa(fd) + "/"
+	}
 	for _, name := range names {
 		rel := name
 		if task.path != "" {

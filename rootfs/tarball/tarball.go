@@ -21,6 +21,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -36,8 +37,25 @@ type Source struct {
 	Stdin io.Reader
 
 	file *os.File
-	size int64 // of file when it is read at will
+	size int64 // of file, 0 for what has no end known before
+	read atomic.Int64
 	acls []namedACL
+}
+
+// Progress is how many bytes of the archive, as it is packed, were read, and how many
+// there are, 0 when that is not known. Any goroutine may call it.
+func (s *Source) Progress() (done, total int64) { return s.read.Load(), s.size }
+
+// counted tells how much was read.
+type counted struct {
+	r    io.Reader
+	read *atomic.Int64
+}
+
+func (c counted) Read(p []byte) (int, error) {
+	n, err := c.r.Read(p)
+	c.read.Add(int64(n))
+	return n, err
 }
 
 // entriesMax bounds how many entries an archive may have; each takes some hundred bytes
@@ -78,10 +96,10 @@ func (s *Source) Fill(ctx context.Context, t *tree.Tree, store tree.Store) error
 	if err != nil && err != io.EOF {
 		return err
 	}
+	s.size = info.Size()
 	if compression.Detect(head[:n]) != "" {
 		return s.fillStream(ctx, t, store, f)
 	}
-	s.size = info.Size()
 	return s.fill(ctx, t, nil, &cursor{r: f, size: s.size})
 }
 
@@ -97,7 +115,7 @@ func (s *Source) Close() error {
 
 // fillStream reads what can be read only once.
 func (s *Source) fillStream(ctx context.Context, t *tree.Tree, store tree.Store, r io.Reader) error {
-	unpacked, err := compression.NewReader(r)
+	unpacked, err := compression.NewReader(counted{r, &s.read})
 	if err != nil {
 		return fmt.Errorf("%s: %w", s, err)
 	}
