@@ -40,6 +40,19 @@ type Channel struct {
 	wake *event
 }
 
+// Openable says whether a Host can open channels of these kinds: ErrNotYet when not, for
+// those who would rather know before they need one.
+func (p Pair) Openable() error {
+	for _, end := range []End{p.In, p.Out} {
+		switch end.Kind {
+		case Null, None, FD:
+		default:
+			return fmt.Errorf("channel %s: %w", p, ErrNotYet)
+		}
+	}
+	return nil
+}
+
 // Options say how a channel is opened. The zero value is the default.
 type Options struct {
 	// Resized is called when the channel's window has a new size. It is called by
@@ -50,14 +63,11 @@ type Options struct {
 // Open opens what pair says. A host terminal keeps its modes until Raw. The first
 // channel on a descriptor has its focus.
 func (h *Host) Open(pair Pair, o Options) (*Channel, error) {
-	for _, end := range []End{pair.In, pair.Out} {
-		switch end.Kind {
-		case Null, FD:
-		case None:
-			return nil, fmt.Errorf("channel %s: %w", pair, ErrNoDevice)
-		default:
-			return nil, fmt.Errorf("channel %s: %w", pair, ErrNotYet)
-		}
+	if err := pair.Openable(); err != nil {
+		return nil, err
+	}
+	if pair.In.Kind == None {
+		return nil, fmt.Errorf("channel %s: %w", pair, ErrNoDevice)
 	}
 	c := &Channel{host: h, pair: pair, onResize: o.Resized, closed: make(chan struct{})}
 	var err error

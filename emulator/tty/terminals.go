@@ -106,6 +106,9 @@ func New(ctx context.Context, vfsObj *vfs.VirtualFilesystem, o Options) (*Termin
 				spec = own
 			}
 			pair, err := line.Parse(spec)
+			if err == nil {
+				err = pair.Openable()
+			}
 			if err != nil {
 				return nil, fmt.Errorf("%s%d: %w", families[f].driver, unit, err)
 			}
@@ -299,6 +302,9 @@ func (d unitDriver) Configure(unit, spec string) error {
 	pair, err := line.Parse(spec)
 	if err != nil {
 		return &driver.Error{Code: driver.BadPair, Text: "failed to parse channel pair", Err: err}
+	}
+	if err := pair.Openable(); err != nil {
+		return &driver.Error{Code: driver.BadPair, Text: err.Error(), Err: err}
 	}
 	return term.configure(pair)
 }

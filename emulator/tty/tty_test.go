@@ -359,6 +359,7 @@ func TestDriver(t *testing.T) {
 		{"out of range", func() (string, error) { return con.Describe("99") }, 1, "device number out of range"},
 		{"all", func() (string, error) { return "", con.Configure("", "null") }, driver.Invalid, "Can't configure all devices from mconsole"},
 		{"bogus", func() (string, error) { return "", con.Configure("2", "bogus") }, -1, "failed to parse channel pair"},
+		{"not yet", func() (string, error) { return "", con.Configure("1", "pty") }, -1, "channel pty: this kind of channel cannot be opened yet"},
 		{"configure", func() (string, error) { return "", con.Configure("1", "fd:0,fd:1") }, 0, ""},
 		{"describe again", func() (string, error) { return con.Describe("1") }, 0, "fd:0,fd:1"},
 		{"remove", func() (string, error) { return "", con.Remove("1") }, 0, ""},
@@ -387,6 +388,7 @@ func TestWrongWiring(t *testing.T) {
 		{Con: Wiring{Default: "bogus"}},
 		{Con: Wiring{Units: map[int]string{3: "fd:x"}}},
 		{Con: Wiring{Units: map[int]string{16: "null"}}},
+		{Ssl: Wiring{Units: map[int]string{2: "port:9000"}}},
 	} {
 		o.Host = line.NewHost()
 		if _, err := New(s.Context, s.VFS, o); err == nil {
