@@ -13,14 +13,59 @@ const rootLine = "/dev/ubd0 / ext4 discard,errors=remount-ro 0 1"
 // unconfigured is what debootstrap leaves in an fstab that nobody has written.
 const unconfigured = "# UNCONFIGURED FSTAB"
 
-// Fstab lets /etc/fstab name the first disk as the root file system.
+// Fstab lets /etc/fstab name the first disk as the root file system. A kernel that
+// knows the disk only as /dev/ubda gets the other name as it boots: without it Debian's
+// checkfs looks for a disk that is not there and stops the boot.
 type Fstab struct{}
 
 func (Fstab) String() string { return "fstab" }
 
 // Apply implements Setting.
 func (Fstab) Apply(t *tree.Tree) error {
-	return edit(t, "/etc/fstab", 0o644, func(old []byte) ([]byte, error) { return setRoot(old), nil })
+	err := edit(t, "/etc/fstab", 0o644, func(old []byte) ([]byte, error) { return setRoot(old), nil })
+	if err != nil {
+		return err
+	}
+	if t.Exists("/etc/inittab") {
+		err := edit(t, "/etc/inittab", 0o644, func(old []byte) ([]byte, error) { return nameDisk(old), nil })
+		if err != nil {
+			return err
+		}
+	}
+	if !t.Exists("/usr/lib/systemd/systemd") && !t.Exists("/lib/systemd/systemd") {
+		return nil
+	}
+	return t.WriteFile("/etc/tmpfiles.d/ubd.conf", []byte("L /dev/ubd0 - - - - ubda\n"), 0o644)
+}
+
+// nameLine is the process of the line that names the disk.
+const nameLine = "::sysinit:/bin/sh -c 'test -e /dev/ubd0 || ln -s ubda /dev/ubd0'"
+
+// nameDisk lets init name the disk before anything else.
+func nameDisk(old []byte) []byte {
+	all := lines(old)
+	taken := map[string]bool{}
+	at := -1
+	for i, line := range all {
+		if strings.HasPrefix(strings.TrimSpace(line), "#") {
+			continue
+		}
+		parts := strings.SplitN(line, ":", 4)
+		if len(parts) < 4 {
+			continue
+		}
+		if strings.HasSuffix(line, nameLine) {
+			return old
+		}
+		taken[parts[0]] = true
+		if at < 0 && parts[2] == "sysinit" && parts[0] != "" {
+			at = i
+		}
+	}
+	if at < 0 { // busybox's ids are terminals, and its guests check no disks
+		return old
+	}
+	return join(slices.Insert(all, at, withID("ub"+nameLine, taken)))
 }
 
 // setRoot puts our line in the place of those that mount the root, or before the first

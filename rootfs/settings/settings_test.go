@@ -62,6 +62,27 @@ func TestSetRoot(t *testing.T) {
 	}
 }
 
+func TestNameDisk(t *testing.T) {
+	const si = "si::sysinit:/etc/init.d/rcS\n"
+	for _, c := range []struct{ name, old, want string }{
+		{"debian's", "id:2:initdefault:\n" + si, "id:2:initdefault:\nub" + nameLine + "\n" + si},
+		{"again", "ub" + nameLine + "\n" + si, "ub" + nameLine + "\n" + si},
+		{"id taken", "ub:2:respawn:x\n" + si, "ub:2:respawn:x\ncub" + nameLine + "\n" + si},
+		{"busybox", "::sysinit:/etc/rc\n", "::sysinit:/etc/rc\n"},
+	} {
+		if got := string(nameDisk([]byte(c.old))); got != c.want {
+			t.Errorf("%s: %q becomes %q, want %q", c.name, c.old, got, c.want)
+		}
+	}
+	tr := treeOf(t, map[string]string{"/lib/systemd/systemd": ""})
+	if err := (Fstab{}).Apply(tr); err != nil {
+		t.Fatal(err)
+	}
+	if got := text(t, tr, "/etc/tmpfiles.d/ubd.conf"); got != "L /dev/ubd0 - - - - ubda\n" {
+		t.Errorf("tmpfiles.d has %q", got)
+	}
+}
+
 func TestHostname(t *testing.T) {
 	for _, c := range []struct {
 		name        string
@@ -308,8 +329,9 @@ func FuzzEditors(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) {
 		at := time.Unix(1e9, 0)
 		editors := map[string]func([]byte) []byte{
-			"fstab": setRoot,
-			"hosts": func(b []byte) []byte { return setHost(b, "a.b") },
+			"fstab":  setRoot,
+			"device": nameDisk,
+			"hosts":  func(b []byte) []byte { return setHost(b, "a.b") },
 			"passwd": func(b []byte) []byte {
 				out, err := setPasswd(b, "x")
 				if err != nil {
