@@ -171,3 +171,23 @@ func (c *cache) evict() {
 		}
 	}
 }
+
+// claim says whether the buffer is known as what the caller takes it for. fresh means
+// that nobody has looked yet: the caller checks the content and then says settle. A
+// block that is known as something else belongs to two structures of a damaged
+// filesystem; changing it as one would break the other under its user's hands.
+func (b *buffer) claim(kind bufKind, ino uint32) (fresh, ok bool) {
+	switch b.seen.Load() {
+	case uint64(kind)<<32 | uint64(ino):
+		return false, true
+	case 0:
+		return true, true
+	}
+	return false, false
+}
+
+// settle says what the buffer is; false when somebody else said otherwise meanwhile.
+func (b *buffer) settle(kind bufKind, ino uint32) bool {
+	want := uint64(kind)<<32 | uint64(ino)
+	return b.seen.CompareAndSwap(0, want) || b.seen.Load() == want
+}

@@ -43,8 +43,11 @@ func (n *Inode) dirBuffer(block uint64, kind bufKind) (*buffer, error) {
 	if err != nil {
 		return nil, err
 	}
-	seen := uint64(kind)<<32 | uint64(n.ino)
-	if b.seen.Load() == seen {
+	fresh, ok := b.claim(kind, n.ino)
+	if !ok {
+		return nil, n.badDir(block, "is also something else, block", m.disk)
+	}
+	if !fresh {
 		return b, nil
 	}
 	switch kind {
@@ -61,7 +64,9 @@ func (n *Inode) dirBuffer(block uint64, kind bufKind) (*buffer, error) {
 	if err != nil {
 		return nil, err
 	}
-	b.seen.Store(seen)
+	if !b.settle(kind, n.ino) {
+		return nil, n.badDir(block, "is also something else, block", m.disk)
+	}
 	return b, nil
 }
 
@@ -278,8 +283,8 @@ func (n *Inode) readLinear(cookie uint64, batch []DirEntry) ([]DirEntry, uint64,
 		return batch, 0, err
 	}
 	next := (block + 1) << n.fs.bsBits
-	if m.state == Hole {
-		return batch, next, nil // the kernel skips holes of linear directories, too
+	if m.state == Hole { // the kernel skips holes of linear directories, too
+		return batch, min((block+m.count)<<n.fs.bsBits, cookieEnd), nil
 	}
 	b, err := n.dirBuffer(block, kindDirLeaf)
 	if err != nil {

@@ -417,22 +417,28 @@ func (n *Inode) isEmpty() (bool, error) {
 		_, all, err := n.inlineEntries()
 		return len(all) == 0, err
 	}
-	for i := range n.dirBlocks() {
+	for i := uint64(0); i < n.dirBlocks(); i++ {
 		m, err := n.mapBlock(i)
 		if err != nil {
 			return false, err
 		}
 		if m.state != Written {
+			i += m.count - 1
 			continue
 		}
 		b, err := n.fs.cache.get(m.disk)
 		if err != nil {
 			return false, err
 		}
-		if b.seen.Load()&(1<<32-1) != uint64(n.ino) {
+		// Index blocks look like one unused entry: no matter which kind it is.
+		switch b.seen.Load() {
+		case uint64(kindDirLeaf)<<32 | uint64(n.ino), uint64(kindDxRoot)<<32 | uint64(n.ino), uint64(kindDxNode)<<32 | uint64(n.ino):
+		case 0:
 			if err := n.checkLeaf(i, b.data); err != nil {
 				return false, err
 			}
+		default:
+			return false, n.badDir(i, "is also something else, block", m.disk)
 		}
 		for off := 0; off < len(b.data); {
 			e := direntAt(b.data, off)

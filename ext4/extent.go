@@ -83,15 +83,18 @@ func (n *Inode) extentChild(e enode, i int) (enode, error) {
 		return enode{}, err
 	}
 	c := enode{b, b.data}
-	seen := uint64(kindExtent)<<32 | uint64(n.ino)
-	if b.seen.Load() != seen {
+	fresh, ok := b.claim(kindExtent, n.ino)
+	if fresh {
 		if n.fs.csum && !format.ExtentChecksumOK(n.iseed, b.data) {
 			return c, n.bad("checksum of extent block", x.Leaf)
 		}
 		if err := n.checkNode(c, e.depth()-1); err != nil {
 			return c, err
 		}
-		b.seen.Store(seen)
+		ok = b.settle(kindExtent, n.ino)
+	}
+	if !ok {
+		return c, n.bad("extent block that is also something else:", x.Leaf)
 	}
 	// Both can change after the node was seen, or differ for another parent.
 	if c.depth() != e.depth()-1 {

@@ -36,10 +36,7 @@ func (n *Inode) indirectSlot(h *handle, block, near uint64, grow bool) (slot []b
 			b, data = child, child.data
 			continue
 		}
-		if !n.fs.mayHold(nr, 1) {
-			return nil, nil, n.bad("indirect block", nr)
-		}
-		if b, err = n.fs.cache.get(nr); err != nil {
+		if b, err = n.indirectBlock(nr); err != nil {
 			return nil, nil, err
 		}
 		data = b.data
@@ -62,6 +59,7 @@ func (n *Inode) allocIndirect(h *handle, near uint64) (*buffer, error) {
 		return nil, fmt.Errorf("ext4: block %d for a file without extents: %w", nr, unix.ENOSPC)
 	}
 	b := h.fs.cache.fresh(nr)
+	b.settle(kindIndirect, n.ino)
 	h.dirty(b, kindIndirect, 0)
 	return b, n.addBlocks(h, 1)
 }
@@ -143,7 +141,7 @@ func (n *Inode) pruneIndirect(h *handle, block uint64) error {
 		if nr == 0 {
 			return nil
 		}
-		b, err := n.fs.cache.get(nr)
+		b, err := n.indirectBlock(nr)
 		if err != nil {
 			return err
 		}

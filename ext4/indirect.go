@@ -69,16 +69,28 @@ func (n *Inode) mapIndirect(block uint64) (mapping, error) {
 			m.count = per - n.withinSubtree(path, level, depth)
 			return m, nil
 		}
-		if !n.fs.mayHold(nr, 1) {
-			return m, n.bad("indirect block", nr)
-		}
-		b, err := n.fs.cache.get(nr)
+		b, err := n.indirectBlock(nr)
 		if err != nil {
 			return m, err
 		}
 		data, last = b.data, n.fs.bs/4
 		per /= uint64(n.fs.bs / 4)
 	}
+}
+
+// indirectBlock reads a block of block numbers.
+func (n *Inode) indirectBlock(nr uint64) (*buffer, error) {
+	if !n.fs.mayHold(nr, 1) {
+		return nil, n.bad("indirect block", nr)
+	}
+	b, err := n.fs.cache.get(nr)
+	if err != nil {
+		return nil, err
+	}
+	if !b.settle(kindIndirect, n.ino) {
+		return nil, n.bad("indirect block that is also something else:", nr)
+	}
+	return b, nil
 }
 
 // withinSubtree is the place of the block among those below the slot at level.

@@ -135,7 +135,11 @@ func (n *Inode) xattrBlock() (*buffer, error) {
 	if err != nil {
 		return nil, err
 	}
-	if b.seen.Load() == uint64(kindXattr)<<32 { // shared: no inode's own
+	fresh, ok := b.claim(kindXattr, 0) // shared: no inode's own
+	if !ok {
+		return nil, n.bad("attribute block that is also something else:", nr)
+	}
+	if !fresh {
 		return b, nil
 	}
 	var h format.XattrHeader
@@ -148,7 +152,9 @@ func (n *Inode) xattrBlock() (*buffer, error) {
 	if n.fs.csum && h.Checksum != format.XattrBlockChecksum(n.fs.seed, nr, b.data) {
 		return nil, n.bad("checksum of attribute block", nr)
 	}
-	b.seen.Store(uint64(kindXattr) << 32)
+	if !b.settle(kindXattr, 0) {
+		return nil, n.bad("attribute block that is also something else:", nr)
+	}
 	return b, nil
 }
 
