@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime/debug"
+	"sync/atomic"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -103,7 +104,6 @@ func appendCalls(d string) {
 	unix.Close(a)
 	unix.Close(b)
 	// Many writers, no line lost.
-	var cmds []*exec.Cmd
 	must(os.WriteFile(f, nil, 0o644))
 	done := make(chan bool)
 	for w := range 4 {
@@ -119,7 +119,6 @@ func appendCalls(d string) {
 	for range 4 {
 		<-done
 	}
-	_ = cmds
 	content := []byte(read(f))
 	whole := len(content) == 4*200*37
 	for i := 0; whole && i < len(content); i += 37 {
@@ -362,11 +361,12 @@ func touch(m []byte, i int) (fault bool) {
 			fault = true
 		}
 	}()
-	sink += int(m[i])
+	sink.Store(int32(m[i]))
 	return false
 }
 
-var sink int
+// sink keeps loads from being left out.
+var sink atomic.Int32
 
 func mapTruncateCalls(d string) {
 	f := d + "/f"
@@ -464,11 +464,11 @@ func directCalls(d string) {
 	show("read", n, err, bytes.Equal(mem[:65536], mem[1<<19:1<<19+65536]))
 	n, err = unix.Pread(fd, mem[:4096], 131072+4096)
 	show("read at end", n, err)
-	n, err = unix.Pread(fd, mem[1:513], 0)
+	_, err = unix.Pread(fd, mem[1:513], 0)
 	show("unaligned memory", err)
-	n, err = unix.Pread(fd, mem[:512], 1)
+	_, err = unix.Pread(fd, mem[:512], 1)
 	show("unaligned offset", err)
-	n, err = unix.Pread(fd, mem[:100], 0)
+	_, err = unix.Pread(fd, mem[:100], 0)
 	show("unaligned length", err)
 	b := make([]byte, 65536)
 	o := open(f, unix.O_RDWR, 0)

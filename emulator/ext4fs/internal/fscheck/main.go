@@ -11,6 +11,8 @@
 //	fscheck fill FILE MIB       make a file
 //	fscheck hold FILE SECONDS   map a file and keep it mapped
 //	fscheck fragment FILE PAGES make a file in many pieces and map it
+//	fscheck leave DIR           leave a process behind with files in use
+//	fscheck lose DIR SECONDS    make files, synced and not, and wait to be killed
 //
 // As process 1 it does the same and then powers the machine off; the line
 // "fscheck: exit N" tells the status. Further commands follow after "then".
@@ -124,6 +126,12 @@ func run(args []string) (status int) {
 		return worker(dir, int64(number(0, 1)), number(1, 1000), number(2, 0))
 	case "speed":
 		return speed(dir)
+	case "leave":
+		return leave(dir)
+	case "leaver":
+		return leaver(dir)
+	case "lose":
+		return lose(dir, number(0, 0))
 	}
 	fmt.Fprintf(os.Stderr, "fscheck: unknown command %s\n", command)
 	return 2
