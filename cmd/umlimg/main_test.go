@@ -242,24 +242,30 @@ func TestOrdinaryUser(t *testing.T) {
 	}
 }
 
-func TestUnreadableFile(t *testing.T) {
-	dir, archive := sources(t)
-	secret := filepath.Join(dir, "etc", "secret")
-	if err := os.WriteFile(secret, []byte("x"), 0); err != nil {
-		t.Fatal(err)
-	}
-	out := filepath.Join(filepath.Dir(archive), "out")
-	if err := os.Mkdir(out, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	image := filepath.Join(out, "disk.img")
-	text, err := ordinary(t, out, guest.Binary(t, "umlimg"), "create", "--from", dir, "--size", "64M", image).CombinedOutput()
-	want := fmt.Sprintf("umlimg: create %s: open %s: permission denied\n", image, secret)
-	if err == nil || string(text) != want {
-		t.Errorf("%v: %q, want %q", err, text, want)
-	}
-	if left, _ := os.ReadDir(out); len(left) != 0 {
-		t.Errorf("%v is left", left)
+// What cannot be read is named, and nothing is left.
+func TestUnreadable(t *testing.T) {
+	for name, make := range map[string]func(path string) error{
+		"file":      func(path string) error { return os.WriteFile(path, []byte("x"), 0) },
+		"directory": func(path string) error { return os.Mkdir(path, 0) },
+	} {
+		dir, archive := sources(t)
+		secret := filepath.Join(dir, "etc", "secret")
+		if err := make(secret); err != nil {
+			t.Fatal(err)
+		}
+		out := filepath.Join(filepath.Dir(archive), "out")
+		if err := os.Mkdir(out, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		image := filepath.Join(out, "disk.img")
+		text, err := ordinary(t, out, guest.Binary(t, "umlimg"), "create", "--from", dir, "--size", "64M", image).CombinedOutput()
+		want := fmt.Sprintf("umlimg: create %s: open %s: permission denied\n", image, secret)
+		if err == nil || string(text) != want {
+			t.Errorf("%s: %v: %q, want %q", name, err, text, want)
+		}
+		if left, _ := os.ReadDir(out); len(left) != 0 {
+			t.Errorf("%s: %v is left", name, left)
+		}
 	}
 }
 
