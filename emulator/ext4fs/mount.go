@@ -230,6 +230,10 @@ func (t *FilesystemType) openDisk(ctx context.Context, vfsObj *vfs.VirtualFilesy
 	}
 	_, raw := disk.Device.(*ubdfmt.Raw)
 	fs.layered = !raw
+	if d, ok := disk.Device.(interface{ Layered() bool }); ok {
+		// A device that only counts what passes tells of the one below it.
+		fs.layered = d.Layered()
+	}
 	if o, err = parseOptions(data, defaultOptions(fs.info)); err == nil {
 		err = o.checkJournal(fs.info.Journal)
 	}

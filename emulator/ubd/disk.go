@@ -164,6 +164,12 @@ type countedDevice struct {
 // ReadOnly says that writes are refused.
 func (c *countedDevice) ReadOnly() bool { return c.disk.isReadOnly() }
 
+// Layered says that a write may move data to another host file, as it does on a COW file.
+func (c *countedDevice) Layered() bool {
+	_, raw := c.Device.(*ubdfmt.Raw)
+	return !raw
+}
+
 // ReadAt implements ubdfmt.Device.
 func (c *countedDevice) ReadAt(p []byte, off int64) (int, error) {
 	start := time.Now()

@@ -204,6 +204,9 @@ func TestHolders(t *testing.T) {
 	if err != nil {
 		t.Fatalf("open a mounted disk: %v", err)
 	}
+	if l, ok := disk.Device.(interface{ Layered() bool }); !ok || l.Layered() {
+		t.Error("a raw image is taken for a COW file")
+	}
 	disk.Release()
 	disk.Release()
 	if code, _ := driver.Status(m.disks.Remove("0")); code != -16 {
