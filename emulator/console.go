@@ -96,10 +96,7 @@ func (s *sentry) closeTerminals() {
 
 // writeConsoles writes /proc/consoles: where the kernel's messages go.
 func (m *Machine) writeConsoles(b *bytes.Buffer) {
-	name, _, _ := strings.Cut(m.config.Console, ",")
-	if name == "" {
-		name = "tty0"
-	}
+	name := m.consoleName()
 	minor := 0
 	if n, err := strconv.Atoi(strings.TrimPrefix(name, "ttyS")); err == nil {
 		minor = 64 + n
@@ -112,4 +109,12 @@ func (m *Machine) writeConsoles(b *bytes.Buffer) {
 // terminalOf is what /proc/PID/stat says of a task's terminal.
 func terminalOf(t *kernel.Task) (number, foreground int32) {
 	return tty.ProcStat(t.ThreadGroup(), t.PIDNamespace())
+}
+
+// consoleName is the terminal that the kernel's messages go to.
+func (m *Machine) consoleName() string {
+	if m.config.Console == "" {
+		return "tty0"
+	}
+	return m.config.Console
 }

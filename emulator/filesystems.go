@@ -21,6 +21,7 @@ import (
 
 	"github.com/umlkit/umlkit/emulator/ext4fs"
 	"github.com/umlkit/umlkit/emulator/procfs"
+	"github.com/umlkit/umlkit/emulator/sysfs"
 )
 
 // registerFilesystems makes the kernel know its filesystem types.
@@ -40,7 +41,7 @@ func (s *sentry) registerFilesystems() error {
 		{fuse.Name, &fuse.FilesystemType{}, all},
 		{overlay.Name, &overlay.FilesystemType{}, all},
 		{proc.Name, &procfs.FilesystemType{Options: s.procOptions()}, all},
-		{sys.Name, &sys.FilesystemType{}, all},
+		{sys.Name, &sysfs.FilesystemType{Entries: s.sysEntries()}, all},
 		{tmpfs.Name, &tmpfs.FilesystemType{}, all},
 		{mqfs.Name, &mqfs.FilesystemType{}, all},
 		{ext4fs.Name, s.ext4, disk},

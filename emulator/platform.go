@@ -36,8 +36,8 @@ func (m *Machine) startPlatform() error {
 	}
 	m.platform, err = constructor.New(platform.Options{
 		ApplicationCores: m.config.CPUs,
-		// Patched call sites break strace and gdb inside the guest, and measured
-		// no faster (docs/performance of getppid: 2.9 µs both ways).
+		// Patched call sites break strace and gdb inside the guest, and getppid
+		// measured the same either way.
 		DisableSyscallPatching: true,
 	})
 	if err != nil {

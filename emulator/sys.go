@@ -1,0 +1,170 @@
+package emulator
+
+import (
+	"fmt"
+
+	"github.com/umlkit/umlkit/emulator/sysfs"
+	"github.com/umlkit/umlkit/emulator/tty"
+	"github.com/umlkit/umlkit/emulator/ubd"
+)
+
+// sysEntries are the machine's devices in /sys.
+func (s *sentry) sysEntries() []sysfs.Entry {
+	disks := s.m.disks
+	each := func(entry func(ubd.Info) sysfs.Entry) func() []sysfs.Entry {
+		return func() []sysfs.Entry {
+			var entries []sysfs.Entry
+			for _, d := range disks.List() {
+				entries = append(entries, entry(d))
+			}
+			return entries
+		}
+	}
+	to := func(prefix string) func() []sysfs.Entry {
+		return each(func(d ubd.Info) sysfs.Entry {
+			return sysfs.Entry{Name: d.Name, Link: prefix + diskPath(d)}
+		})
+	}
+	return []sysfs.Entry{
+		{Name: "block", Dir: to("../")},
+		sysfs.Directory("class",
+			sysfs.Entry{Name: "block", Dir: to("../../")},
+			sysfs.Entry{Name: "tty", Dir: s.ttyLinks}),
+		sysfs.Directory("dev",
+			sysfs.Entry{Name: "block", Dir: each(func(d ubd.Info) sysfs.Entry {
+				return sysfs.Entry{Name: fmt.Sprintf("%d:%d", d.Major, d.Minor), Link: "../../" + diskPath(d)}
+			})},
+			sysfs.Entry{Name: "char", Dir: s.ttyNumbers}),
+		sysfs.Directory("devices",
+			sysfs.Entry{Name: "platform", Dir: each(func(d ubd.Info) sysfs.Entry {
+				return platformDevice(disks, d)
+			})},
+			sysfs.Directory("virtual", sysfs.Entry{Name: "tty", Dir: s.ttyDevices})),
+	}
+}
+
+// diskUnit is a disk's number.
+func diskUnit(d ubd.Info) uint32 { return d.Minor / ubd.Minors }
+
+// diskPath is where a disk is below /sys.
+func diskPath(d ubd.Info) string {
+	return fmt.Sprintf("devices/platform/uml-blkdev.%d/block/%s", diskUnit(d), d.Name)
+}
+
+// platformDevice is the device that a disk belongs to, as real kernels have it.
+func platformDevice(disks *ubd.Disks, d ubd.Info) sysfs.Entry {
+	return sysfs.Directory(fmt.Sprintf("uml-blkdev.%d", diskUnit(d)),
+		sysfs.File("uevent", "DRIVER=uml-blkdev\nMODALIAS=platform:uml-blkdev\n"),
+		sysfs.File("modalias", "platform:uml-blkdev\n"),
+		sysfs.File("driver_override", "(null)\n"),
+		sysfs.Directory("block", diskEntry(disks, d)))
+}
+
+// diskEntry is the directory of a disk.
+func diskEntry(disks *ubd.Disks, d ubd.Info) sysfs.Entry {
+	number := func(name string, n int64) sysfs.Entry { return sysfs.File(name, fmt.Sprintf("%d\n", n)) }
+	discard := int64(0)
+	if d.Trim && !d.ReadOnly {
+		discard = d.Size
+	}
+	entries := []sysfs.Entry{
+		sysfs.File("uevent", fmt.Sprintf("MAJOR=%d\nMINOR=%d\nDEVNAME=%s\nDEVTYPE=disk\nDISKSEQ=%d\n", d.Major, d.Minor, d.Name, diskUnit(d)+1)),
+		sysfs.File("dev", fmt.Sprintf("%d:%d\n", d.Major, d.Minor)),
+		number("size", d.Size/512),
+		number("ro", flag(d.ReadOnly)),
+		number("removable", 0),
+		number("hidden", 0),
+		number("range", ubd.Minors),
+		number("ext_range", 256),
+		number("alignment_offset", 0),
+		number("discard_alignment", 0),
+		number("diskseq", int64(diskUnit(d)+1)),
+		sysfs.File("capability", "0\n"),
+		{Name: "stat", Read: func() string {
+			for _, now := range disks.List() {
+				if now.Name == d.Name {
+					return now.Stat + "\n"
+				}
+			}
+			return ""
+		}},
+		sysfs.File("inflight", "       0        0\n"),
+		sysfs.Directory("holders"),
+		sysfs.Directory("slaves"),
+		{Name: "subsystem", Link: "../../../../../class/block"},
+		{Name: "device", Link: "../../../uml-blkdev." + fmt.Sprint(diskUnit(d))},
+		sysfs.Directory("queue",
+			number("logical_block_size", 512),
+			number("physical_block_size", 512),
+			number("hw_sector_size", 512),
+			number("minimum_io_size", 512),
+			number("optimal_io_size", 0),
+			number("discard_granularity", min(discard, 512)),
+			number("discard_max_bytes", discard),
+			number("discard_max_hw_bytes", discard),
+			number("discard_zeroes_data", 0),
+			number("rotational", 0),
+			number("nr_requests", 128),
+			number("read_ahead_kb", 128),
+			number("max_sectors_kb", 1280),
+			number("max_hw_sectors_kb", 1280),
+			number("dax", 0),
+			sysfs.File("scheduler", "[none]\n"),
+			sysfs.File("write_cache", "write back\n")),
+	}
+	if d.Serial != "" {
+		entries = append(entries, sysfs.File("serial", d.Serial+"\n"))
+	}
+	return sysfs.Directory(d.Name, entries...)
+}
+
+// terminal is a terminal in /sys.
+type terminal struct {
+	name         string
+	major, minor uint32
+}
+
+// terminalList are the terminals that /sys shows.
+func terminalList() []terminal {
+	list := []terminal{{"tty", 5, 0}, {"console", 5, 1}, {"ptmx", 5, 2}}
+	for n := range uint32(tty.Count) {
+		list = append(list, terminal{fmt.Sprintf("tty%d", n), 4, n})
+	}
+	for n := range uint32(tty.Count) {
+		list = append(list, terminal{fmt.Sprintf("ttyS%d", n), 4, 64 + n})
+	}
+	return list
+}
+
+func (s *sentry) ttyLinks() []sysfs.Entry {
+	var entries []sysfs.Entry
+	for _, t := range terminalList() {
+		entries = append(entries, sysfs.Entry{Name: t.name, Link: "../../devices/virtual/tty/" + t.name})
+	}
+	return entries
+}
+
+func (s *sentry) ttyNumbers() []sysfs.Entry {
+	var entries []sysfs.Entry
+	for _, t := range terminalList() {
+		entries = append(entries, sysfs.Entry{Name: fmt.Sprintf("%d:%d", t.major, t.minor), Link: "../../devices/virtual/tty/" + t.name})
+	}
+	return entries
+}
+
+func (s *sentry) ttyDevices() []sysfs.Entry {
+	console := s.m.consoleName()
+	var entries []sysfs.Entry
+	for _, t := range terminalList() {
+		files := []sysfs.Entry{
+			sysfs.File("dev", fmt.Sprintf("%d:%d\n", t.major, t.minor)),
+			sysfs.File("uevent", fmt.Sprintf("MAJOR=%d\nMINOR=%d\nDEVNAME=%s\n", t.major, t.minor, t.name)),
+			{Name: "subsystem", Link: "../../../../class/tty"},
+		}
+		if t.name == "console" {
+			files = append(files, sysfs.File("active", console+"\n"))
+		}
+		entries = append(entries, sysfs.Directory(t.name, files...))
+	}
+	return entries
+}
