@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"fmt"
 	"os"
+	"os/exec"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -122,6 +124,15 @@ func mounts(device, dir string) int {
 				}
 			}
 			show("line", line)
+			self, err := os.ReadFile("/proc/self/exe")
+			must(err)
+			if what == "plain" {
+				must(os.WriteFile(dir+"/prog", self, 0o755))
+				must(unix.Mknod(dir+"/null", unix.S_IFCHR|0o666, int(unix.Mkdev(1, 3))))
+			}
+			_, err = os.ReadFile(dir + "/null")
+			show("device", err)
+			show("program", exec.Command(dir+"/prog", "exit", "0").Run())
 			show("unmount", unix.Unmount(dir, 0))
 		}
 	}
@@ -165,5 +176,53 @@ func mounts(device, dir string) int {
 	show("device number", unix.Major(uint64(st.Dev)), unix.Minor(uint64(st.Dev)), st.Ino)
 	show("over a mount point", unix.Rmdir(dir), unix.Rename(dir, dir+"2"))
 	must(unix.Unmount(dir, 0))
+	return 0
+}
+
+// many makes, finds, lists and removes more files than any cache of names holds.
+func many(d string, n int) int {
+	name := func(i int) string { return fmt.Sprintf("%s/%03d/file-number-%d", d, i%100, i) }
+	for i := range 100 {
+		must(os.MkdirAll(fmt.Sprintf("%s/%03d", d, i), 0o755))
+	}
+	for i := range n {
+		fd := open(name(i), unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY, 0o644)
+		unix.Close(fd)
+	}
+	for round := range 2 {
+		for i := range n {
+			if st := stat(name(i)); st.Nlink != 1 {
+				fmt.Printf("round %d: %s has %d links\n", round, name(i), st.Nlink)
+				return 1
+			}
+			if err := unix.Lstat(name(i)+"-not", new(unix.Stat_t)); err != unix.ENOENT {
+				fmt.Printf("a name that is not there: %v\n", err)
+				return 1
+			}
+		}
+	}
+	listed := 0
+	for i := range 100 {
+		entries, err := os.ReadDir(fmt.Sprintf("%s/%03d", d, i))
+		must(err)
+		listed += len(entries)
+	}
+	show("many", n, listed)
+	must(os.RemoveAll(d))
+	return 0
+}
+
+// discard writes a file, removes it, and gives its space back with FITRIM, which with
+// the option discard has been done before.
+func discard(d string, mib int) int {
+	must(os.MkdirAll(d, 0o755))
+	fill(d+"/big", mib)
+	must(unix.Unlink(d + "/big"))
+	unix.Sync()
+	fd := open(d, unix.O_RDONLY, 0)
+	defer unix.Close(fd)
+	trim := [3]uint64{0, 1 << 62, 0}
+	_, _, e := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), 0xc0185879, uintptr(unsafe.Pointer(&trim)))
+	show("trim", e == 0, trim[1] >= uint64(mib)<<20)
 	return 0
 }

@@ -11,6 +11,9 @@
 //	fscheck fill FILE MIB       make a file
 //	fscheck hold FILE SECONDS   map a file and keep it mapped
 //	fscheck fragment FILE PAGES make a file in many pieces and map it
+//	fscheck remove FILE         remove it
+//	fscheck many DIR N          a directory of many files
+//	fscheck discard DIR MIB     write, remove, give the space back
 //	fscheck leave DIR           leave a process behind with files in use
 //	fscheck lose DIR SECONDS    make files, synced and not, and wait to be killed
 //
@@ -106,6 +109,11 @@ func run(args []string) (status int) {
 		return hold(dir, number(0, 1))
 	case "fragment":
 		return fragment(dir, number(0, 1000))
+	case "remove":
+		must(os.Remove(dir))
+		return 0
+	case "whoami":
+		return whoami()
 	case "exit":
 		n, _ := strconv.Atoi(dir)
 		return n
@@ -126,6 +134,10 @@ func run(args []string) (status int) {
 		return worker(dir, int64(number(0, 1)), number(1, 1000), number(2, 0))
 	case "speed":
 		return speed(dir)
+	case "many":
+		return many(dir, number(0, 1000))
+	case "discard":
+		return discard(dir, number(0, 1))
 	case "leave":
 		return leave(dir)
 	case "leaver":

@@ -487,6 +487,28 @@ func prepareUser(d string) {
 	must(os.Symlink("private/x", d+"/link"))
 	must(unix.Mknod(d+"/null", unix.S_IFCHR|0o666, int(unix.Mkdev(1, 3))))
 	must(unix.Chmod(d+"/null", 0o666))
+	self, err := os.ReadFile("/proc/self/exe")
+	must(err)
+	for _, name := range []string{"capbin", "suidbin", "sgidbin"} {
+		must(os.WriteFile(d+"/"+name, self, 0o755))
+	}
+	must(unix.Chown(d+"/suidbin", 3, 4))
+	must(unix.Chmod(d+"/suidbin", 0o4755))
+	must(unix.Chown(d+"/sgidbin", 3, 4))
+	must(unix.Chmod(d+"/sgidbin", 0o2755))
+	// cap_net_raw, permitted and effective.
+	must(unix.Lsetxattr(d+"/capbin", "security.capability", []byte{1, 0, 0, 2, 0, 0x20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}, 0))
+}
+
+// whoami prints the identity that exec gave.
+func whoami() int {
+	show("exec gives", unix.Getuid(), unix.Geteuid(), unix.Getgid(), unix.Getegid())
+	for _, line := range strings.Split(read("/proc/self/status"), "\n") {
+		if strings.HasPrefix(line, "CapEff") || strings.HasPrefix(line, "CapPrm") {
+			fmt.Println(line)
+		}
+	}
+	return 0
 }
 
 func userCalls(d string) int {
@@ -548,6 +570,11 @@ func userCalls(d string) int {
 	must(os.Chmod(d+"/noexec", 0o300))
 	show("no list", read(d+"/noexec/x"), names(d+"/noexec"))
 	must(os.Chmod(d+"/noexec", 0o700))
+	for _, name := range []string{"fscheck", "suidbin", "sgidbin", "capbin"} {
+		cmd := exec.Command(d+"/"+name, "whoami", d)
+		cmd.Stdout = os.Stdout
+		show(name, cmd.Run())
+	}
 	return 0
 }
 

@@ -1,0 +1,59 @@
+package ext4fs_test
+
+import (
+	"os"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/umlkit/umlkit/internal/oracle"
+)
+
+// allocated is how many bytes a host file takes.
+func allocated(t *testing.T, path string) int64 {
+	t.Helper()
+	info, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return info.Sys().(*syscall.Stat_t).Blocks * 512
+}
+
+// TestRemovedFilesGiveTheirSpaceBack writes 64 MiB, removes them and looks at the
+// host file after FITRIM, and with the option discard also without.
+func TestRemovedFilesGiveTheirSpaceBack(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		cow     bool
+		options []string
+		command []string
+	}{
+		{"trim", false, nil, []string{"discard", "/t/d", "64"}},
+		{"trim of a COW file", true, nil, []string{"discard", "/t/d", "64"}},
+		{"discard", false, []string{"rootflags=discard"}, []string{"fill", "/t/big", "64", "then", "remove", "/t/big"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			image := newImage(t, "200M")
+			file, disk := image, image
+			if c.cow {
+				file = filepath.Join(t.TempDir(), "disk.cow")
+				disk = file + "," + image
+			}
+			ours(t, t.TempDir()).run(t, time.Minute, disk, c.options, c.command...)
+			if n := allocated(t, file); n > 32<<20 {
+				t.Errorf("the host file takes %d MiB after 64 MiB were removed", n>>20)
+			}
+			if !c.cow {
+				oracle.Fsck(t, image)
+			}
+		})
+	}
+}
+
+// TestManyFiles goes through more names than are kept in memory.
+func TestManyFiles(t *testing.T) {
+	image := newImage(t, "200M", "-b", "4096", "-N", "60000")
+	ours(t, t.TempDir()).run(t, 3*time.Minute, image, nil, "many", "/t/d", "30000")
+	oracle.Fsck(t, image)
+}
