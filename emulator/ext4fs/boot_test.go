@@ -212,3 +212,16 @@ func TestMountAsOnARealKernel(t *testing.T) {
 	}
 	sameLines(t, run(ours(t, dir)), run(realKernel(t, dir)), "linux", "real kernel")
 }
+
+// TestFullDiskAsOnARealKernel fills a disk as a user and as root.
+func TestFullDiskAsOnARealKernel(t *testing.T) {
+	dir := t.TempDir()
+	for _, blocks := range []string{"4096", "1024"} {
+		t.Run("blocks of "+blocks, func(t *testing.T) {
+			want := realKernel(t, dir).run(t, 3*time.Minute, newImage(t, "100M", "-b", blocks), nil, "full", "/t/d")
+			image := newImage(t, "100M", "-b", blocks)
+			sameLines(t, ours(t, dir).run(t, 3*time.Minute, image, nil, "full", "/t/d"), want, "linux", "real kernel")
+			oracle.Fsck(t, image)
+		})
+	}
+}

@@ -75,6 +75,7 @@ type flusher struct {
 	timer *time.Timer
 	armed bool
 	ended bool
+	busy  sync.WaitGroup
 }
 
 // options returns the mount options in force.
@@ -133,14 +134,18 @@ func (fs *filesystem) flushLater() {
 		f.mu.Lock()
 		f.armed = false
 		ended := f.ended
+		if !ended {
+			f.busy.Add(1)
+		}
 		f.mu.Unlock()
 		if !ended {
 			fs.flushPages(context.Background())
+			f.busy.Done()
 		}
 	})
 }
 
-// stopFlushing ends flushLater's effect.
+// stopFlushing ends flushLater's effect. Afterwards nothing runs in the background.
 func (fs *filesystem) stopFlushing() {
 	f := &fs.flusher
 	f.mu.Lock()
@@ -149,6 +154,7 @@ func (fs *filesystem) stopFlushing() {
 		f.timer.Stop()
 	}
 	f.mu.Unlock()
+	f.busy.Wait()
 }
 
 // flushPages writes back every dirty page. It returns the first error.

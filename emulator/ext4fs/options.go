@@ -79,8 +79,8 @@ var flagOptions = []struct{ name, undoes, shown string }{
 	{"nomand", "", ""},
 }
 
-// numberOptions are the options with a number that do not change what this
-// filesystem does, in the order in which Linux shows them, and the numbers that are
+// numberOptions are the options with a number that, but for resuid and resgid, do not
+// change what this filesystem does, in the order in which Linux shows them, and the numbers that are
 // the default.
 var numberOptions = []struct{ name, def string }{
 	{"resuid", "0"},
@@ -197,6 +197,14 @@ func (o *options) setFlag(name string) bool {
 		return false
 	}
 	return true
+}
+
+// number is the value of one of numberOptions, or def.
+func (o *options) number(name string, def uint32) uint32 {
+	if n, err := strconv.ParseUint(o.extra[name], 0, 32); err == nil {
+		return uint32(n)
+	}
+	return def
 }
 
 // setValue applies an option with a value.

@@ -128,6 +128,9 @@ func (fd *regularFD) pwrite(ctx context.Context, src usermem.IOSequence, offset 
 
 	i.mu.Lock()
 	defer i.mu.Unlock()
+	if i.node.Attr().Flags&format.FlagImmutable != 0 {
+		return 0, offset, linuxerr.EPERM
+	}
 	if flags&linux.O_APPEND != 0 || opts.Flags&rwfAppend != 0 {
 		offset = i.content.size.Load()
 	}
@@ -138,7 +141,11 @@ func (fd *regularFD) pwrite(ctx context.Context, src usermem.IOSequence, offset 
 	if offset >= fs.maxFileSize {
 		return 0, offset, linuxerr.EFBIG
 	}
-	src = src.TakeFirst64(min(limit, fs.maxFileSize-offset))
+	limit = min(limit, fs.maxFileSize-offset)
+	if limit, err = i.affordable(ctx, offset, min(limit, src.NumBytes())); err != nil {
+		return 0, offset, err
+	}
+	src = src.TakeFirst64(limit)
 	if err := i.dropPrivileges(ctx); err != nil {
 		return 0, offset, err
 	}
@@ -153,6 +160,49 @@ func (fd *regularFD) pwrite(ctx context.Context, src usermem.IOSequence, offset 
 		}
 	}
 	return n, offset + n, err
+}
+
+// affordable is how much of a write of n bytes at off the task of ctx may make. The
+// last blocks of a disk are reserved to root, and to whom resuid= and resgid= name.
+// It fails with ENOSPC where that is nothing. inode.mu is held.
+func (i *inode) affordable(ctx context.Context, off, n int64) (int64, error) {
+	fs := i.fs
+	bs := int64(fs.blockSize)
+	// Besides the data's own there may be blocks for the map of the file.
+	left := int64(fs.engine.Statfs().Available)
+	if left > n/bs+16 || fs.mayUseReserved(auth.CredentialsFromContext(ctx)) {
+		return n, nil
+	}
+	allowed := n
+	err := i.node.Map(off, n, func(e ext4.Extent) bool {
+		if e.State != ext4.Hole {
+			return true
+		}
+		start := max(e.Offset, off)
+		end := min(e.Offset+e.Length, off+n)
+		missing := (end+bs-1)/bs - start/bs
+		if missing > left {
+			allowed = max((start/bs+left)*bs, start) - off
+			return false
+		}
+		left -= missing
+		return true
+	})
+	switch {
+	case err != nil:
+		return 0, fs.errno(err)
+	case allowed <= 0:
+		return 0, linuxerr.ENOSPC
+	}
+	return min(allowed, n), nil
+}
+
+// mayUseReserved says whether creds may fill the disk to the last block.
+func (fs *filesystem) mayUseReserved(creds *auth.Credentials) bool {
+	o := fs.options()
+	return creds.HasRootCapability(linux.CAP_SYS_RESOURCE) ||
+		creds.EffectiveKUID == auth.KUID(o.number("resuid", fs.info.ReservedUID)) ||
+		fs.info.ReservedGID|o.number("resgid", 0) != 0 && creds.InGroup(auth.KGID(o.number("resgid", fs.info.ReservedGID)))
 }
 
 // alwaysSync says whether the file or the mount wants every write made stable.

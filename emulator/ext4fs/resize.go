@@ -169,6 +169,14 @@ func (i *inode) fallocate(ctx context.Context, mode uint32, off, n int64) error 
 		return err
 	}
 	var err error
+	if mode&fallocPunchHole == 0 {
+		switch most, err := i.affordable(ctx, off, n); {
+		case err != nil:
+			return err
+		case most < n:
+			return linuxerr.ENOSPC
+		}
+	}
 	switch mode &^ fallocKeepSize {
 	case 0:
 		err = i.preallocate(off, n, keep)

@@ -14,6 +14,7 @@
 //	fscheck remove FILE         remove it
 //	fscheck many DIR N          a directory of many files
 //	fscheck discard DIR MIB     write, remove, give the space back
+//	fscheck full DIR            fill the disk
 //	fscheck leave DIR           leave a process behind with files in use
 //	fscheck lose DIR SECONDS    make files, synced and not, and wait to be killed
 //
@@ -112,6 +113,10 @@ func run(args []string) (status int) {
 	case "remove":
 		must(os.Remove(dir))
 		return 0
+	case "full":
+		return full(dir)
+	case "fullas":
+		return fullas(dir + "/user")
 	case "whoami":
 		return whoami()
 	case "exit":
