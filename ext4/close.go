@@ -75,11 +75,10 @@ func (fs *FS) stopWriting() error {
 	if !marked && !dirty {
 		return nil
 	}
-	fs.sbMu.Lock()
-	fs.sb.FeatureIncompat &^= format.IncompatRecover
-	fs.sb.State |= format.StateValid
-	fs.sbMu.Unlock()
-	if err := fs.writeSuper(); err != nil {
+	if err := fs.writeSuper(func(sb *format.Superblock) {
+		sb.FeatureIncompat &^= format.IncompatRecover
+		sb.State |= format.StateValid
+	}); err != nil {
 		return fs.fail(err)
 	}
 	if err := fs.devSync(); err != nil {

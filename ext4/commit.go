@@ -14,6 +14,7 @@ type closing struct {
 	bufs    []*buffer // in the order of their numbers
 	freed   []freedRun
 	revokes []uint64
+	sb      format.Superblock
 }
 
 // commit closes the running transaction and makes it stable. commitMu is held.
@@ -50,6 +51,11 @@ func (fs *FS) commit() error {
 	if cap(t.arena) > keepBuffer {
 		t.arena = nil
 	}
+	if len(c.bufs) > 0 {
+		fs.sbMu.Lock()
+		fs.stableSB = c.sb
+		fs.sbMu.Unlock()
+	}
 	t.mu.Lock()
 	t.stable = c.seq
 	t.mu.Unlock()
@@ -67,17 +73,17 @@ func (fs *FS) markInUse() error {
 	if done {
 		return nil
 	}
-	fs.sbMu.Lock()
 	now := fs.opt.Now().Unix()
-	if fs.jnl != nil {
-		fs.sb.FeatureIncompat |= format.IncompatRecover
-	} else {
-		fs.sb.State &^= format.StateValid
-	}
-	fs.sb.Mtime, fs.sb.MtimeHi = uint32(now), uint8(now>>32)
-	fs.sb.MntCount++
-	fs.sbMu.Unlock()
-	if err := fs.writeSuper(); err != nil {
+	err := fs.writeSuper(func(sb *format.Superblock) {
+		if fs.jnl != nil {
+			sb.FeatureIncompat |= format.IncompatRecover
+		} else {
+			sb.State &^= format.StateValid
+		}
+		sb.Mtime, sb.MtimeHi = uint32(now), uint8(now>>32)
+		sb.MntCount++
+	})
+	if err != nil {
 		return err
 	}
 	return fs.devSync()
@@ -111,6 +117,9 @@ func (fs *FS) takeOver() (*closing, []byte, error) {
 	if err := fs.encodeSuper(); err != nil {
 		return nil, nil, err
 	}
+	fs.sbMu.Lock()
+	c.sb = fs.sb
+	fs.sbMu.Unlock()
 	c.bufs = t.bufs[:0:0]
 	for _, b := range t.bufs {
 		if b.dirty { // it is not when its block was freed meanwhile

@@ -11,14 +11,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// dirTail is the length of what ends a directory block after its entries.
-func (fs *FS) dirTail() int {
-	if fs.csum {
-		return format.DirTailSize
-	}
-	return 0
-}
-
 func (n *Inode) badDir(block uint64, field string, v any) error {
 	return n.fs.corrupt(&CorruptError{fmt.Sprintf("directory %d block %d", n.ino, block), field, v})
 }

@@ -133,8 +133,7 @@ func (fs *FS) openJournal() error {
 	if fs.jnl, err = fs.loadJournal(); err != nil {
 		return err
 	}
-	fs.sb.FeatureIncompat &^= format.IncompatRecover
-	if err := fs.writeSuper(); err != nil {
+	if err := fs.writeSuper(func(sb *format.Superblock) { sb.FeatureIncompat &^= format.IncompatRecover }); err != nil {
 		return err
 	}
 	return fs.devSync()
@@ -506,14 +505,17 @@ func (fs *FS) devSync() error {
 	return nil
 }
 
-// writeSuper writes the superblock to its first place, at once.
-func (fs *FS) writeSuper() error {
+// writeSuper changes the superblock and writes it to its first place at once, past the
+// transactions: with what is stable but for the change, and nothing of the running one.
+func (fs *FS) writeSuper(change func(sb *format.Superblock)) error {
 	if fs.opt.NoWrite {
 		return fmt.Errorf("ext4: write superblock: %w", unix.EROFS)
 	}
 	raw := make([]byte, format.SuperblockSize)
 	fs.sbMu.Lock()
-	err := fs.sb.Encode(raw)
+	change(&fs.sb)
+	change(&fs.stableSB)
+	err := fs.stableSB.Encode(raw)
 	fs.sbMu.Unlock()
 	if err != nil {
 		return err

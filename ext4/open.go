@@ -26,24 +26,23 @@ type FS struct {
 	opt Options
 
 	// The geometry does not change while the filesystem is open.
-	bs         int
-	bsBits     uint
-	blocks     uint64
-	firstData  uint64
-	bpg, ipg   uint64
-	inodeSize  int
-	descSize   int
-	inodes     uint32
-	firstIno   uint32
-	seed       uint32
-	csum       bool // metadata_csum
-	groupCsum  bool // uninit_bg or metadata_csum: descriptor flags count
-	hasFtype   bool
-	dirIndex   bool
-	hashSeed   [4]uint32
-	hashBase   uint8 // added to a hash version: 3 when hashes are unsigned
-	zone       []run // where the filesystem's own structures lie, sorted
-	journalIno uint32
+	bs        int
+	bsBits    uint
+	blocks    uint64
+	firstData uint64
+	bpg, ipg  uint64
+	inodeSize int
+	descSize  int
+	inodes    uint32
+	firstIno  uint32
+	seed      uint32
+	csum      bool // metadata_csum
+	groupCsum bool // uninit_bg or metadata_csum: descriptor flags count
+	hasFtype  bool
+	dirIndex  bool
+	hashSeed  [4]uint32
+	hashBase  uint8 // added to a hash version: 3 when hashes are unsigned
+	zone      []run // where the filesystem's own structures lie, sorted
 
 	cache  *cache
 	icache inodeCache
@@ -58,6 +57,8 @@ type FS struct {
 
 	sbMu sync.Mutex // guards sb and what changes in it
 	sb   format.Superblock
+
+	stableSB format.Superblock // what the disk has: sb as of the last commit
 
 	readOnly atomic.Bool
 	damaged  atomic.Bool // damage made the filesystem read-only
@@ -161,7 +162,11 @@ func (fs *FS) loadSuper() error {
 	if sb.FeatureIncompat&format.IncompatJournalDev != 0 {
 		return &UnsupportedError{Features: []string{"journal_dev"}}
 	}
-	return fs.takeGeometry(raw)
+	if err := fs.takeGeometry(raw); err != nil {
+		return err
+	}
+	fs.stableSB = fs.sb
+	return nil
 }
 
 // whatElse names a filesystem of another kind by its magic number.

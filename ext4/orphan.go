@@ -195,9 +195,9 @@ func (fs *FS) recoverOrphan(n *Inode) error {
 		return err
 	}
 	defer n.unref()
-	if n.hasBlocks() && !n.isDir() {
+	if n.hasBlocks() && !n.isDir() { // the rest of a truncation; its times are set already
 		n.mu.Lock()
-		err := n.truncate(int64(n.d.Size))
+		err := n.removeAll((n.d.Size+uint64(fs.bs)-1)>>fs.bsBits, 1<<62)
 		n.mu.Unlock()
 		if err != nil {
 			return err

@@ -41,13 +41,11 @@ type rename struct {
 	oldDir, newDir   *Inode
 	oldName, newName string
 
-	src, dst       *Inode
-	from, to       place
-	target         bool // the new name exists
-	put            []*Inode
-	locked         []*Inode
-	movesDir       bool // a directory changes its parent
-	srcUp, dstDown bool
+	src, dst *Inode
+	from, to place
+	target   bool // the new name exists
+	put      []*Inode
+	locked   []*Inode
 }
 
 func (r *rename) lock(list ...*Inode) {

@@ -190,16 +190,22 @@ func (fs *FS) fitTime(t Time) Time {
 // the error.
 func (fs *FS) corrupt(err *CorruptError) error {
 	fs.logf("EXT4-fs error: %v", err)
-	fs.sbMu.Lock()
 	now := fs.opt.Now().Unix()
-	sb := &fs.sb
-	sb.State |= format.StateError
-	if sb.ErrorCount == 0 {
-		sb.FirstErrorTime, sb.FirstErrorTimeHi = uint32(now), uint8(now>>32)
+	count := func(sb *format.Superblock) {
+		sb.State |= format.StateError
+		if sb.ErrorCount == 0 {
+			sb.FirstErrorTime, sb.FirstErrorTimeHi = uint32(now), uint8(now>>32)
+		}
+		sb.ErrorCount++
+		sb.LastErrorTime, sb.LastErrorTimeHi = uint32(now), uint8(now>>32)
 	}
-	sb.ErrorCount++
-	sb.LastErrorTime, sb.LastErrorTimeHi = uint32(now), uint8(now>>32)
-	policy := ErrorPolicy(sb.Errors)
+	if fs.txn.started.Load() {
+		if e := fs.writeSuper(count); e != nil {
+			fs.logf("EXT4-fs error: %v", e)
+		}
+	}
+	fs.sbMu.Lock()
+	policy := ErrorPolicy(fs.sb.Errors)
 	fs.sbMu.Unlock()
 	if p := ErrorPolicy(fs.errors.Load()); p != 0 {
 		policy = p
@@ -216,11 +222,6 @@ func (fs *FS) corrupt(err *CorruptError) error {
 			fs.txn.err = err
 		}
 		fs.txn.mu.Unlock()
-	}
-	if !fs.opt.ReadOnly && !fs.opt.NoWrite && fs.txn.started.Load() {
-		if e := fs.writeSuper(); e != nil {
-			fs.logf("EXT4-fs error: %v", e)
-		}
 	}
 	return err
 }
@@ -255,8 +256,9 @@ func (fs *FS) Sync() error {
 		return err
 	}
 	if !dirty {
-		t.commitMu.Lock() // one under way may hold what the caller means
-		t.commitMu.Unlock()
+		if err := fs.commitUpTo(seq - 1); err != nil { // it can be under way
+			return err
+		}
 		return fs.devSync()
 	}
 	return fs.commitUpTo(seq)
