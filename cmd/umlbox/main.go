@@ -50,6 +50,9 @@ func run(argv []string, stdin io.Reader, stdout, stderr io.Writer) int {
 			return 127
 		}
 	}
+	if !a.Catches {
+		applet.DefaultSignals()
+	}
 	e := &applet.Env{Name: name, Stdin: stdin, Stdout: applet.NewWriter(stdout), Stderr: stderr}
 	return a.Execute(e, argv)
 }

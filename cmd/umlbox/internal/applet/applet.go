@@ -27,6 +27,9 @@ type Applet struct {
 	// Trouble is the exit status of a command that failed; 0 means 1. grep and
 	// cmp use 2, because 1 is an answer of theirs.
 	Trouble int
+	// Catches says that Run handles signals. For others the runtime's own
+	// handlers are removed, so that SIGQUIT and the like end them plainly.
+	Catches bool
 }
 
 // Env is what one run of an applet works with. It belongs to one goroutine.

@@ -1,8 +1,10 @@
 package applet
 
 import (
+	"os/signal"
 	"strconv"
 	"strings"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -40,4 +42,20 @@ func SignalName(sig unix.Signal) string {
 		return strings.TrimPrefix(name, "SIG")
 	}
 	return strconv.Itoa(int(sig))
+}
+
+// DefaultSignals gives signals back the default action that Go's runtime takes
+// from them: SIGQUIT would show its stacks, SIGUSR1 and the like do nothing,
+// and SIGTERM would end the process a little later than it is sent. It must
+// not run in a program that calls signal.Notify for one of them: the runtime
+// would not learn that it has to install its handler again.
+func DefaultSignals() {
+	// struct sigaction of the kernel: handler, flags, restorer, mask; all zero.
+	var action [4]uint64
+	for _, sig := range [...]unix.Signal{unix.SIGHUP, unix.SIGQUIT, unix.SIGTERM, unix.SIGUSR1, unix.SIGUSR2, unix.SIGALRM} {
+		if sig == unix.SIGHUP && signal.Ignored(sig) {
+			continue // nohup's
+		}
+		unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(sig), uintptr(unsafe.Pointer(&action)), 0, 8, 0, 0)
+	}
 }

@@ -43,6 +43,7 @@ type gz struct {
 	e                                           *applet.Env
 	stdout, unpack, force, keep, quiet, verbose bool
 	test                                        bool
+	left                                        bool // a file was left alone
 	level                                       int
 	suffix                                      string
 }
@@ -97,10 +98,26 @@ func Gzip(e *applet.Env, args []string) error {
 			g.warn(fmt.Errorf("stdin: %w", err))
 		}
 	}
+	if g.left && !e.Failed() {
+		e.Stdout.Flush()
+		return applet.Status(2)
+	}
 	return nil
 }
 
+// ignored is a file that is left alone; that alone makes the status 2.
+type ignored struct{ text string }
+
+func (i *ignored) Error() string { return i.text }
+
 func (g *gz) warn(err error) {
+	if ign, ok := err.(*ignored); ok {
+		g.left = true
+		if !g.quiet {
+			fmt.Fprintf(g.e.Stderr, "%s: %s\n", g.e.Name, ign.text)
+		}
+		return
+	}
 	if err != nil && g.quiet {
 		g.e.Fail()
 		return
@@ -158,7 +175,7 @@ func (g *gz) file(name string) error {
 		return err
 	}
 	if st.Mode&unix.S_IFMT == unix.S_IFDIR {
-		return fmt.Errorf("%s is a directory -- ignored", name)
+		return &ignored{name + " is a directory -- ignored"}
 	}
 	if g.test {
 		if err := g.convert(io.Discard, in); err != nil {
@@ -186,11 +203,11 @@ func (g *gz) file(name string) error {
 			}
 		}
 		if target == "" {
-			return fmt.Errorf("%s: unknown suffix -- ignored", name)
+			return &ignored{name + ": unknown suffix -- ignored"}
 		}
 	} else {
 		if strings.HasSuffix(name, g.suffix) && !g.force {
-			return fmt.Errorf("%s already has %s suffix -- unchanged", name, g.suffix)
+			return &ignored{name + " already has " + g.suffix + " suffix -- unchanged"}
 		}
 		target = name + g.suffix
 	}

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/umlkit/umlkit/cmd/umlbox/internal/account"
 	"github.com/umlkit/umlkit/cmd/umlbox/internal/applet"
@@ -221,7 +222,11 @@ func (p *packer) add(name string, dev uint64, operand bool) error {
 		return nil
 	}
 	if t.verbose {
-		fmt.Fprintln(t.e.Stderr, h.Name)
+		out := io.Writer(t.e.Stdout)
+		if t.file == "-" {
+			out = t.e.Stderr
+		}
+		fmt.Fprintln(out, h.Name)
 	}
 	if h.Typeflag == tar.TypeReg && h.Size > 0 {
 		if err := p.content(name, h); err != nil {
@@ -247,7 +252,7 @@ func (p *packer) header(name string, st *unix.Stat_t) (*tar.Header, error) {
 	t := p.t
 	h := &tar.Header{
 		Name: name, Mode: int64(st.Mode & 0o7777), Uid: int(st.Uid), Gid: int(st.Gid),
-		ModTime: timeOf(st.Mtim),
+		ModTime: time.Unix(st.Mtim.Sec, 0), // the classic header has no more
 	}
 	if !t.absolute {
 		if h.Name = strings.TrimLeft(name, "/"); h.Name != name && !t.warnedRoot {
@@ -387,14 +392,20 @@ func (t *tape) read(names []string, extract bool) error {
 	}
 	u := &unpacker{t: t}
 	wanted := make([]bool, len(names))
-	for tr := tar.NewReader(r); ; {
+	members := false
+	counted := &nonEmpty{r: r}
+	for tr := tar.NewReader(counted); ; {
 		h, err := tr.Next()
+		if err == io.EOF && !members && !counted.any {
+			return errors.New("this does not look like a tar archive")
+		}
 		if err == io.EOF {
 			break
 		}
 		if err != nil {
 			return fmt.Errorf("%s: %w", t.file, err)
 		}
+		members = true
 		chosen := len(names) == 0
 		for i, n := range names {
 			n = strings.TrimSuffix(n, "/")
@@ -420,6 +431,18 @@ func (t *tape) read(names []string, extract bool) error {
 		}
 	}
 	return nil
+}
+
+// nonEmpty notes whether there was anything to read at all.
+type nonEmpty struct {
+	r   io.Reader
+	any bool
+}
+
+func (n *nonEmpty) Read(p []byte) (int, error) {
+	k, err := n.r.Read(p)
+	n.any = n.any || k > 0
+	return k, err
 }
 
 func (t *tape) list(h *tar.Header) {

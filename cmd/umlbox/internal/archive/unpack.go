@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/umlkit/umlkit/cmd/umlbox/internal/applet"
 	"golang.org/x/sys/unix"
@@ -30,8 +29,6 @@ type later struct {
 	path string
 	h    *tar.Header
 }
-
-func timeOf(ts unix.Timespec) time.Time { return time.Unix(ts.Unix()) }
 
 func (u *unpacker) member(h *tar.Header, r io.Reader) error {
 	t := u.t

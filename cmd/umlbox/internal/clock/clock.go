@@ -49,6 +49,15 @@ func Parse(s string, now time.Time) (time.Time, error) {
 	if t, ok := relative(s, now); ok {
 		return t, nil
 	}
+	// A date with a distance behind it. What comes before is shorter each time.
+	for i := strings.LastIndexByte(s, ' '); i > 0; i = strings.LastIndexByte(s[:i], ' ') {
+		if _, ok := relative(s[i:], now); ok {
+			if t, err := Parse(s[:i], now); err == nil {
+				t, _ = relative(s[i:], t)
+				return t, nil
+			}
+		}
+	}
 	return time.Time{}, fmt.Errorf("invalid date '%s'", s)
 }
 

@@ -21,43 +21,47 @@ func Cat(e *applet.Env, args []string) error {
 	if err != nil {
 		return err
 	}
-	line := 0
+	c := &lineCat{w: e.Stdout, all: number && !numberFilled, filled: numberFilled, ends: ends, fresh: true}
 	return EachInput(e, files, func(r io.Reader) error {
 		if !number && !numberFilled && !ends {
 			_, err := e.Stdout.ReadFrom(r)
 			return err
 		}
-		return catLines(e.Stdout, r, &line, number && !numberFilled, numberFilled, ends)
+		return c.copy(r)
 	})
 }
 
-func catLines(w *applet.Writer, r io.Reader, line *int, all, filled, ends bool) error {
+// lineCat numbers and marks lines. Its state outlives a file: what follows a
+// line without an end continues it.
+type lineCat struct {
+	w                 *applet.Writer
+	all, filled, ends bool
+	line              int
+	fresh             bool // at the beginning of a line
+}
+
+func (c *lineCat) copy(r io.Reader) error {
 	b := bufio.NewReader(r)
 	for {
 		s, err := b.ReadSlice('\n')
-		full := err == bufio.ErrBufferFull
 		if len(s) > 0 {
-			if all || filled && s[0] != '\n' {
-				*line++
-				writePadded(w, *line, 6)
-				w.WriteByte('\t')
+			if c.fresh && (c.all || c.filled && s[0] != '\n') {
+				c.line++
+				writePadded(c.w, c.line, 6)
+				c.w.WriteByte('\t')
 			}
-			for full { // a line longer than the buffer is numbered once
-				w.Write(s)
-				s, err = b.ReadSlice('\n')
-				full = err == bufio.ErrBufferFull
-			}
-			if n := len(s); ends && n > 0 && s[n-1] == '\n' {
-				w.Write(s[:n-1])
-				w.WriteString("$\n")
+			n := len(s)
+			if c.fresh = s[n-1] == '\n'; c.fresh && c.ends {
+				c.w.Write(s[:n-1])
+				c.w.WriteString("$\n")
 			} else {
-				w.Write(s)
+				c.w.Write(s)
 			}
 		}
 		if err == io.EOF {
 			return nil
 		}
-		if err != nil {
+		if err != nil && err != bufio.ErrBufferFull {
 			return err
 		}
 	}

@@ -268,6 +268,9 @@ func (c *copier) replace(src, dst string, st, old *unix.Stat_t) (proceed, ok boo
 	case old.Mode&unix.S_IFMT == unix.S_IFDIR:
 		c.e.Warnf("cannot overwrite directory %s with non-directory", applet.Quote(dst))
 		return false, false
+	case old.Mode&unix.S_IFMT == unix.S_IFLNK && target.Mode == 0 && !c.recursive && !c.symbolic && !c.hard:
+		c.e.Warnf("not writing through dangling symlink %s", applet.Quote(dst))
+		return false, false
 	case c.noClobber:
 		return false, true
 	case c.update && old.Mtim.Nano() >= st.Mtim.Nano():

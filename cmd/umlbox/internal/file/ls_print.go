@@ -14,8 +14,16 @@ import (
 
 func (l *lister) print(items []item) {
 	rows := make([][]string, len(items))
+	// Device numbers stand in columns of their own within that of the sizes.
+	var major, minor int
 	for i := range items {
-		rows[i] = l.row(&items[i])
+		if st := &items[i].st; device(st) {
+			major = max(major, len(strconv.Itoa(int(unix.Major(uint64(st.Rdev))))))
+			minor = max(minor, len(strconv.Itoa(int(unix.Minor(uint64(st.Rdev))))))
+		}
+	}
+	for i := range items {
+		rows[i] = l.row(&items[i], major, minor)
 	}
 	widths := align(rows)
 	if !l.long && l.columns {
@@ -32,7 +40,11 @@ func (l *lister) print(items []item) {
 // is set to the left of its column.
 const left = "\x00"
 
-func (l *lister) row(it *item) []string {
+func device(st *unix.Stat_t) bool {
+	return st.Mode&unix.S_IFMT == unix.S_IFCHR || st.Mode&unix.S_IFMT == unix.S_IFBLK
+}
+
+func (l *lister) row(it *item, major, minor int) []string {
 	var r []string
 	st := &it.st
 	if l.inode {
@@ -49,10 +61,9 @@ func (l *lister) row(it *item) []string {
 		if !l.noGroup {
 			r = append(r, left+l.db.GroupName(st.Gid))
 		}
-		switch st.Mode & unix.S_IFMT {
-		case unix.S_IFCHR, unix.S_IFBLK:
-			r = append(r, fmt.Sprintf("%3d, %3d", unix.Major(uint64(st.Rdev)), unix.Minor(uint64(st.Rdev))))
-		default:
+		if device(st) {
+			r = append(r, fmt.Sprintf("%*d, %*d", major, unix.Major(uint64(st.Rdev)), minor, unix.Minor(uint64(st.Rdev))))
+		} else {
 			r = append(r, l.size(st.Size, st.Size))
 		}
 		r = append(r, l.date(l.stamp(it)))

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"github.com/umlkit/umlkit/cmd/umlbox/internal/applet"
@@ -239,6 +240,7 @@ func Cmp(e *applet.Env, args []string) error {
 		return applet.Usagef("two files are needed")
 	}
 	var in [2]*bufio.Reader
+	width := 19 // of byte numbers: what the shorter file needs, if that is known
 	for i, name := range names {
 		r := e.Stdin
 		if name != "-" {
@@ -250,6 +252,9 @@ func Cmp(e *applet.Env, args []string) error {
 				return err
 			}
 			defer f.Close()
+			if st, err := f.Stat(); err == nil && st.Mode().IsRegular() {
+				width = min(width, len(strconv.FormatInt(st.Size(), 10)))
+			}
 			r = f
 		}
 		in[i] = bufio.NewReaderSize(r, 64<<10)
@@ -289,10 +294,14 @@ func Cmp(e *applet.Env, args []string) error {
 			case silent:
 				return applet.Status(1)
 			case list:
-				fmt.Fprintf(e.Stdout, "%d %3o %3o\n", n, a, b)
+				fmt.Fprintf(e.Stdout, "%*d %3o %3o\n", width, n, a, b)
 				differ = true
 			default:
-				fmt.Fprintf(e.Stdout, "%s %s differ: byte %d, line %d", names[0], names[1], n, lineNo)
+				unit := "char" // as diffutils have it
+				if show {
+					unit = "byte"
+				}
+				fmt.Fprintf(e.Stdout, "%s %s differ: %s %d, line %d", names[0], names[1], unit, n, lineNo)
 				if show {
 					fmt.Fprintf(e.Stdout, " is %3o %s %3o %s", a, visible(a), b, visible(b))
 				}

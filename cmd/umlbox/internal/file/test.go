@@ -128,7 +128,7 @@ func (p *testParser) not() (bool, error) {
 
 func binaryOp(op string) bool {
 	switch op {
-	case "=", "==", "!=", "<", ">", "-eq", "-ne", "-lt", "-le", "-gt", "-ge", "-nt", "-ot", "-ef":
+	case "=", "==", "!=", "-eq", "-ne", "-lt", "-le", "-gt", "-ge", "-nt", "-ot", "-ef":
 		return true
 	}
 	return false
@@ -140,10 +140,6 @@ func binary(a, op, b string) (bool, error) {
 		return a == b, nil
 	case "!=":
 		return a != b, nil
-	case "<":
-		return a < b, nil
-	case ">":
-		return a > b, nil
 	case "-nt", "-ot", "-ef":
 		var x, y unix.Stat_t
 		errX, errY := unix.Stat(a, &x), unix.Stat(b, &y)
@@ -205,7 +201,7 @@ func unary(op, arg string) (bool, error) {
 		return unix.Stat(arg, &st) == nil && st.Mode&bits != 0, nil
 	}
 	switch op {
-	case "-e", "-a":
+	case "-e":
 		return unix.Stat(arg, &st) == nil, nil
 	case "-f":
 		return kind(unix.S_IFREG)

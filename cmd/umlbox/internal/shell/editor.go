@@ -2,9 +2,11 @@ package shell
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"os/signal"
+	"time"
 
 	"golang.org/x/sys/unix"
 	"golang.org/x/term"
@@ -16,14 +18,14 @@ type editor struct {
 	s         *Shell
 	term      *term.Terminal
 	interrupt bool // the last byte was ^C
-	sane      *term.State
+	sane      *unix.Termios
 }
 
 // errInterrupt says that a line was given up with ^C.
 var errInterrupt = errors.New("interrupted")
 
 func newEditor(s *Shell) (*editor, error) {
-	sane, err := term.GetState(0)
+	sane, err := unix.IoctlGetTermios(0, unix.TCGETS)
 	if err != nil {
 		return nil, err
 	}
@@ -55,13 +57,26 @@ func (ed *editor) Write(p []byte) (int, error) { return os.Stderr.Write(p) }
 func (ed *editor) line(prompt string) (string, error) {
 	if ed.s.killed.Swap(false) {
 		// Programs that are killed leave the terminal as they had it.
-		term.Restore(0, ed.sane)
+		unix.IoctlSetTermios(0, unix.TCSETSW, ed.sane)
 	}
-	state, err := term.MakeRaw(0)
+	state, err := unix.IoctlGetTermios(0, unix.TCGETS)
 	if err != nil {
 		return "", err
 	}
+	if state.Lflag&unix.ECHO == 0 {
+		return ed.s.plainLine(prompt) // whoever turned the echo off wants none of ours
+	}
+	// Bytes as they come. Carriage returns still become newlines, and output is
+	// still processed: both matter for what is typed ahead, and for what
+	// background commands write.
+	raw := *state
+	raw.Iflag &^= unix.IXON | unix.ISTRIP | unix.INLCR | unix.IGNCR
+	raw.Lflag &^= unix.ICANON | unix.ECHO | unix.ECHONL | unix.ISIG | unix.IEXTEN
+	raw.Cc[unix.VMIN], raw.Cc[unix.VTIME] = 1, 0
 	ed.s.cooked.Store(state)
+	if err := unix.IoctlSetTermios(0, unix.TCSETSW, &raw); err != nil {
+		return "", err
+	}
 	defer ed.s.giveBack()
 	stop := ed.followSize()
 	defer stop()
@@ -80,6 +95,36 @@ func (ed *editor) line(prompt string) (string, error) {
 	}
 	return "", err
 }
+
+// plainLine reads a line as the terminal gives it, without editing.
+func (s *Shell) plainLine(prompt string) (string, error) {
+	io.WriteString(os.Stderr, prompt)
+	s.reading.Store(true)
+	defer func() {
+		s.reading.Store(false)
+		s.reader.SetReadDeadline(time.Time{})
+	}()
+	var line []byte
+	for len(line) < maxInput {
+		var b [1]byte
+		n, err := s.reader.Read(b[:])
+		switch {
+		case n == 1 && b[0] == '\n':
+			return string(line), nil
+		case n == 1:
+			line = append(line, b[0])
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			io.WriteString(os.Stderr, "\n")
+			return "", errInterrupt
+		case err != nil:
+			return string(line), err
+		}
+	}
+	return "", fmt.Errorf("a line of more than %d bytes", maxInput)
+}
+
+// maxInput bounds a line that is not edited.
+const maxInput = 1 << 20
 
 // followSize keeps the editor's idea of the window up to date.
 func (ed *editor) followSize() (stop func()) {
@@ -111,6 +156,6 @@ func (ed *editor) followSize() (stop func()) {
 // giveBack makes the terminal what it was before a line was edited.
 func (s *Shell) giveBack() {
 	if state := s.cooked.Swap(nil); state != nil {
-		term.Restore(0, state)
+		unix.IoctlSetTermios(0, unix.TCSETSW, state)
 	}
 }

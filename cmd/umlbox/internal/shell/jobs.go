@@ -116,7 +116,7 @@ func (s *Shell) jobCall(ctx context.Context, args []string) []string {
 		if j := s.jobs.find(interp.HandlerCtx(ctx).Env.Get(jobVariable).String()); j != nil {
 			j.start()
 		}
-		return []string{"true"}
+		return []string{"exit", strconv.Itoa(interp.HandlerCtx(ctx).LastExitStatus)}
 	}
 	last := ""
 	if len(args) > 1 {

@@ -13,10 +13,10 @@ import (
 	"path/filepath"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"github.com/umlkit/umlkit/cmd/umlbox/internal/applet"
 	"golang.org/x/sys/unix"
-	"golang.org/x/term"
 	"mvdan.cc/sh/v3/expand"
 	"mvdan.cc/sh/v3/interp"
 	"mvdan.cc/sh/v3/syntax"
@@ -28,16 +28,17 @@ const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bi
 
 // Shell is one running sh.
 type Shell struct {
-	env    *applet.Env
-	runner *interp.Runner
-	parser *syntax.Parser
-	jobs   jobs
-	execs  map[uint]bool // offsets of the exec commands that replace the shell
-	cancel atomic.Pointer[context.CancelFunc]
-	killed atomic.Bool                // the last foreground program died by a signal
-	cooked atomic.Pointer[term.State] // the terminal's state, while a line is edited
-	reader *os.File                   // what the read builtin reads at a terminal
-	editor *editor                    // at a terminal
+	env     *applet.Env
+	runner  *interp.Runner
+	parser  *syntax.Parser
+	jobs    jobs
+	execs   map[uint]bool // offsets of the exec commands that replace the shell
+	cancel  atomic.Pointer[context.CancelFunc]
+	killed  atomic.Bool                  // the last foreground program died by a signal
+	cooked  atomic.Pointer[unix.Termios] // the terminal's state, while a line is edited
+	reading atomic.Bool                  // a line is read without the editor
+	reader  *os.File                     // what the read builtin reads at a terminal
+	editor  *editor                      // at a terminal
 }
 
 // options are the words of the command line.
@@ -154,7 +155,8 @@ func (s *Shell) run(o options) error {
 	if err != nil {
 		return applet.Usagef("%v", err)
 	}
-	s.watchSignals()
+	s.runner.Run(context.Background(), &syntax.File{Name: o.name}) // for $0
+	s.watchSignals(interactive)
 	if o.login {
 		s.profile("/etc/profile")
 		s.profile(filepath.Join(os.Getenv("HOME"), ".profile"))
@@ -164,7 +166,7 @@ func (s *Shell) run(o options) error {
 	}
 	switch {
 	case o.hasCommand:
-		return s.program(strings.NewReader(o.command), "")
+		return s.program(strings.NewReader(o.command), o.name)
 	case interactive && terminal:
 		return s.interact()
 	case script:
@@ -290,11 +292,18 @@ func (s *Shell) finish(err error) error {
 	return applet.Status(1)
 }
 
-// watchSignals lets ^C end the command that runs instead of the shell, and
-// gives the terminal back before a signal ends the shell.
-func (s *Shell) watchSignals() {
+// watchSignals lets ^C end the command that runs instead of the shell. At a
+// terminal it also gives that back before a signal ends the shell; a script
+// just dies.
+func (s *Shell) watchSignals(interactive bool) {
+	caught := []os.Signal{unix.SIGINT}
+	if interactive {
+		caught = append(caught, unix.SIGQUIT, unix.SIGTERM, unix.SIGHUP)
+	} else {
+		applet.DefaultSignals()
+	}
 	signals := make(chan os.Signal, 4)
-	for _, sig := range []os.Signal{unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGHUP} {
+	for _, sig := range caught {
 		if !signal.Ignored(sig) {
 			signal.Notify(signals, sig)
 		}
@@ -305,7 +314,9 @@ func (s *Shell) watchSignals() {
 			case unix.SIGINT:
 				// A program in the foreground got it too, and how that ends
 				// decides; only the shell's own work is ended here.
-				if s.jobs.foreground.Load() == 0 {
+				if s.reading.Load() {
+					s.reader.SetReadDeadline(time.Now())
+				} else if s.jobs.foreground.Load() == 0 {
 					if cancel := s.cancel.Load(); cancel != nil {
 						(*cancel)()
 					}

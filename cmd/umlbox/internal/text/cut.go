@@ -74,6 +74,9 @@ func Cut(e *applet.Env, args []string) error {
 	o.Value('c', "characters", pick('c'))
 	o.Value('f', "fields", pick('f'))
 	o.Value('d', "delimiter", func(s string) error {
+		if s == "" {
+			s = "\x00"
+		}
 		if utf8.RuneCountInString(s) != 1 {
 			return applet.Usagef("the delimiter must be a single character")
 		}

@@ -12,7 +12,6 @@ import (
 	"strings"
 
 	"github.com/umlkit/umlkit/cmd/umlbox/internal/applet"
-	"github.com/umlkit/umlkit/cmd/umlbox/internal/file"
 )
 
 type grep struct {
@@ -32,13 +31,15 @@ type grep struct {
 	before   int
 	after    int
 	matched  bool
+	shown    bool // a line was: groups of lines are set apart
+	end      byte
 	includes []string
 	excludes []string
 }
 
 // Grep finds lines. egrep and fgrep are grep -E and -F.
 func Grep(e *applet.Env, args []string) error {
-	g := &grep{e: e, max: -1}
+	g := &grep{e: e, max: -1, end: '\n'}
 	syntax := byte('G')
 	switch e.Name {
 	case "egrep":
@@ -85,9 +86,10 @@ func Grep(e *applet.Env, args []string) error {
 	o.Int(&g.before, 'B', "before-context")
 	o.Int(&g.after, 'A', "after-context")
 	o.Int(&context, 'C', "context")
+	o.Func('z', "null-data", func() { g.end = 0 })
 	o.Value(0, "include", func(s string) error { g.includes = append(g.includes, s); return nil })
 	o.Value(0, "exclude", func(s string) error { g.excludes = append(g.excludes, s); return nil })
-	operands, err := o.Parse(args)
+	operands, err := o.Parse(contextFlag(args))
 	if err != nil {
 		return err
 	}
@@ -120,6 +122,24 @@ func Grep(e *applet.Env, args []string) error {
 		return applet.Status(2)
 	}
 	return applet.Status(1)
+}
+
+// contextFlag rewrites -NUM to -C NUM.
+func contextFlag(args []string) []string {
+	for i, a := range args {
+		if a == "--" {
+			break
+		}
+		if len(a) > 1 && a[0] == '-' && strings.Trim(a[1:], "0123456789") == "" && (i == 0 || !takesNumber(args[i-1])) {
+			return append(append(append([]string{}, args[:i]...), "-C", a[1:]), args[i+1:]...)
+		}
+	}
+	return args
+}
+
+// takesNumber says whether arg is an option whose value may come next.
+func takesNumber(arg string) bool {
+	return len(arg) == 2 && arg[0] == '-' && strings.IndexByte("ABCmef", arg[1]) >= 0
 }
 
 // compile makes one expression of all patterns.
@@ -163,27 +183,34 @@ func compile(patterns []string, syntax byte, fold, word, whole bool) (*regexp.Re
 }
 
 func (g *grep) each(operands []string) {
-	err := file.EachNamed(g.e, operands, func(name string, r io.Reader) error {
-		if name == "-" {
-			name = "(standard input)"
-		}
-		if f, ok := r.(*os.File); ok {
-			if st, err := f.Stat(); err == nil && st.IsDir() {
-				g.warn(fmt.Errorf("%s: Is a directory", name))
-				return nil
-			}
-		}
-		if err := g.search(name, r); err != nil {
-			g.warn(err)
-		}
-		if g.quiet && g.matched {
-			return io.EOF
-		}
-		return nil
-	})
-	if err != io.EOF {
-		g.warn(err)
+	if len(operands) == 0 {
+		operands = []string{"-"}
 	}
+	for _, name := range operands {
+		g.one(name)
+		if g.quiet && g.matched {
+			return
+		}
+	}
+}
+
+// one searches a file; it reports what fails, unless -s forbids it.
+func (g *grep) one(name string) {
+	if name == "-" {
+		g.warn(g.search("(standard input)", g.e.Stdin))
+		return
+	}
+	f, err := os.Open(name)
+	if err != nil {
+		g.warn(err)
+		return
+	}
+	defer f.Close()
+	if st, err := f.Stat(); err == nil && st.IsDir() {
+		g.warn(fmt.Errorf("%s: Is a directory", name))
+		return
+	}
+	g.warn(g.search(name, f))
 }
 
 func (g *grep) warn(err error) {
@@ -204,15 +231,7 @@ func (g *grep) trees(operands []string) {
 			if !ent.Type().IsRegular() && path != op || ent.IsDir() || !g.wanted(ent.Name()) {
 				return nil
 			}
-			f, err := os.Open(path)
-			if err != nil {
-				g.warn(err)
-				return nil
-			}
-			defer f.Close()
-			if err := g.search(path, f); err != nil {
-				g.warn(err)
-			}
+			g.one(path)
 			if g.quiet && g.matched {
 				return filepath.SkipAll
 			}
@@ -244,9 +263,9 @@ func (g *grep) search(name string, r io.Reader) error {
 	var before []held
 	n, hits, after, last := 0, 0, 0, 0
 	binary := false
-	err := lines(r, '\n', func(line []byte, ended bool) bool {
+	err := lines(r, g.end, func(line []byte, ended bool) bool {
 		n++
-		if !binary && !g.text && bytes.IndexByte(line, 0) >= 0 {
+		if !binary && !g.text && g.end != 0 && bytes.IndexByte(line, 0) >= 0 {
 			binary = true
 		}
 		match := g.re.Match(line) != g.invert
@@ -304,7 +323,8 @@ func (g *grep) search(name string, r io.Reader) error {
 		}
 		g.e.Stdout.WriteString(strconv.Itoa(hits) + "\n")
 	case binary && hits > 0:
-		fmt.Fprintf(g.e.Stdout, "grep: %s: binary file matches\n", name)
+		g.e.Stdout.Flush()
+		fmt.Fprintf(g.e.Stderr, "grep: %s: binary file matches\n", name)
 	}
 	if err != nil {
 		return fmt.Errorf("%s: %s", name, applet.Reason(err))
@@ -315,10 +335,10 @@ func (g *grep) search(name string, r io.Reader) error {
 // line shows a line that matches (':') or stands near one that does ('-').
 func (g *grep) line(name string, n int, mark byte, line []byte, last *int) {
 	w := g.e.Stdout
-	if (g.before > 0 || g.after > 0) && *last > 0 && n > *last+1 {
+	if (g.before > 0 || g.after > 0) && g.shown && (*last == 0 || n > *last+1) {
 		w.WriteString("--\n")
 	}
-	*last = n
+	*last, g.shown = n, true
 	prefix := ""
 	if g.names {
 		if g.null {
@@ -333,7 +353,7 @@ func (g *grep) line(name string, n int, mark byte, line []byte, last *int) {
 	if !g.only {
 		w.WriteString(prefix)
 		w.Write(line)
-		w.WriteByte('\n')
+		w.WriteByte(g.end)
 		return
 	}
 	if mark == '-' || g.invert {
@@ -343,7 +363,7 @@ func (g *grep) line(name string, n int, mark byte, line []byte, last *int) {
 		if m[1] > m[0] {
 			w.WriteString(prefix)
 			w.Write(line[m[0]:m[1]])
-			w.WriteByte('\n')
+			w.WriteByte(g.end)
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package text
 
 import (
+	"bufio"
 	"bytes"
 	"fmt"
 	"io"
@@ -294,47 +295,62 @@ func Paste(e *applet.Env, args []string) error {
 		}
 		return string(delimiters[i%len(delimiters)])
 	}
-	var columns [][]string
-	err = file.EachInput(e, names, func(r io.Reader) error {
-		var column []string
-		err := lines(r, '\n', func(line []byte, ended bool) bool {
-			column = append(column, string(line))
-			return true
-		})
-		columns = append(columns, column)
-		return err
-	})
-	if err != nil {
-		return err
+	if len(names) == 0 {
+		names = []string{"-"}
+	}
+	in := make([]*bufio.Reader, len(names))
+	stdin := bufio.NewReader(e.Stdin) // several "-" take turns
+	for i, name := range names {
+		if in[i] = stdin; name == "-" {
+			continue
+		}
+		f, err := os.Open(name)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		in[i] = bufio.NewReader(f)
 	}
 	if serial {
-		for _, column := range columns {
-			for i, s := range column {
-				if i > 0 {
-					e.Stdout.WriteString(between(i - 1))
+		for _, r := range in {
+			column := 0
+			err := lines(r, '\n', func(line []byte, ended bool) bool {
+				if column > 0 {
+					e.Stdout.WriteString(between(column - 1))
 				}
-				e.Stdout.WriteString(s)
+				e.Stdout.Write(line)
+				column++
+				return true
+			})
+			if err != nil {
+				return err
 			}
 			e.Stdout.WriteByte('\n')
 		}
 		return nil
 	}
-	rows := 0
-	for _, column := range columns {
-		rows = max(rows, len(column))
-	}
-	for y := range rows {
-		for x, column := range columns {
-			if x > 0 {
-				e.Stdout.WriteString(between(x - 1))
+	for {
+		row := make([]string, len(in))
+		any := false
+		for i, r := range in {
+			text, err := r.ReadString('\n')
+			if err != nil && err != io.EOF {
+				return err
 			}
-			if y < len(column) {
-				e.Stdout.WriteString(column[y])
+			any = any || text != ""
+			row[i] = strings.TrimSuffix(text, "\n")
+		}
+		if !any {
+			return nil
+		}
+		for i, text := range row {
+			if i > 0 {
+				e.Stdout.WriteString(between(i - 1))
 			}
+			e.Stdout.WriteString(text)
 		}
 		e.Stdout.WriteByte('\n')
 	}
-	return nil
 }
 
 // Strings shows what is text in binary files.

@@ -393,6 +393,11 @@ func general(s []byte) float64 {
 		if v, err := strconv.ParseFloat(t[:n], 64); err == nil {
 			return v
 		}
+		if hex := strings.TrimLeft(t[:n], "+-"); len(hex) > 2 && (hex[:2] == "0x" || hex[:2] == "0X") {
+			if v, err := strconv.ParseFloat(t[:n]+"p0", 64); err == nil {
+				return v
+			}
+		}
 		if n > 64 {
 			n = 65
 		}

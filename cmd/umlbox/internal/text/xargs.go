@@ -94,8 +94,12 @@ func Xargs(e *applet.Env, args []string) error {
 	if x.replace != "" {
 		perRun = 1
 	}
+	base := 0 // the command itself counts
+	for _, a := range x.argv {
+		base += len(a) + 1
+	}
 	var batch []string
-	bytes, lines, ran := 0, 0, false
+	bytes, lines, ran := base, 0, false
 	for !x.stopped() {
 		word, line, err := split.next()
 		if err == io.EOF || err == nil && eof != "" && word == eof {
@@ -111,7 +115,7 @@ func Xargs(e *applet.Env, args []string) error {
 				return errors.New("argument list too long")
 			}
 			x.run(batch)
-			batch, bytes, lines, ran = nil, 0, 0, true
+			batch, bytes, lines, ran = nil, base, 0, true
 		}
 		batch = append(batch, word)
 		bytes += len(word) + 1
@@ -120,7 +124,7 @@ func Xargs(e *applet.Env, args []string) error {
 		}
 		if perRun > 0 && len(batch) >= perRun || perLine > 0 && lines >= perLine {
 			x.run(batch)
-			batch, bytes, lines, ran = nil, 0, 0, true
+			batch, bytes, lines, ran = nil, base, 0, true
 		}
 	}
 	if len(batch) > 0 || !ran && !noEmpty && x.replace == "" {
