@@ -186,25 +186,28 @@ func TestSmallBlocksAreCopied(t *testing.T) {
 	mapped(t, hold(t, image, 16), image, 16, true)
 }
 
-// oldCOW makes an empty COW file of version 2, whose data begins wherever the bitmap
-// ends: packed, big-endian, the bitmap straight after the header.
-func oldCOW(t *testing.T, cow, backing string) {
+// oddCOW makes an empty COW file of version 3 whose parts are aligned to sectors, not
+// to pages.
+func oddCOW(t *testing.T, cow, backing string) {
 	t.Helper()
 	info, err := os.Stat(backing)
 	if err != nil {
 		t.Fatal(err)
 	}
+	const align = 512
+	up := func(n int64) int64 { return (n + align - 1) / align * align }
 	b := binary.BigEndian.AppendUint32(nil, 0x4f4f4f4d)
-	b = binary.BigEndian.AppendUint32(b, 2)
-	b = append(b, make([]byte, 4096)...)
-	copy(b[8:], backing)
+	b = binary.BigEndian.AppendUint32(b, 3)
 	b = binary.BigEndian.AppendUint32(b, uint32(info.ModTime().Unix()))
 	b = binary.BigEndian.AppendUint64(b, uint64(info.Size()))
 	b = binary.BigEndian.AppendUint32(b, 512)
-	bitmap := (info.Size() + 511) / (8 * 512)
-	data := (int64(len(b)) + bitmap + 511) &^ 511
+	b = binary.BigEndian.AppendUint32(b, align)
+	b = binary.BigEndian.AppendUint32(b, 0)
+	b = append(b, backing...)
+	bitmap := (info.Size()/512 + 7) / 8
+	data := up(up(4128) + bitmap)
 	if data%4096 == 0 {
-		t.Fatalf("a COW file of version 2 over %d bytes has its data on a page boundary: take another size", info.Size())
+		t.Fatalf("a COW file over %d bytes has its data on a page boundary: take another size", info.Size())
 	}
 	if err := os.WriteFile(cow, b, 0o644); err != nil {
 		t.Fatal(err)
@@ -217,7 +220,7 @@ func oldCOW(t *testing.T, cow, backing string) {
 func TestUnalignedCOWDataIsCopied(t *testing.T) {
 	image := newImage(t, "200M")
 	cow := filepath.Join(t.TempDir(), "disk.cow")
-	oldCOW(t, cow, image)
+	oddCOW(t, cow, image)
 	m := hold(t, cow, 16)
 	if size, _, _ := total(regions(t, m.PID(), cow)); size != 0 {
 		t.Errorf("%d bytes of a COW file with unaligned data are mapped in the guest", size)
@@ -244,6 +247,28 @@ func TestNoexecMount(t *testing.T) {
 	}
 	if size, _, _ := total(regions(t, m.PID(), image)); size < 16<<20 {
 		t.Errorf("only %d bytes are mapped for reading", size)
+	}
+}
+
+// TestSmallWritesUnderMappings changes a file of the backing file in pieces smaller
+// than a page while it is mapped: pages move to the COW file, and lie in part in
+// each. What the guest then reads of the merged disk is what it wrote.
+func TestSmallWritesUnderMappings(t *testing.T) {
+	for _, odd := range []bool{false, true} {
+		t.Run(fmt.Sprintf("odd=%v", odd), func(t *testing.T) {
+			image := newImage(t, "200M")
+			ours(t, t.TempDir()).run(t, time.Minute, image, nil, "fill", "/t/data", "8")
+			cow := filepath.Join(t.TempDir(), "disk.cow")
+			disk := cow + "," + image
+			if odd {
+				oddCOW(t, cow, image)
+			}
+			seed := fmt.Sprint(time.Now().UnixNano() % 100000)
+			ours(t, t.TempDir()).run(t, time.Minute, disk, nil, "patch", "/t/data", seed, "3000")
+			merged := filepath.Join(t.TempDir(), "merged")
+			oracle.Run(t, guest.Binary(t, "uml_moo"), cow, merged)
+			oracle.Fsck(t, merged)
+		})
 	}
 }
 

@@ -15,6 +15,7 @@
 //	fscheck many DIR N          a directory of many files
 //	fscheck discard DIR MIB     write, remove, give the space back
 //	fscheck full DIR            fill the disk
+//	fscheck patch FILE SEED N   change a file in small pieces while it is mapped
 //	fscheck leave DIR           leave a process behind with files in use
 //	fscheck lose DIR SECONDS    make files, synced and not, and wait to be killed
 //
@@ -117,6 +118,8 @@ func run(args []string) (status int) {
 		return full(dir)
 	case "fullas":
 		return fullas(dir + "/user")
+	case "patch":
+		return patch(dir, int64(number(0, 1)), number(1, 1000))
 	case "whoami":
 		return whoami()
 	case "exit":

@@ -319,3 +319,67 @@ func worker(d string, seed int64, ops, id int) int {
 	}
 	return 0
 }
+
+// patch changes a file that is there already in small pieces, a sector and less, and
+// looks at it after each through read(2) and through mappings made before.
+func patch(path string, seed int64, ops int) int {
+	rnd := rand.New(rand.NewSource(seed))
+	model, err := os.ReadFile(path)
+	must(err)
+	fd := open(path, unix.O_RDWR, 0)
+	shared, err := unix.Mmap(fd, 0, len(model), unix.PROT_READ, unix.MAP_SHARED)
+	must(err)
+	private, err := unix.Mmap(fd, 0, len(model), unix.PROT_READ, unix.MAP_PRIVATE)
+	must(err)
+	if !bytes.Equal(shared, model) || !bytes.Equal(private, model) {
+		fmt.Println("a mapping differs from the file before any change")
+		return 1
+	}
+	for op := range ops {
+		if op == ops/2 {
+			// From now on with a mapping that can be stored to, which is its owner's
+			// only one of the file.
+			must(unix.Munmap(private))
+			private = nil
+		}
+		off := rnd.Intn(len(model) - 4096)
+		n := 1 + rnd.Intn(1000)
+		data := make([]byte, n)
+		rnd.Read(data)
+		if private == nil && rnd.Intn(2) == 0 {
+			page := off &^ 4095
+			m, err := unix.Mmap(fd, int64(page), off-page+n, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+			must(err)
+			copy(m[off-page:], data)
+			if rnd.Intn(3) == 0 {
+				must(unix.Msync(m, unix.MS_SYNC))
+			}
+			must(unix.Munmap(m))
+		} else if _, err := unix.Pwrite(fd, data, int64(off)); err != nil {
+			panic(err)
+		}
+		copy(model[off:], data)
+		lo, hi := off&^4095, min((off+n+4095)&^4095, len(model))
+		got := make([]byte, hi-lo)
+		_, err := unix.Pread(fd, got, int64(lo))
+		must(err)
+		switch {
+		case !bytes.Equal(got, model[lo:hi]):
+			fmt.Printf("op %d: read differs around %d\n", op, off)
+			return 1
+		case !bytes.Equal(shared[lo:hi], model[lo:hi]):
+			fmt.Printf("op %d: shared mapping differs around %d\n", op, off)
+			return 1
+		case private != nil && !bytes.Equal(private[lo:hi], model[lo:hi]):
+			fmt.Printf("op %d: private mapping differs around %d\n", op, off)
+			return 1
+		}
+	}
+	if !bytes.Equal(shared, model) {
+		fmt.Println("the mapping differs from the model at the end")
+		return 1
+	}
+	must(unix.Fsync(fd))
+	show("patched", ops)
+	return 0
+}
