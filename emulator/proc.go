@@ -14,6 +14,7 @@ import (
 	"gvisor.dev/gvisor/pkg/errors/linuxerr"
 	"gvisor.dev/gvisor/pkg/sentry/kernel"
 	"gvisor.dev/gvisor/pkg/sentry/kernel/auth"
+	"gvisor.dev/gvisor/pkg/sentry/vfs"
 
 	"github.com/umlkit/umlkit/emulator/procfs"
 	"github.com/umlkit/umlkit/emulator/syscalls"
@@ -35,7 +36,7 @@ func (s *sentry) procOptions() procfs.Options {
 		"cpuinfo":     text(s.cpuInfo()),
 		"loadavg":     live(load.write),
 		"uptime":      live(s.uptime),
-		"swaps":       text("Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n"),
+		"swaps":       {Read: procfs.Text("Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n"), Poller: new(vfs.DynamicBytesPoller)},
 		"consoles":    live(s.m.writeConsoles),
 		"execdomains": text("0-0\tLinux           \t[kernel]\n"),
 		"tty/drivers": text(ttyDrivers),

@@ -106,6 +106,9 @@ func (f *file) SetStat(ctx context.Context, fs *vfs.Filesystem, creds *auth.Cred
 }
 
 func (f File) source() vfs.DynamicBytesSource {
+	if f.Poller != nil {
+		return polledSource{readSource(f.Read), f.Poller}
+	}
 	if f.Write != nil {
 		return writableSource{readSource(f.Read), f.Write}
 	}
@@ -122,6 +125,15 @@ func (s readSource) Generate(ctx context.Context, buf *bytes.Buffer) error {
 	}
 	return s(ctx, buf)
 }
+
+// polledSource implements vfs.PollableDynamicBytesSource.
+type polledSource struct {
+	readSource
+	poller *vfs.DynamicBytesPoller
+}
+
+// GetDynamicBytesPoller implements vfs.PollableDynamicBytesSource.
+func (s polledSource) GetDynamicBytesPoller(context.Context) *vfs.DynamicBytesPoller { return s.poller }
 
 // writableSource implements vfs.WritableDynamicBytesSource.
 type writableSource struct {

@@ -40,6 +40,8 @@ type File struct {
 	// Write takes what is written, at most a page of it, without its last newline.
 	// Nil: the file cannot be written.
 	Write func(ctx context.Context, text string) error
+	// Poller, when not nil, tells of changes: the file can be polled.
+	Poller *vfs.DynamicBytesPoller
 	// Perm are the permissions of an added file; 0 is 0444, or 0644 with Write.
 	Perm linux.FileMode
 }

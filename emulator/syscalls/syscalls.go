@@ -79,15 +79,19 @@ var overrides = map[string]kernel.SyscallFn{
 	"swapon":        noSwap,
 	"swapoff":       noSwap,
 	"acct":          noAccounting,
+	"bind":          bind,
+	"setsockopt":    setsockopt,
 }
 
 var install sync.Once
 
 // gVisor's own functions that ours fall back to.
 var (
-	sentryMount     kernel.SyscallFn
-	sentryUmount    kernel.SyscallFn
-	sentryFallocate kernel.SyscallFn
+	sentryMount      kernel.SyscallFn
+	sentryUmount     kernel.SyscallFn
+	sentryFallocate  kernel.SyscallFn
+	sentryBind       kernel.SyscallFn
+	sentrySetsockopt kernel.SyscallFn
 )
 
 // Install puts the system calls into the Sentry's table, once in a process.
@@ -109,6 +113,10 @@ func Install() {
 				sentryUmount = call.Fn
 			case "fallocate":
 				sentryFallocate = call.Fn
+			case "bind":
+				sentryBind = call.Fn
+			case "setsockopt":
+				sentrySetsockopt = call.Fn
 			}
 			call.Fn = ours
 			table.Table[number] = call

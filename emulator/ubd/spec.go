@@ -106,6 +106,9 @@ func parseUnit(unit string) (n int, flags string, err error) {
 
 // unitNumber reads a unit that no flags follow.
 func unitNumber(unit string) (int, error) {
+	if len(unit) == 1 && unit[0] >= 'a'+Units && unit[0] <= 'z' {
+		return 0, driver.Errorf(driver.Unparsed, "Invalid device number - must be between 0 and %d", Units-1)
+	}
 	n, flags, err := parseUnit(unit)
 	if err != nil {
 		return 0, err
