@@ -113,7 +113,7 @@ func TestDriver(t *testing.T) {
 		{"cow", func() (string, error) { return ok(m.disks.Configure("2", cow+","+other)) }, 0, ""},
 		{"describe cow", func() (string, error) { return m.disks.Describe("2") }, 0, cow + "," + other},
 		{"remove nothing named", func() (string, error) { return ok(m.disks.Remove("")) }, 1, "Couldn't parse device number"},
-		{"remove wrong", func() (string, error) { return ok(m.disks.Remove("x")) }, 1, "Couldn't parse device number"},
+		{"remove wrong", func() (string, error) { return ok(m.disks.Remove("x")) }, 1, "Invalid device number - must be between 0 and 15"},
 		{"remove out of range", func() (string, error) { return ok(m.disks.Remove("16")) }, 1, "Invalid device number - must be between 0 and 15"},
 		{"remove none", func() (string, error) { return ok(m.disks.Remove("7")) }, -19, "Device doesn't exist"},
 		{"remove", func() (string, error) { return ok(m.disks.Remove("0")) }, 0, ""},
