@@ -87,7 +87,7 @@ func parseInittab(r io.Reader) ([]entry, error) {
 // words splits a command; one that needs a shell gets it.
 func words(command string) []string {
 	if strings.ContainsAny(command, "~`!$^&*()=|\\{}[];\"'<>?") {
-		return []string{self, "sh", "-c", "exec " + command}
+		return []string{self, "sh", "-c", command}
 	}
 	return strings.Fields(command)
 }

@@ -232,10 +232,7 @@ func Umount(e *applet.Env, args []string) error {
 	if err != nil {
 		return err
 	}
-	mounts, err := fstab.Mounts()
-	if err != nil {
-		return err
-	}
+	mounts, merr := fstab.Mounts() // without /proc the targets must be named
 	flags := 0
 	if lazy {
 		flags |= unix.MNT_DETACH
@@ -244,6 +241,8 @@ func Umount(e *applet.Env, args []string) error {
 		flags |= unix.MNT_FORCE
 	}
 	switch {
+	case all && merr != nil:
+		return merr
 	case all:
 		names = names[:0]
 		for _, m := range slices.Backward(mounts) {
