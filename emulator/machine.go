@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"gvisor.dev/gvisor/pkg/sentry/platform"
 
@@ -108,6 +109,7 @@ func (m *Machine) Boot() error {
 	}
 	m.booted = true
 	go m.life()
+	time.AfterFunc(settleTime, m.settle)
 	return nil
 }
 
