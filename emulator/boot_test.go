@@ -289,3 +289,15 @@ func TestIdle(t *testing.T) {
 	m.Signal(unix.SIGTERM)
 	m.Wait(limit)
 }
+
+// TestFirstLine holds that the console begins with the kernel's name, and that
+// printk.time=1 puts the time before it.
+func TestFirstLine(t *testing.T) {
+	rd := "initrd=" + initrd(t)
+	if out, _ := boot(t, rd); !strings.HasPrefix(out, "Linux version "+release.Name) {
+		t.Errorf("the first line is not the version:\n%s", out)
+	}
+	if out, _ := boot(t, rd, "printk.time=1"); !regexp.MustCompile(`^\[ +0\.\d{6}\] Linux version `).MatchString(out) {
+		t.Errorf("the first line has no time:\n%s", out)
+	}
+}

@@ -3,6 +3,8 @@ package emulator
 import (
 	"bytes"
 	"fmt"
+	"io"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -78,8 +80,27 @@ func (s *sentry) openTerminals() error {
 		return fmt.Errorf("make the terminals: %w", err)
 	}
 	s.terminals = terminals
-	s.Log().SetConsole(terminals)
+	if s.m.config.PrintTime {
+		s.Log().SetConsole(terminals)
+	} else {
+		s.Log().SetConsole(untimed{terminals})
+	}
 	return nil
+}
+
+// untimed is a console whose lines do not begin with the time, as real kernels write
+// them. The log itself keeps the times.
+type untimed struct{ w io.Writer }
+
+// stamp is the time at the beginning of a line.
+var stamp = regexp.MustCompile(`(?m)^\[ *\d+\.\d{6}\] `)
+
+// Write implements io.Writer.
+func (u untimed) Write(p []byte) (int, error) {
+	if _, err := u.w.Write(stamp.ReplaceAll(p, nil)); err != nil {
+		return 0, err
+	}
+	return len(p), nil
 }
 
 // closeTerminals lets the last output reach the host and gives the lines up.

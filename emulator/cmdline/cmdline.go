@@ -76,6 +76,9 @@ type Config struct {
 	// 7 by default, 4 after quiet, 10 after debug.
 	LogLevel int
 
+	// PrintTime has lines of the kernel log begin with the time on the console.
+	PrintTime bool
+
 	// PanicTimeout is panic=: 0 stops with SIGABRT, below 0 reboots at once, above 0
 	// after that many seconds. NoReboot ends the process where it would boot again.
 	PanicTimeout int

@@ -85,6 +85,7 @@ func TestParse(t *testing.T) {
 			c.RootType, c.RootFlags, c.UMLDir, c.UMID = "ext4", "noatime", "/x", "TEST"
 		})},
 		{"ncpus=2 seccomp=off mconsole=notify:/s", base(func(c *Config) { c.CPUs, c.Intercept, c.Notify = 2, "off", "/s" })},
+		{"printk.time=1", base(func(c *Config) { c.PrintTime = true })},
 		{"--help", base(func(c *Config) { c.Action = Help })},
 		{"--version", base(func(c *Config) { c.Action = Version })},
 		{"initrd=x.gz rdinit=/linuxrc", base(func(c *Config) { c.Initrd, c.RdInit = "x.gz", "/linuxrc" })},
@@ -103,7 +104,7 @@ func TestParse(t *testing.T) {
 }
 
 func TestRefused(t *testing.T) {
-	for _, word := range []string{"ncpus=0", "ncpus=x", "root=", "seccomp=maybe", "loglevel=11", "panic=soon", "conx=null", "time-travel", "time-travel=inf-cpu", "mconsole=x", "rootdelay=-1", "hostname=" + strings.Repeat("x", 65)} {
+	for _, word := range []string{"ncpus=0", "ncpus=x", "root=", "seccomp=maybe", "loglevel=11", "panic=soon", "conx=null", "time-travel", "time-travel=inf-cpu", "mconsole=x", "rootdelay=-1", "printk.time=2", "hostname=" + strings.Repeat("x", 65)} {
 		_, err := Parse([]string{word})
 		var e *Error
 		if !errors.As(err, &e) || e.Word != word {

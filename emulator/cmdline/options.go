@@ -195,6 +195,19 @@ var Options = []Option{
 	{Name: "loglevel", Form: Value, Show: "loglevel=N",
 		Text:  "Messages of a level below N reach the console, 0 to 10. The default is 7.",
 		apply: func(c *Config, s setting) string { return integer(&c.LogLevel, s.value, 0, 10) }},
+	{Name: "printk.time", Form: Value, Show: "printk.time=0|1",
+		Text: "Whether the kernel's messages begin with the time on the console. The default is 0; dmesg shows it all the same.",
+		apply: func(c *Config, s setting) string {
+			switch s.value {
+			case "1", "y", "Y":
+				c.PrintTime = true
+			case "0", "n", "N":
+				c.PrintTime = false
+			default:
+				return "neither 0 nor 1"
+			}
+			return ""
+		}},
 	{Name: "panic", Form: Value, Show: "panic=N",
 		Text:  "After a panic boot again in N seconds, at once if N is -1. The default 0 ends the process by SIGABRT.",
 		apply: func(c *Config, s setting) string { return integer(&c.PanicTimeout, s.value, -1, 1<<31-1) }},

@@ -1,6 +1,6 @@
-// Package reach is the one place that touches what gVisor keeps to itself, by
-// go:linkname and reflect. Each trick says what it needs of gVisor's inside; the tests
-// fail when an upgrade takes that away.
+// Package reach is the one place that touches what gVisor keeps to itself, through the
+// linkname directive and package reflect. Each trick says what it needs of gVisor's
+// inside; the tests fail when an upgrade takes that away.
 package reach
 
 import (

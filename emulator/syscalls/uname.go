@@ -23,9 +23,6 @@ func Architecture() string {
 	return "x86_64"
 }
 
-// personality(2) flags that change uname's release.
-const uname26 = 0x20000
-
 // uname implements uname(2).
 func uname(t *kernel.Task, _ uintptr, args arch.SyscallArguments) (uintptr, *kernel.SyscallControl, error) {
 	uts := t.UTSNamespace()
