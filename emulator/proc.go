@@ -50,11 +50,14 @@ func (s *sentry) procOptions() procfs.Options {
 			return nil
 		}},
 
-		"sys/kernel/osrelease":            text(release.Name + "\n"),
-		"sys/kernel/ostype":               text("Linux\n"),
-		"sys/kernel/version":              text(syscalls.Version + "\n"),
-		"sys/kernel/arch":                 text(syscalls.Architecture() + "\n"),
-		"sys/kernel/threads-max":          number(kernel.TasksLimit),
+		"sys/kernel/osrelease":   text(release.Name + "\n"),
+		"sys/kernel/ostype":      text("Linux\n"),
+		"sys/kernel/version":     text(syscalls.Version + "\n"),
+		"sys/kernel/arch":        text(syscalls.Architecture() + "\n"),
+		"sys/kernel/threads-max": number(kernel.TasksLimit),
+		"sys/kernel/pid_max": knob(kernel.TasksLimit, maxPIDs,
+			func() int64 { return s.pidMax.Load() },
+			func(n int64) { s.pidMax.Store(n) }),
 		"sys/kernel/ngroups_max":          number(65536),
 		"sys/kernel/tainted":              number(0),
 		"sys/kernel/modules_disabled":     number(1),
@@ -85,6 +88,9 @@ func (s *sentry) procOptions() procfs.Options {
 	}
 	return procfs.Options{Files: files, Log: s.Log(), Sources: &s.sources, Terminal: terminalOf}
 }
+
+// maxPIDs is the greatest pid_max on 64 bits.
+const maxPIDs = 4 << 20
 
 // ttyDrivers is /proc/tty/drivers, by which ps names terminals.
 const ttyDrivers = "/dev/tty             /dev/tty        5       0 system:/dev/tty\n" +

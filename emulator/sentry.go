@@ -43,6 +43,9 @@ type sentry struct {
 
 	// sysrqMask is /proc/sys/kernel/sysrq.
 	sysrqMask atomic.Int32
+	// pidMax is /proc/sys/kernel/pid_max. Numbers of processes begin again at
+	// kernel.TasksLimit whatever it says, so that it takes no less.
+	pidMax atomic.Int64
 
 	terminals *tty.Terminals
 
@@ -72,6 +75,7 @@ func (m *Machine) newSentry() (*sentry, error) {
 	k := &kernel.Kernel{Platform: m.platform, AllowSUID: true}
 	s := &sentry{m: m, k: k, end: make(chan ending, 1)}
 	s.sysrqMask.Store(1)
+	s.pidMax.Store(kernel.TasksLimit)
 	s.ext4 = &ext4fs.FilesystemType{Disks: m.disks, Logf: m.logf}
 	mf, err := m.memoryFile()
 	if err != nil {

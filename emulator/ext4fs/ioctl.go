@@ -144,6 +144,9 @@ func (i *inode) setFlags(ctx context.Context, flags uint32) error {
 	if !vfs.CanActAsOwner(creds, auth.KUID(a.UID)) {
 		return linuxerr.EACCES
 	}
+	if flags&^format.FlagsUserVisible != 0 {
+		return linuxerr.EOPNOTSUPP
+	}
 	if !i.isDir() {
 		flags &^= format.FlagDirSync | format.FlagTopDir
 	}

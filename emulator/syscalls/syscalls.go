@@ -81,6 +81,7 @@ var overrides = map[string]kernel.SyscallFn{
 	"acct":          noAccounting,
 	"bind":          bind,
 	"setsockopt":    setsockopt,
+	"fcntl":         fcntl,
 }
 
 var install sync.Once
@@ -92,6 +93,7 @@ var (
 	sentryFallocate  kernel.SyscallFn
 	sentryBind       kernel.SyscallFn
 	sentrySetsockopt kernel.SyscallFn
+	sentryFcntl      kernel.SyscallFn
 )
 
 // Install puts the system calls into the Sentry's table, once in a process.
@@ -117,6 +119,8 @@ func Install() {
 				sentryBind = call.Fn
 			case "setsockopt":
 				sentrySetsockopt = call.Fn
+			case "fcntl":
+				sentryFcntl = call.Fn
 			}
 			call.Fn = ours
 			table.Table[number] = call

@@ -4,6 +4,7 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"runtime"
@@ -100,6 +101,8 @@ func do(name, value string) {
 		fallocate(value)
 	case "call":
 		call(value)
+	case "locksocket":
+		lockSocket()
 	case "modload":
 		_, _, errno := syscall.Syscall(syscall.SYS_INIT_MODULE, 0, 0, uintptr(unsafe.Pointer(&[1]byte{})))
 		fmt.Println("modload", errno)
@@ -168,4 +171,24 @@ func call(value string) {
 	}
 	_, _, errno := syscall.Syscall6(n[0], n[1], n[2], n[3], n[4], n[5], n[6])
 	fmt.Printf("call %s: %d\n", value, int(errno))
+}
+
+// lockSocket does what lockf(3) does on a socket: it locks from the position on, which
+// sockets lack, and asks as another owner whether that is locked.
+func lockSocket() {
+	pair, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_DGRAM, 0)
+	check("socketpair", err)
+	const ofdGetLock = 36
+	whole := syscall.Flock_t{Type: syscall.F_WRLCK, Whence: io.SeekCurrent}
+	err = syscall.FcntlFlock(uintptr(pair[0]), syscall.F_SETLKW, &whole)
+	found := whole
+	testErr := syscall.FcntlFlock(uintptr(pair[0]), ofdGetLock, &found)
+	fmt.Printf("locksocket %v, %v, found %d\n", err, testErr, found.Type)
+	whole.Type = syscall.F_UNLCK
+	check("unlock", syscall.FcntlFlock(uintptr(pair[0]), syscall.F_SETLK, &whole))
+	whole.Type, found = syscall.F_WRLCK, syscall.Flock_t{Type: syscall.F_WRLCK, Whence: io.SeekCurrent}
+	testErr = syscall.FcntlFlock(uintptr(pair[0]), ofdGetLock, &found)
+	fmt.Printf("unlocked socket: %v, found %d\n", testErr, found.Type)
+	_, err = syscall.Seek(pair[0], 0, io.SeekCurrent)
+	fmt.Println("seek in a socket:", err)
 }
