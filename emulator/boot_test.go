@@ -145,7 +145,8 @@ func TestRoot(t *testing.T) {
 
 // TestInitSearch holds the order in which programs are tried.
 func TestInitSearch(t *testing.T) {
-	img := image(t, file{"bin/init", 0o644, []byte("no program")}, file{"bin/sh", 0o755, guestProgram(t)}, file{"not/elf", 0o755, []byte("no program")})
+	img := image(t, file{"bin/init", 0o644, []byte("no program")}, file{"bin/sh", 0o755, guestProgram(t)}, file{"not/elf", 0o755, []byte("no program")},
+		file{"no/interpreter", 0o755, []byte("#!/no/such\n")})
 	oracle.Run(t, "debugfs", "-w", "-R", "rm /sbin/init", img)
 	out, status := boot(t, "ubd0="+img)
 	if status != 0 {
@@ -157,6 +158,8 @@ func TestInitSearch(t *testing.T) {
 		t.Errorf("exit status %d", status)
 	}
 	want(t, out, "Kernel panic - not syncing: Requested init /not/elf failed (error -8).")
+	out, _ = boot(t, "ubd0="+img, "init=/no/interpreter")
+	want(t, out, "Kernel panic - not syncing: Requested init /no/interpreter failed (error -2).")
 }
 
 // TestRestart holds that a restart boots again in the same process.

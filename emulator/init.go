@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"strings"
 
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/abi/linux"
@@ -101,10 +102,21 @@ func (s *sentry) exec(name string) unix.Errno {
 	tg, _, err := s.k.CreateProcess(args)
 	if err != nil {
 		s.m.printk(klog.Debug, "%s: %v", name, err)
-		return unix.ENOEXEC
+		return execErrno(err)
 	}
 	s.init = tg
 	return 0
+}
+
+// execErrno is the number that the words of a failed start end in: a program whose
+// interpreter is missing is ENOENT, as in Linux.
+func execErrno(err error) unix.Errno {
+	for _, errno := range []unix.Errno{unix.ENOENT, unix.EACCES, unix.ELIBBAD, unix.E2BIG, unix.ENOMEM, unix.ELOOP, unix.EISDIR, unix.EIO} {
+		if strings.HasSuffix(err.Error(), ": "+errno.Error()) {
+			return errno
+		}
+	}
+	return unix.ENOEXEC
 }
 
 // openConsole makes the first program's descriptors 0, 1 and 2. The table is good
