@@ -17,6 +17,7 @@ export UMLKIT_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/umlkit
 all: build
 
 build:
+	@mkdir -p bin
 	$(GO) build -trimpath -ldflags '-s -w' -o bin/ ./cmd/...
 
 boot: build
