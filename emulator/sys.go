@@ -53,11 +53,17 @@ func diskPath(d ubd.Info) string {
 
 // platformDevice is the device that a disk belongs to, as real kernels have it.
 func platformDevice(disks *ubd.Disks, d ubd.Info) sysfs.Entry {
-	return sysfs.Directory(fmt.Sprintf("uml-blkdev.%d", diskUnit(d)),
+	entries := []sysfs.Entry{
 		sysfs.File("uevent", "DRIVER=uml-blkdev\nMODALIAS=platform:uml-blkdev\n"),
 		sysfs.File("modalias", "platform:uml-blkdev\n"),
 		sysfs.File("driver_override", "(null)\n"),
-		sysfs.Directory("block", diskEntry(disks, d)))
+		sysfs.Directory("block", diskEntry(disks, d)),
+	}
+	if d.Serial != "" {
+		// lsblk looks for it here, others beside the disk.
+		entries = append(entries, sysfs.File("serial", d.Serial+"\n"))
+	}
+	return sysfs.Directory(fmt.Sprintf("uml-blkdev.%d", diskUnit(d)), entries...)
 }
 
 // diskEntry is the directory of a disk.
