@@ -308,10 +308,29 @@ func TestInitIdle(t *testing.T) {
 	if n := switches() - before; n > 2 {
 		t.Errorf("init woke up %d times in 5 s", n)
 	}
+	if kb := anonymous(t, pid); kb > 3<<10 {
+		t.Errorf("init holds %d KiB of its own", kb)
+	}
 	m.Type("poweroff -f\r")
 	if code := m.Wait(bootTime); code != haltStatus {
 		t.Errorf("status %d, want %d", code, haltStatus)
 	}
+}
+
+// anonymous is the memory that a process shares with nobody, in KiB.
+func anonymous(t *testing.T, pid int) int {
+	t.Helper()
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := regexp.MustCompile(`(?m)^Pss_Anon: +(\d+) kB$`).FindSubmatch(b)
+	if m == nil {
+		t.Fatalf("no Pss_Anon in %s", b)
+	}
+	kb, _ := strconv.Atoi(string(m[1]))
+	t.Logf("process %d: %d KiB anonymous", pid, kb)
+	return kb
 }
 
 // initOf finds the child of unshare.

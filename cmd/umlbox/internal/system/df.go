@@ -59,16 +59,16 @@ func Df(e *applet.Env, args []string) error {
 			shown = append(shown, m)
 		}
 	}
-	size := strconv.FormatInt(unit, 10) + "-blocks"
+	size := strconv.FormatInt(unit, 10) + "B-blocks"
 	switch {
 	case human:
 		size = "Size"
-	case unit == 1024 && portable:
-		size = "1024-blocks"
-	case unit == 1024:
-		size = "1K-blocks"
-	case unit == 1<<20:
-		size = "1M-blocks"
+	case portable:
+		size = strconv.FormatInt(unit, 10) + "-blocks"
+	case unit%(1<<20) == 0:
+		size = strconv.FormatInt(unit>>20, 10) + "M-blocks"
+	case unit%(1<<10) == 0:
+		size = strconv.FormatInt(unit>>10, 10) + "K-blocks"
 	}
 	head := []string{"Filesystem", "Type", size, "Used", "Available", "Use%", "Mounted on"}
 	switch {
@@ -129,11 +129,6 @@ func Df(e *applet.Env, args []string) error {
 	widths := []int{14, 4, 5, 5, 5, 4}
 	if !showType {
 		widths = []int{14, 5, 5, 5, 4}
-	}
-	if human {
-		for i := len(widths) - 4; i < len(widths)-1; i++ {
-			widths[i] = 4
-		}
 	}
 	writeTable(e, rows, widths, showType)
 	return nil

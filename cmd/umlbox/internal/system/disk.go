@@ -369,6 +369,9 @@ func Losetup(e *applet.Env, args []string) error {
 		}
 	} else {
 		device, operands = operands[0], operands[1:]
+		if len(operands) == 0 {
+			return showLoop(e, device, true)
+		}
 	}
 	if len(operands) != 1 {
 		return applet.Usagef("one file is needed")
@@ -430,24 +433,39 @@ func listLoops(e *applet.Env) error {
 		return err
 	}
 	for _, p := range paths {
-		f, err := os.Open(p)
-		if err != nil {
-			continue
+		if err := showLoop(e, p, false); err != nil {
+			return err
 		}
-		info, err := unix.IoctlLoopGetStatus64(int(f.Fd()))
-		f.Close()
-		if err != nil {
-			continue // ENXIO: free
-		}
-		name, _, _ := bytes.Cut(info.File_name[:], []byte{0})
-		if b, err := os.ReadFile("/sys/class/block/" + filepath.Base(p) + "/loop/backing_file"); err == nil {
-			name = bytes.TrimSpace(b)
-		}
-		fmt.Fprintf(e.Stdout, "%s: [%04x]:%d (%s)", p, info.Device, info.Inode, name)
-		if info.Offset > 0 {
-			fmt.Fprintf(e.Stdout, ", offset %d", info.Offset)
-		}
-		e.Stdout.WriteByte('\n')
 	}
+	return nil
+}
+
+// showLoop describes a loop device. One that is free is passed over, unless
+// it was asked for by name.
+func showLoop(e *applet.Env, path string, named bool) error {
+	f, err := os.Open(path)
+	if err != nil {
+		if named {
+			return err
+		}
+		return nil
+	}
+	defer f.Close()
+	info, err := unix.IoctlLoopGetStatus64(int(f.Fd()))
+	if err != nil {
+		if named {
+			return &os.PathError{Op: "status", Path: path, Err: err}
+		}
+		return nil
+	}
+	name, _, _ := bytes.Cut(info.File_name[:], []byte{0})
+	if b, err := os.ReadFile("/sys/class/block/" + filepath.Base(path) + "/loop/backing_file"); err == nil {
+		name = bytes.TrimSpace(b)
+	}
+	fmt.Fprintf(e.Stdout, "%s: [%04x]:%d (%s)", path, info.Device, info.Inode, name)
+	if info.Offset > 0 {
+		fmt.Fprintf(e.Stdout, ", offset %d", info.Offset)
+	}
+	e.Stdout.WriteByte('\n')
 	return nil
 }
