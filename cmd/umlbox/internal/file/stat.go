@@ -196,7 +196,7 @@ func (s *statx) field(c byte) (string, bool) {
 	case 'g':
 		return u(uint64(st.Gid))
 	case 'G':
-		return s.db.GroupName(st.Gid), true
+		return nameOr(s.db.GroupName(st.Gid), st.Gid), true
 	case 'h':
 		return u(uint64(st.Nlink))
 	case 'i':
@@ -228,7 +228,7 @@ func (s *statx) field(c byte) (string, bool) {
 	case 'u':
 		return u(uint64(st.Uid))
 	case 'U':
-		return s.db.UserName(st.Uid), true
+		return nameOr(s.db.UserName(st.Uid), st.Uid), true
 	case 'w':
 		if !s.born {
 			return "-", true
@@ -253,6 +253,14 @@ func (s *statx) field(c byte) (string, bool) {
 		return strconv.FormatInt(st.Ctim.Sec, 10), true
 	}
 	return "", false
+}
+
+// nameOr is UNKNOWN where the user database only gave the number back.
+func nameOr(name string, id uint32) string {
+	if name == strconv.FormatUint(uint64(id), 10) {
+		return "UNKNOWN"
+	}
+	return name
 }
 
 // KindName says in words what a file is.

@@ -42,21 +42,26 @@ func Id(e *applet.Env, args []string) error {
 		if real {
 			uid, gid = who.uid, who.gid
 		}
-		show := func(id uint32, lookup func(uint32) string) string {
-			if name {
-				return lookup(id)
+		show := func(id uint32, kind string, lookup func(uint32) string) string {
+			number := strconv.FormatUint(uint64(id), 10)
+			if !name {
+				return number
 			}
-			return strconv.FormatUint(uint64(id), 10)
+			text := lookup(id)
+			if text == number {
+				e.Warnf("cannot find name for %s ID %s", kind, number)
+			}
+			return text
 		}
 		switch {
 		case user:
-			fmt.Fprintln(e.Stdout, show(uid, db.UserName))
+			fmt.Fprintln(e.Stdout, show(uid, "user", db.UserName))
 		case group:
-			fmt.Fprintln(e.Stdout, show(gid, db.GroupName))
+			fmt.Fprintln(e.Stdout, show(gid, "group", db.GroupName))
 		case groups:
 			var list []string
 			for _, g := range who.groups {
-				list = append(list, show(g, db.GroupName))
+				list = append(list, show(g, "group", db.GroupName))
 			}
 			fmt.Fprintln(e.Stdout, strings.Join(list, " "))
 		default:
@@ -159,7 +164,11 @@ func Groups(e *applet.Env, args []string) error {
 		}
 		var list []string
 		for _, g := range who.groups {
-			list = append(list, db.GroupName(g))
+			text := db.GroupName(g)
+			if text == strconv.FormatUint(uint64(g), 10) {
+				e.Warnf("cannot find name for group ID %d", g)
+			}
+			list = append(list, text)
 		}
 		fmt.Fprintln(e.Stdout, prefix+strings.Join(list, " "))
 	}
