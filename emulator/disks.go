@@ -19,11 +19,18 @@ func (m *Machine) openDisks() {
 	}
 }
 
-// disksChanged keeps /dev in step with the disks.
+// disksChanged keeps /dev in step with the disks, and tells udev.
 func (m *Machine) disksChanged(nodes []ubd.Node, added bool) {
 	if s := m.current(); s != nil {
 		for _, n := range nodes {
 			s.node(n, added)
+			if n.Link == "" {
+				event := diskEvent(n.Name, n.Major, n.Minor)
+				if event.Action = "add"; !added {
+					event.Action = "remove"
+				}
+				s.uevents.Send(event)
+			}
 		}
 	}
 }

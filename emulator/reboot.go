@@ -6,6 +6,7 @@ import (
 	"gvisor.dev/gvisor/pkg/abi/linux"
 
 	"github.com/umlkit/umlkit/emulator/klog"
+	"github.com/umlkit/umlkit/emulator/uevent"
 	"github.com/umlkit/umlkit/mconsole"
 )
 
@@ -72,6 +73,9 @@ func (s *sentry) SetCtrlAltDel(restart bool) { s.askInit.Store(!restart) }
 
 // Log implements syscalls.Machine.
 func (s *sentry) Log() *klog.Log { return s.m.log.Load() }
+
+// Uevents implements syscalls.Machine.
+func (s *sentry) Uevents() *uevent.Bus { return s.uevents }
 
 // ctrlAltDel is what the keys do: init gets a SIGINT if it asked for that, else the
 // machine restarts.

@@ -25,6 +25,7 @@ import (
 	"github.com/umlkit/umlkit/emulator/procfs"
 	"github.com/umlkit/umlkit/emulator/syscalls"
 	"github.com/umlkit/umlkit/emulator/tty"
+	"github.com/umlkit/umlkit/emulator/uevent"
 )
 
 // sentry is one boot: a kernel from its making to its end.
@@ -43,6 +44,8 @@ type sentry struct {
 
 	// sysrqMask is /proc/sys/kernel/sysrq.
 	sysrqMask atomic.Int32
+	// uevents is where udev hears of devices.
+	uevents *uevent.Bus
 	// pidMax is /proc/sys/kernel/pid_max. Numbers of processes begin again at
 	// kernel.TasksLimit whatever it says, so that it takes no less.
 	pidMax atomic.Int64
@@ -73,7 +76,7 @@ type sentry struct {
 // newSentry makes a kernel without tasks.
 func (m *Machine) newSentry() (*sentry, error) {
 	k := &kernel.Kernel{Platform: m.platform, AllowSUID: true}
-	s := &sentry{m: m, k: k, end: make(chan ending, 1)}
+	s := &sentry{m: m, k: k, end: make(chan ending, 1), uevents: uevent.NewBus()}
 	s.sysrqMask.Store(1)
 	s.pidMax.Store(kernel.TasksLimit)
 	s.ext4 = &ext4fs.FilesystemType{Disks: m.disks, Logf: m.logf}

@@ -2,10 +2,14 @@ package emulator
 
 import (
 	"fmt"
+	"strings"
+
+	"gvisor.dev/gvisor/pkg/errors/linuxerr"
 
 	"github.com/umlkit/umlkit/emulator/sysfs"
 	"github.com/umlkit/umlkit/emulator/tty"
 	"github.com/umlkit/umlkit/emulator/ubd"
+	"github.com/umlkit/umlkit/emulator/uevent"
 )
 
 // sysEntries are the machine's devices in /sys.
@@ -35,9 +39,12 @@ func (s *sentry) sysEntries() []sysfs.Entry {
 				return sysfs.Entry{Name: fmt.Sprintf("%d:%d", d.Major, d.Minor), Link: "../../" + diskPath(d)}
 			})},
 			sysfs.Entry{Name: "char", Dir: s.ttyNumbers}),
+		sysfs.Directory("kernel", sysfs.Entry{Name: "uevent_seqnum", Read: func() string {
+			return fmt.Sprintf("%d\n", s.uevents.Number())
+		}}),
 		sysfs.Directory("devices",
 			sysfs.Entry{Name: "platform", Dir: each(func(d ubd.Info) sysfs.Entry {
-				return platformDevice(disks, d)
+				return s.platformDevice(disks, d)
 			})},
 			sysfs.Directory("virtual", sysfs.Entry{Name: "tty", Dir: s.ttyDevices})),
 	}
@@ -46,18 +53,49 @@ func (s *sentry) sysEntries() []sysfs.Entry {
 // diskUnit is a disk's number.
 func diskUnit(d ubd.Info) uint32 { return d.Minor / ubd.Minors }
 
+// diskEvent is what udev hears of a disk, but for what happened.
+func diskEvent(name string, major, minor uint32) uevent.Event {
+	d := ubd.Info{Name: name, Major: major, Minor: minor}
+	return uevent.Event{
+		Path:      "/" + diskPath(d),
+		Subsystem: "block",
+		Env: []string{fmt.Sprintf("MAJOR=%d", major), fmt.Sprintf("MINOR=%d", minor), "DEVNAME=" + name,
+			"DEVTYPE=disk", fmt.Sprintf("DISKSEQ=%d", diskUnit(d)+1)},
+	}
+}
+
+// ueventFile is a device's uevent file: its variables, and what announces it again.
+func (s *sentry) ueventFile(e uevent.Event) sysfs.Entry {
+	return sysfs.Entry{
+		Name: "uevent",
+		Read: func() string { return strings.Join(e.Env, "\n") + "\n" },
+		Write: func(text string) error {
+			event, ok := e.Synthetic(text)
+			if !ok {
+				return linuxerr.EINVAL
+			}
+			s.uevents.Send(event)
+			return nil
+		},
+	}
+}
+
 // diskPath is where a disk is below /sys.
 func diskPath(d ubd.Info) string {
 	return fmt.Sprintf("devices/platform/uml-blkdev.%d/block/%s", diskUnit(d), d.Name)
 }
 
 // platformDevice is the device that a disk belongs to, as real kernels have it.
-func platformDevice(disks *ubd.Disks, d ubd.Info) sysfs.Entry {
+func (s *sentry) platformDevice(disks *ubd.Disks, d ubd.Info) sysfs.Entry {
 	entries := []sysfs.Entry{
-		sysfs.File("uevent", "DRIVER=uml-blkdev\nMODALIAS=platform:uml-blkdev\n"),
+		s.ueventFile(uevent.Event{
+			Path:      fmt.Sprintf("/devices/platform/uml-blkdev.%d", diskUnit(d)),
+			Subsystem: "platform",
+			Env:       []string{"DRIVER=uml-blkdev", "MODALIAS=platform:uml-blkdev"},
+		}),
 		sysfs.File("modalias", "platform:uml-blkdev\n"),
 		sysfs.File("driver_override", "(null)\n"),
-		sysfs.Directory("block", diskEntry(disks, d)),
+		sysfs.Directory("block", s.diskEntry(disks, d)),
 	}
 	if d.Serial != "" {
 		// lsblk looks for it here, others beside the disk.
@@ -67,14 +105,14 @@ func platformDevice(disks *ubd.Disks, d ubd.Info) sysfs.Entry {
 }
 
 // diskEntry is the directory of a disk.
-func diskEntry(disks *ubd.Disks, d ubd.Info) sysfs.Entry {
+func (s *sentry) diskEntry(disks *ubd.Disks, d ubd.Info) sysfs.Entry {
 	number := func(name string, n int64) sysfs.Entry { return sysfs.File(name, fmt.Sprintf("%d\n", n)) }
 	discard := int64(0)
 	if d.Trim && !d.ReadOnly {
 		discard = d.Size
 	}
 	entries := []sysfs.Entry{
-		sysfs.File("uevent", fmt.Sprintf("MAJOR=%d\nMINOR=%d\nDEVNAME=%s\nDEVTYPE=disk\nDISKSEQ=%d\n", d.Major, d.Minor, d.Name, diskUnit(d)+1)),
+		s.ueventFile(diskEvent(d.Name, d.Major, d.Minor)),
 		sysfs.File("dev", fmt.Sprintf("%d:%d\n", d.Major, d.Minor)),
 		number("size", d.Size/512),
 		number("ro", flag(d.ReadOnly)),
@@ -164,7 +202,11 @@ func (s *sentry) ttyDevices() []sysfs.Entry {
 	for _, t := range terminalList() {
 		files := []sysfs.Entry{
 			sysfs.File("dev", fmt.Sprintf("%d:%d\n", t.major, t.minor)),
-			sysfs.File("uevent", fmt.Sprintf("MAJOR=%d\nMINOR=%d\nDEVNAME=%s\n", t.major, t.minor, t.name)),
+			s.ueventFile(uevent.Event{
+				Path:      "/devices/virtual/tty/" + t.name,
+				Subsystem: "tty",
+				Env:       []string{fmt.Sprintf("MAJOR=%d", t.major), fmt.Sprintf("MINOR=%d", t.minor), "DEVNAME=" + t.name},
+			}),
 			{Name: "subsystem", Link: "../../../../class/tty"},
 		}
 		if t.name == "console" {

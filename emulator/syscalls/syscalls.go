@@ -15,6 +15,7 @@ import (
 
 	"github.com/umlkit/umlkit/emulator/klog"
 	"github.com/umlkit/umlkit/emulator/tty"
+	"github.com/umlkit/umlkit/emulator/uevent"
 )
 
 // Machine is what system calls ask of the machine around a kernel. Its methods are
@@ -31,6 +32,8 @@ type Machine interface {
 	Log() *klog.Log
 	// SetTime sets the guest's wall clock, in nanoseconds since 1970.
 	SetTime(ns int64)
+	// Uevents is where the kernel tells of its devices.
+	Uevents() *uevent.Bus
 }
 
 // machines finds the machine of a kernel.
@@ -61,6 +64,9 @@ func (nobody) SetCtrlAltDel(bool) {}
 func (nobody) Log() *klog.Log     { return klog.New(klog.Options{}) }
 func (nobody) SetTime(int64)      {}
 
+// Uevents gives no bus: the socket is the Sentry's.
+func (nobody) Uevents() *uevent.Bus { return nil }
+
 // overrides are our system calls, by name. The table of each architecture says which
 // numbers they have.
 var overrides = map[string]kernel.SyscallFn{
@@ -79,7 +85,7 @@ var overrides = map[string]kernel.SyscallFn{
 	"swapon":        noSwap,
 	"swapoff":       noSwap,
 	"acct":          noAccounting,
-	"bind":          bind,
+	"socket":        openSocket,
 	"setsockopt":    setsockopt,
 	"fcntl":         fcntl,
 }
@@ -91,7 +97,7 @@ var (
 	sentryMount      kernel.SyscallFn
 	sentryUmount     kernel.SyscallFn
 	sentryFallocate  kernel.SyscallFn
-	sentryBind       kernel.SyscallFn
+	sentrySocket     kernel.SyscallFn
 	sentrySetsockopt kernel.SyscallFn
 	sentryFcntl      kernel.SyscallFn
 )
@@ -115,8 +121,8 @@ func Install() {
 				sentryUmount = call.Fn
 			case "fallocate":
 				sentryFallocate = call.Fn
-			case "bind":
-				sentryBind = call.Fn
+			case "socket":
+				sentrySocket = call.Fn
 			case "setsockopt":
 				sentrySetsockopt = call.Fn
 			case "fcntl":

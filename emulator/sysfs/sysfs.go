@@ -9,10 +9,12 @@ import (
 	"gvisor.dev/gvisor/pkg/abi/linux"
 	"gvisor.dev/gvisor/pkg/context"
 	"gvisor.dev/gvisor/pkg/errors/linuxerr"
+	"gvisor.dev/gvisor/pkg/hostarch"
 	"gvisor.dev/gvisor/pkg/sentry/fsimpl/kernfs"
 	"gvisor.dev/gvisor/pkg/sentry/fsimpl/sys"
 	"gvisor.dev/gvisor/pkg/sentry/kernel/auth"
 	"gvisor.dev/gvisor/pkg/sentry/vfs"
+	"gvisor.dev/gvisor/pkg/usermem"
 
 	"github.com/umlkit/umlkit/emulator/reach"
 )
@@ -26,6 +28,9 @@ type Entry struct {
 	Link string
 	// Read is the content of a file.
 	Read func() string
+	// Write takes what is written to a file, at most a page of it. Nil: the file cannot
+	// be written.
+	Write func(text string) error
 }
 
 // Directory is an entry whose content never changes.
@@ -102,8 +107,12 @@ func (s *sysfs) node(ctx context.Context, parent *directory, e Entry, path strin
 		l.Init(ctx, creds, linux.UNNAMED_MAJOR, s.devMinor, ino, e.Link)
 		return l
 	}
-	f := &file{parent: parent, name: e.Name, read: e.Read}
-	f.Init(ctx, creds, linux.UNNAMED_MAJOR, s.devMinor, ino, f, 0o444)
+	f := &file{parent: parent, name: e.Name}
+	if e.Write == nil {
+		f.Init(ctx, creds, linux.UNNAMED_MAJOR, s.devMinor, ino, content(e.Read), 0o444)
+	} else {
+		f.Init(ctx, creds, linux.UNNAMED_MAJOR, s.devMinor, ino, knob{e.Read, e.Write}, 0o644)
+	}
 	return f
 }
 
@@ -137,8 +146,11 @@ type directory struct {
 
 var _ kernfs.Inode = (*directory)(nil)
 
-// find is the entry of a name.
+// find is the entry of a name. What is below a device that went is not there.
 func (d *directory) find(name string) (Entry, bool) {
+	if !d.parent.has(d.name) {
+		return Entry{}, false
+	}
 	for _, e := range d.entries() {
 		if e.Name == name {
 			return e, true
@@ -241,16 +253,49 @@ type file struct {
 	kernfs.DynamicBytesFile
 	parent *directory
 	name   string
-	read   func() string
 }
 
 // Valid implements kernfs.Inode.Valid.
 func (f *file) Valid(context.Context, *kernfs.Dentry, string) bool { return f.parent.has(f.name) }
 
-// Generate implements vfs.DynamicBytesSource.Generate.
-func (f *file) Generate(_ context.Context, buf *bytes.Buffer) error {
-	buf.WriteString(f.read())
+// SetStat implements kernfs.Inode.SetStat. Opening a file to write may ask to truncate
+// it first, which changes nothing.
+func (*file) SetStat(_ context.Context, _ *vfs.Filesystem, _ *auth.Credentials, opts vfs.SetStatOptions) error {
+	if opts.Stat.Mask&^linux.STATX_SIZE != 0 {
+		return linuxerr.EPERM
+	}
 	return nil
+}
+
+// content implements vfs.DynamicBytesSource.
+type content func() string
+
+// Generate implements vfs.DynamicBytesSource.Generate.
+func (c content) Generate(_ context.Context, buf *bytes.Buffer) error {
+	buf.WriteString(c())
+	return nil
+}
+
+// knob implements vfs.WritableDynamicBytesSource.
+type knob struct {
+	content
+	write func(string) error
+}
+
+// Write implements vfs.WritableDynamicBytesSource.Write.
+func (k knob) Write(ctx context.Context, _ *vfs.FileDescription, src usermem.IOSequence, _ int64) (int64, error) {
+	if src.NumBytes() > hostarch.PageSize {
+		return 0, linuxerr.EINVAL
+	}
+	text := make([]byte, src.NumBytes())
+	n, err := src.CopyIn(ctx, text)
+	if err != nil {
+		return int64(n), err
+	}
+	if err := k.write(string(text)); err != nil {
+		return 0, err
+	}
+	return int64(n), nil
 }
 
 // overlay is a directory of the Sentry's with entries of ours laid over it.
