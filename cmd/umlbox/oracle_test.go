@@ -217,3 +217,15 @@ func same(t *testing.T, scripts ...string) {
 		})
 	}
 }
+
+var testTime = time.Date(2001, 2, 3, 4, 5, 6, 0, time.UTC)
+
+// waitFor waits until a condition holds.
+func waitFor(t *testing.T, ok func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); !ok(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("it did not happen within 20 s")
+		}
+	}
+}

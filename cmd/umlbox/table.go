@@ -5,6 +5,7 @@ import (
 	"github.com/umlkit/umlkit/cmd/umlbox/internal/archive"
 	"github.com/umlkit/umlkit/cmd/umlbox/internal/boot"
 	"github.com/umlkit/umlkit/cmd/umlbox/internal/file"
+	"github.com/umlkit/umlkit/cmd/umlbox/internal/network"
 	"github.com/umlkit/umlkit/cmd/umlbox/internal/shell"
 	"github.com/umlkit/umlkit/cmd/umlbox/internal/system"
 	"github.com/umlkit/umlkit/cmd/umlbox/internal/text"
@@ -57,6 +58,7 @@ var applets = [...]applet.Applet{
 	{Name: "id", Usage: "[-Ggnru] [USER]...", Help: "Show who a user is.", Run: system.Id},
 	{Name: "init", Usage: "[-c COMMAND] [single]", Help: "Be process 1; for others: tell it 0 (power off), 6 (reboot) or q (read inittab).", Run: boot.Init, Catches: true},
 	{Name: "insmod", Usage: "FILE [NAME=VALUE]...", Help: "Load a module from a file.", Run: system.Insmod},
+	{Name: "ip", Usage: "[-46o] address|link|route|neighbour [show|add|delete|set|replace|flush|get] [ARGUMENT]...", Help: "Show and change links, addresses and routes.", Run: network.IP},
 	{Name: "kill", Usage: "[-s SIGNAL | -SIGNAL] PID... | -l [SIGNAL]...", Help: "Send a signal to processes.", Run: system.Kill},
 	{Name: "killall", Usage: "[-q] [-s SIGNAL | -SIGNAL] NAME...", Help: "Send a signal to processes by name.", Run: system.Killall},
 	{Name: "link", Usage: "FILE NAME", Help: "link(2).", Run: file.Link},
@@ -76,6 +78,7 @@ var applets = [...]applet.Applet{
 	{Name: "mount", Usage: "[-arwBRM] [-t TYPE] [-o OPTIONS] [SOURCE] [TARGET]", Help: "Mount a file system, or show what is mounted.", Run: system.Mount, Trouble: 32},
 	{Name: "mountpoint", Usage: "[-dq] DIRECTORY", Help: "Tell whether a directory is a mount point.", Run: system.Mountpoint},
 	{Name: "mv", Usage: "[-finTuv] [-t DIRECTORY] SOURCE... DESTINATION", Help: "Rename and move files.", Run: file.Mv},
+	{Name: "nc", Usage: "[-46klNuUvz] [-p PORT] [-w TIME] [HOST] [PORT]", Help: "Join standard input and output to a connection.", Run: network.Nc},
 	{Name: "nice", Usage: "[-n STEP] [COMMAND [ARGUMENT]...]", Help: "Run a command with another priority.", Run: system.Nice, Trouble: 125},
 	{Name: "nl", Usage: "[-b STYLE] [-i STEP] [-s TEXT] [-v FIRST] [-w WIDTH] [FILE]...", Help: "Number lines.", Run: text.Nl},
 	{Name: "nohup", Usage: "COMMAND [ARGUMENT]...", Help: "Run a command that outlives the terminal.", Run: system.Nohup, Trouble: 125},
@@ -83,6 +86,7 @@ var applets = [...]applet.Applet{
 	{Name: "passwd", Usage: "[-dlu] [USER]", Help: "Change a password.", Run: boot.Passwd},
 	{Name: "paste", Usage: "[-s] [-d LIST] [FILE]...", Help: "Join lines of files.", Run: text.Paste},
 	{Name: "pidof", Usage: "[-s] NAME...", Help: "List processes by name.", Run: system.Pidof},
+	{Name: "ping", Usage: "[-46q] [-c COUNT] [-i TIME] [-s SIZE] [-W TIME] [-w TIME] HOST", Help: "Ask a host whether it is there.", Run: network.Ping, Trouble: 2, Catches: true},
 	{Name: "pivot_root", Usage: "NEW OLD", Help: "Change the root file system.", Run: system.PivotRoot},
 	{Name: "poweroff", Usage: "[-fn]", Help: "Power the machine off.", Run: system.Poweroff},
 	{Name: "printenv", Usage: "[NAME]...", Help: "Show the environment.", Run: system.Printenv},
@@ -136,6 +140,7 @@ var applets = [...]applet.Applet{
 	{Name: "uptime", Usage: "[-ps]", Help: "Show how long the system runs.", Run: system.Uptime},
 	{Name: "watch", Usage: "[-egtx] [-n SECONDS] COMMAND...", Help: "Run a command again and again.", Run: system.Watch},
 	{Name: "wc", Usage: "[-cLlmw] [FILE]...", Help: "Count lines, words and bytes.", Run: text.Wc},
+	{Name: "wget", Usage: "[-cq] [-O FILE] [-P DIRECTORY] [-T TIME] [-U AGENT] [--header LINE] [--spider] URL...", Help: "Fetch files over HTTP.", Run: network.Wget},
 	{Name: "which", Usage: "[-a] NAME...", Help: "Find commands.", Run: system.Which},
 	{Name: "whoami", Usage: "", Help: "Name the user.", Run: system.Whoami},
 	{Name: "xargs", Usage: "[-0prtx] [-a FILE] [-d CHARACTER] [-E TEXT] [-I TEXT] [-L LINES] [-n WORDS] [-P PROCESSES] [-s BYTES] [COMMAND [ARGUMENT]...]", Help: "Run a command with arguments from standard input.", Run: text.Xargs},

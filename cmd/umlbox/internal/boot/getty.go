@@ -118,7 +118,7 @@ func takeTerminal(tty string) error {
 	unix.IoctlSetInt(fd, unix.TIOCSCTTY, 1)
 	for i := range 3 {
 		if fd != i {
-			if err := unix.Dup2(fd, i); err != nil {
+			if err := unix.Dup3(fd, i, 0); err != nil {
 				return fmt.Errorf("%s: %s", path, applet.Reason(err))
 			}
 		}

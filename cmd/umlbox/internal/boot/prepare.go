@@ -96,7 +96,7 @@ func (in *initd) openConsole() {
 		return // nowhere to say it
 	}
 	for i := range 3 {
-		unix.Dup2(fd, i)
+		unix.Dup3(fd, i, 0)
 	}
 	if fd > 2 {
 		unix.Close(fd)

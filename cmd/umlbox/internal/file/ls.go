@@ -46,7 +46,6 @@ type item struct {
 	path string
 	st   unix.Stat_t
 	link string
-	err  error
 }
 
 // Ls lists directories.

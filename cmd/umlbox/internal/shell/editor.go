@@ -73,8 +73,11 @@ func (ed *editor) line(prompt string) (string, error) {
 	raw.Iflag &^= unix.IXON | unix.ISTRIP | unix.INLCR | unix.IGNCR
 	raw.Lflag &^= unix.ICANON | unix.ECHO | unix.ECHONL | unix.ISIG | unix.IEXTEN
 	raw.Cc[unix.VMIN], raw.Cc[unix.VTIME] = 1, 0
+	ed.s.modes.Lock()
 	ed.s.cooked.Store(state)
-	if err := unix.IoctlSetTermios(0, unix.TCSETSW, &raw); err != nil {
+	err = unix.IoctlSetTermios(0, unix.TCSETSW, &raw)
+	ed.s.modes.Unlock()
+	if err != nil {
 		return "", err
 	}
 	defer ed.s.giveBack()
@@ -155,6 +158,13 @@ func (ed *editor) followSize() (stop func()) {
 
 // giveBack makes the terminal what it was before a line was edited.
 func (s *Shell) giveBack() {
+	s.modes.Lock()
+	defer s.modes.Unlock()
+	s.restore()
+}
+
+// restore is giveBack for who holds modes.
+func (s *Shell) restore() {
 	if state := s.cooked.Swap(nil); state != nil {
 		unix.IoctlSetTermios(0, unix.TCSETSW, state)
 	}

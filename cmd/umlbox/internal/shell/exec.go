@@ -236,7 +236,7 @@ func (s *Shell) replace(hc interp.HandlerContext, args []string) int {
 		case !ok || f == nil:
 			unix.Close(fd) // closed by the program, with <&- or >&-
 		case f != s.reader && int(f.Fd()) != fd:
-			if err := unix.Dup2(int(f.Fd()), fd); err != nil {
+			if err := unix.Dup3(int(f.Fd()), fd, 0); err != nil {
 				return fail(err)
 			}
 		}

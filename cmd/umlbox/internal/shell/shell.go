@@ -12,6 +12,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -35,6 +36,7 @@ type Shell struct {
 	execs   map[uint]bool // offsets of the exec commands that replace the shell
 	cancel  atomic.Pointer[context.CancelFunc]
 	killed  atomic.Bool                  // the last foreground program died by a signal
+	modes   sync.Mutex                   // held while the terminal's modes change
 	cooked  atomic.Pointer[unix.Termios] // the terminal's state, while a line is edited
 	reading atomic.Bool                  // a line is read without the editor
 	reader  *os.File                     // what the read builtin reads at a terminal
@@ -329,9 +331,11 @@ func (s *Shell) watchSignals(interactive bool) {
 	}()
 }
 
-// die ends the shell by sig, with the terminal as it was found.
+// die ends the shell by sig, with the terminal as it was found. It keeps modes, so
+// that no line begins to be edited meanwhile.
 func (s *Shell) die(sig unix.Signal) {
-	s.giveBack()
+	s.modes.Lock()
+	s.restore()
 	signal.Reset(sig)
 	unix.Kill(os.Getpid(), sig)
 	select {} // until it arrives

@@ -90,7 +90,7 @@ func SwitchRoot(e *applet.Env, args []string) error {
 	if console != "" {
 		if fd, err := unix.Open(console, unix.O_RDWR, 0); err == nil {
 			for i := range 3 {
-				unix.Dup2(fd, i)
+				unix.Dup3(fd, i, 0)
 			}
 		} else {
 			e.Warnf("%s: %s", console, applet.Reason(err))

@@ -216,12 +216,12 @@ func Nohup(e *applet.Env, args []string) error {
 			return err
 		}
 		fmt.Fprintln(e.Stderr, "nohup: appending output to 'nohup.out'")
-		if err := unix.Dup2(int(f.Fd()), 1); err != nil {
+		if err := unix.Dup3(int(f.Fd()), 1, 0); err != nil {
 			return err
 		}
 	}
 	if applet.IsTerminal(2) {
-		if err := unix.Dup2(1, 2); err != nil {
+		if err := unix.Dup3(1, 2, 0); err != nil {
 			return err
 		}
 	}
