@@ -65,7 +65,7 @@ func (d *recorder) mark(n int) {
 // A crash at any write, with any of the writes since the last sync lost, leaves what
 // replay makes clean for e2fsck, with everything that was made stable.
 func TestCrash(t *testing.T) {
-	cuts := 30
+	cuts := 16
 	if testing.Short() {
 		cuts = 8
 	}
@@ -82,8 +82,17 @@ func TestCrash(t *testing.T) {
 			d := &recorder{data: bytes.Clone(base)}
 			stable := crashWork(t, d)
 			r := rand.New(rand.NewPCG(3, uint64(len(f))))
+			var syncs []int
+			for i, e := range d.log {
+				if e.off == -1 {
+					syncs = append(syncs, i)
+				}
+			}
 			for i := range cuts {
 				cut := r.IntN(len(d.log))
+				if i%4 < 2 { // just before a sync the most can be lost
+					cut = syncs[r.IntN(len(syncs))]
+				}
 				got, marks := replayTo(base, d.log[:cut], r, i%2 == 0)
 				crashCheck(t, got, stable[:marks], fmt.Sprintf("cut %d of %d", cut, len(d.log)), i%8 == 0)
 			}
@@ -153,8 +162,12 @@ func crashWork(t *testing.T, d *recorder) []synced {
 }
 
 // replayTo makes the disk that a crash after the last of these events leaves. With lose
-// some of the writes since the last sync are missing.
+// some of the blocks written since the last sync are missing, whole blocks as jbd2 takes
+// for granted.
 func replayTo(base []byte, log []event, r *rand.Rand, lose bool) (data []byte, marks int) {
+	var s format.Superblock
+	_ = s.Decode(base[format.SuperblockOffset:])
+	unit := s.BlockSize()
 	data = bytes.Clone(base)
 	last := 0
 	for i, e := range log {
@@ -167,10 +180,15 @@ func replayTo(base []byte, log []event, r *rand.Rand, lose bool) (data []byte, m
 		case e.off == -2:
 			marks = e.mark
 		case e.off >= 0:
-			if lose && i > last && r.IntN(2) == 0 {
+			if !lose || i <= last {
+				copy(data[e.off:], e.data)
 				continue
 			}
-			copy(data[e.off:], e.data)
+			for at := 0; at < len(e.data); at += unit { // a write can be torn
+				if r.IntN(2) == 0 {
+					copy(data[e.off+int64(at):], e.data[at:min(at+unit, len(e.data))])
+				}
+			}
 		}
 	}
 	return data, marks
