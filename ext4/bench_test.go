@@ -1,12 +1,14 @@
 package ext4
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
 
 	"github.com/umlkit/umlkit/ext4/format"
+	"golang.org/x/sys/unix"
 )
 
 func benchFS(b *testing.B, size int64) *FS {
@@ -81,6 +83,23 @@ func BenchmarkLookup(b *testing.B) {
 	b.ResetTimer()
 	for i := range b.N {
 		must(root.Lookup(fmt.Sprintf("file-number-%d", i%20000))).Put()
+	}
+}
+
+// BenchmarkLookupAbsent looks in a directory of 20,000 for names that are not there, as
+// searches along a path do.
+func BenchmarkLookupAbsent(b *testing.B) {
+	fs := benchFS(b, 512<<20)
+	root := must(fs.Root())
+	defer root.Put()
+	for i := range 20000 {
+		must(root.Create(fmt.Sprintf("file-number-%d", i), NewInode{Mode: format.ModeRegular | 0o644})).Put()
+	}
+	b.ResetTimer()
+	for i := range b.N {
+		if _, err := root.Lookup(fmt.Sprintf("absent-number-%d", i%20000)); !errors.Is(err, unix.ENOENT) {
+			b.Fatal(err)
+		}
 	}
 }
 

@@ -195,7 +195,7 @@ func (n *Inode) Lookup(name string) (*Inode, error) {
 		return nil, err
 	}
 	if !ok {
-		return nil, fmt.Errorf("ext4: lookup %q: %w", name, unix.ENOENT)
+		return nil, &absentError{name}
 	}
 	return n.child(p.ino)
 }

@@ -65,6 +65,15 @@ func (e *NotExtError) Error() string {
 // Is reports EINVAL.
 func (e *NotExtError) Is(target error) bool { return target == unix.EINVAL }
 
+// absentError says that a directory has no such name. It becomes text only when somebody
+// reads it: to most who look it is an answer, and searches along a path get many.
+type absentError struct{ name string }
+
+func (e *absentError) Error() string { return fmt.Sprintf("ext4: lookup %q: %v", e.name, unix.ENOENT) }
+
+// Unwrap gives ENOENT.
+func (e *absentError) Unwrap() error { return unix.ENOENT }
+
 // Errors that several files compare with.
 const (
 	errInvalid = unix.EINVAL
