@@ -286,7 +286,9 @@ func TestIdle(t *testing.T) {
 	time.Sleep(1500 * time.Millisecond)
 	before := ticks(t, m.PID())
 	time.Sleep(3 * time.Second)
-	if after := ticks(t, m.PID()); after != before {
+	// A busy host may bill a tick for an interrupt that it served meanwhile; a machine
+	// that polls takes many.
+	if after := ticks(t, m.PID()); after > before+2 {
 		t.Errorf("%d ticks in 3 s of idleness", after-before)
 	}
 	m.Signal(unix.SIGTERM)
