@@ -43,8 +43,8 @@ test: tools-for-tests build
 	@if [ $$(id -u) = 0 ]; then $(GO) test -timeout 35m -p 2 ./...; else \
 	  $(GO) test -v -timeout 35m -p 2 ./... >bin/test.log 2>&1; status=$$?; \
 	  [ $$status = 0 ] || cat bin/test.log; \
-	  grep -E '^(ok|FAIL)[[:space:]]|--- (FAIL|SKIP):' bin/test.log; \
-	  echo "$$(grep -c -e '--- SKIP:' bin/test.log) tests need root and were left out; all output is in bin/test.log"; \
+	  grep -aE '^(ok|FAIL)[[:space:]]|--- (FAIL|SKIP):' bin/test.log; \
+	  echo "$$(grep -ac -e '--- SKIP:' bin/test.log) tests need root and were left out; all output is in bin/test.log"; \
 	  exit $$status; fi
 
 nightly: tools-for-tests build
