@@ -12,6 +12,16 @@ func TestLockWithoutPosition(t *testing.T) {
 	want(t, out, "locksocket <nil>, <nil>, found 1\n", "unlocked socket: <nil>, found 2\n", "seek in a socket: illegal seek\n")
 }
 
+// TestNoKeyrings holds that all of keyrings is missing, not a part: systemd mounts
+// nothing when it can make a keyring and not link it.
+func TestNoKeyrings(t *testing.T) {
+	out, status := boot(t, "initrd="+initrd(t), "call:250,1,0", "call:250,8,0xfffffffc,0xfffffffd", "call:248,0,0,0,0,0", "call:249,0,0,0,0")
+	if status != 0 {
+		t.Errorf("exit status %d", status)
+	}
+	want(t, out, "call 250,1,0: 38\n", "call 250,8,0xfffffffc,0xfffffffd: 38\n", "call 248,0,0,0,0,0: 38\n", "call 249,0,0,0,0: 38\n")
+}
+
 // TestPIDMax holds which numbers pid_max takes: those that stay true.
 func TestPIDMax(t *testing.T) {
 	const name = "/proc/sys/kernel/pid_max"

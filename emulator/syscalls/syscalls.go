@@ -85,6 +85,9 @@ var overrides = map[string]kernel.SyscallFn{
 	"swapon":        noSwap,
 	"swapoff":       noSwap,
 	"acct":          noAccounting,
+	"add_key":       noKeys,
+	"request_key":   noKeys,
+	"keyctl":        noKeys,
 	"socket":        openSocket,
 	"setsockopt":    setsockopt,
 	"fcntl":         fcntl,
@@ -186,5 +189,12 @@ func noAccounting(t *kernel.Task, _ uintptr, _ arch.SyscallArguments) (uintptr, 
 	if err := privileged(t, linux.CAP_SYS_PACCT); err != nil {
 		return 0, nil, err
 	}
+	return 0, nil, linuxerr.ENOSYS
+}
+
+// noKeys implements add_key(2), request_key(2) and keyctl(2) of a kernel without
+// keyrings. The Sentry has some of keyctl: enough for systemd to take it that keyrings
+// are there, and to refuse to mount anything when the rest fails.
+func noKeys(*kernel.Task, uintptr, arch.SyscallArguments) (uintptr, *kernel.SyscallControl, error) {
 	return 0, nil, linuxerr.ENOSYS
 }
