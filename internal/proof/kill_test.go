@@ -37,9 +37,9 @@ func TestKilledAtAnyMoment(t *testing.T) {
 		oracle.Run(t, "cp", "--sparse=always", base, image)
 		// Each round of the guest's loop makes files, syncs, and says so; what it has
 		// said is what must be found.
-		script := `mkdir -p /work; n=0; while true; do n=$((n+1)); mkdir /work/d$n; ` +
-			`echo content $n >/work/d$n/file; seq 1 2000 >/work/d$n/long; ln -s file /work/d$n/link; ` +
-			`mv /work/d$n/long /work/d$n/moved; rm -rf /work/scratch; mkdir /work/scratch; echo y >/work/scratch/y; ` +
+		script := `mkdir -p /load; n=0; while true; do n=$((n+1)); mkdir /load/d$n; ` +
+			`echo content $n >/load/d$n/file; seq 1 2000 >/load/d$n/long; ln -s file /load/d$n/link; ` +
+			`mv /load/d$n/long /load/d$n/moved; rm -rf /load/scratch; mkdir /load/scratch; echo y >/load/scratch/y; ` +
 			`sync; echo synced $n; done`
 		m := guest.Start(t, guest.Binary(t, "linux"), "mem=256M", "uml_dir="+dir, "ubd0="+image, "root=/dev/ubda", "rw",
 			"init=/bin/sh", "--", "-c", script)
@@ -60,12 +60,12 @@ func TestKilledAtAnyMoment(t *testing.T) {
 		}
 		oracle.Fsck(t, image)
 		for n := 1; n <= last; n++ {
-			got := oracle.Run(t, "debugfs", "-R", fmt.Sprintf("cat /work/d%d/file", n), image)
+			got := oracle.Run(t, "debugfs", "-R", fmt.Sprintf("cat /load/d%d/file", n), image)
 			if want := fmt.Sprintf("content %d\n", n); !regexp.MustCompile(`(?m)^` + regexp.QuoteMeta(want)).MatchString(got) {
 				t.Fatalf("round %d: %d directories were synced, but d%d/file holds %q\ne2fsck said:\n%s", i, last, n, got, out)
 			}
 			for _, name := range []string{"moved", "link"} {
-				if got := oracle.Run(t, "debugfs", "-R", fmt.Sprintf("stat /work/d%d/%s", n, name), image); !regexp.MustCompile(`Inode: \d+`).MatchString(got) {
+				if got := oracle.Run(t, "debugfs", "-R", fmt.Sprintf("stat /load/d%d/%s", n, name), image); !regexp.MustCompile(`Inode: \d+`).MatchString(got) {
 					t.Fatalf("round %d: d%d/%s was synced and is lost: %s\ne2fsck said:\n%s", i, n, name, got, out)
 				}
 			}
