@@ -10,7 +10,6 @@ import (
 	"sort"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/umlkit/umlkit/ext4/format"
 	"github.com/umlkit/umlkit/internal/oracle"
@@ -92,32 +91,8 @@ func needRoot(t testing.TB) {
 // unmounts it.
 func mount(t testing.TB, image, options string) (dir string, umount func()) {
 	t.Helper()
-	needRoot(t)
-	dir = filepath.Join(t.TempDir(), "mnt")
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	opts := "loop"
-	if options != "" {
-		opts += "," + options
-	}
-	tool(t, "mount", "-o", opts, image, dir)
-	done := false
-	umount = func() {
-		if done {
-			return
-		}
-		done = true
-		for range 50 {
-			if err := exec.Command("umount", dir).Run(); err == nil {
-				return
-			}
-			time.Sleep(100 * time.Millisecond)
-		}
-		t.Errorf("umount %s failed", dir)
-	}
-	t.Cleanup(umount)
-	return dir, umount
+	dir = oracle.Mount(t, image, options)
+	return dir, func() { oracle.Unmount(t, dir) }
 }
 
 func openFS(t testing.TB, path string, o Options) *FS {

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 )
 
 // packages names the Debian package of each tool whose package is not its own name.
@@ -149,17 +150,33 @@ func Mount(t testing.TB, image, options string) string {
 	return dir
 }
 
-// Unmount unmounts what Mount mounted, before the test's end; twice does no harm.
+// Unmount unmounts what Mount mounted, before the test's end; twice does no harm. It
+// returns when the host's kernel has let go of the image: a mount namespace that
+// another test made meanwhile holds a copy of the mount for as long as it lives.
 func Unmount(t testing.TB, dir string) {
 	t.Helper()
 	data, err := os.ReadFile("/proc/self/mounts")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !strings.Contains(string(data), " "+dir+" ") {
+	device := ""
+	for _, line := range strings.Split(string(data), "\n") {
+		if words := strings.Fields(line); len(words) > 1 && words[1] == dir {
+			device = words[0]
+		}
+	}
+	if device == "" {
 		return
 	}
 	Run(t, "umount", dir)
+	loop := filepath.Join("/sys/block", filepath.Base(device), "loop")
+	for range 600 {
+		if _, err := os.Stat(loop); err != nil {
+			return
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	t.Fatalf("%s, which was mounted on %s, is still in use", device, dir)
 }
 
 func tail(b []byte, n int) []byte {
