@@ -162,10 +162,13 @@ func (n *netcat) datagrams(network, address string) error {
 	}
 }
 
-// join copies both ways until the other side ends; -N ends ours when standard
-// input does, for TCP it is half-closed always, as servers expect.
+// join copies both ways until the other side has nothing more to say, and
+// standard input, unless it is a terminal, is sent. The end of our input closes
+// our half of the connection, with -N all of it.
 func (n *netcat) join(conn net.Conn) error {
+	sent := make(chan struct{})
 	go func() {
+		defer close(sent)
 		_, err := io.Copy(conn, n.e.Stdin)
 		if c, ok := conn.(interface{ CloseWrite() error }); ok && err == nil {
 			c.CloseWrite()
@@ -185,7 +188,12 @@ func (n *netcat) join(conn net.Conn) error {
 			return ferr
 		}
 		switch {
-		case err == io.EOF, errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, net.ErrClosed):
+		case err == io.EOF:
+			if !applet.IsTerminal(0) {
+				<-sent
+			}
+			return nil
+		case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, net.ErrClosed):
 			return nil
 		case err != nil:
 			return fmt.Errorf("read: %s", applet.Reason(err))
