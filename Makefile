@@ -26,8 +26,8 @@ boot: build
 
 # Debian packages that the tests compare with. Root installs what is missing; anyone
 # else is told what to install.
-ORACLES  = uml-utilities e2fsprogs qemu-utils debootstrap fio stress-ng xfsprogs attr acl libcap2-bin \
-           patchelf busybox-static xz-utils zstd kmod mandoc util-linux mount openssl strace bzip2 perl
+ORACLES  = uml-utilities e2fsprogs debootstrap xfsprogs attr acl libcap2-bin patchelf busybox-static xz-utils \
+           zstd bzip2 kmod mandoc util-linux mount openssl perl procps iproute2 binutils bsdextrautils xxd gcc libc6-dev
 
 tools-for-tests:
 	@missing=; for p in $(ORACLES); do \
