@@ -86,13 +86,19 @@ func (s *Source) Fill(ctx context.Context, t *tree.Tree, _ tree.Store) error {
 	root := node(&st)
 	s.queue = append(s.queue, dirTask{node: root, dev: st.Dev})
 
-	stop := context.AfterFunc(ctx, func() { s.fail(ctx.Err()) })
-	defer stop()
+	interrupted := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		s.fail(ctx.Err())
+		close(interrupted)
+	})
 	var workers sync.WaitGroup
 	for range min(max(runtime.GOMAXPROCS(0), 2), 8) {
 		workers.Go(s.work)
 	}
 	workers.Wait()
+	if !stop() {
+		<-interrupted // it still speaks to s
+	}
 	if s.err != nil {
 		return s.err
 	}
