@@ -88,9 +88,17 @@ func (s *sentry) mountDisk() *ending {
 	}
 	errno := unix.ENODEV
 	for _, typ := range types {
-		if errno = s.mountAs(typ, disk); errno == 0 {
+		write := c.RootWrite
+		errno = s.mountAs(typ, disk, write)
+		if write && errno == unix.EACCES {
+			// As Linux does with a disk that can only be read.
+			s.m.printk(klog.Warning, "VFS: %s is write-protected, mounting it read-only", disk.Name)
+			write = false
+			errno = s.mountAs(typ, disk, write)
+		}
+		if errno == 0 {
 			mode := "readonly "
-			if c.RootWrite {
+			if write {
 				mode = ""
 			}
 			s.m.printk(klog.Info, "VFS: Mounted root (%s filesystem) %son device %d:%d.", typ, mode, major, minor)
@@ -105,7 +113,7 @@ func (s *sentry) mountDisk() *ending {
 }
 
 // mountAs mounts the root as one filesystem type.
-func (s *sentry) mountAs(typ string, disk ext4fs.Disk) unix.Errno {
+func (s *sentry) mountAs(typ string, disk ext4fs.Disk, write bool) unix.Errno {
 	c := s.m.config
 	known := false
 	for _, t := range rootTypes {
@@ -116,11 +124,11 @@ func (s *sentry) mountAs(typ string, disk ext4fs.Disk) unix.Errno {
 	}
 	ctx := s.proc.NewContext(s.k)
 	ns, err := s.k.VFS().NewMountNamespace(ctx, s.proc.Credentials, "", typ, &vfs.MountOptions{
-		ReadOnly: !c.RootWrite,
+		ReadOnly: !write,
 		GetFilesystemOptions: vfs.GetFilesystemOptions{
 			InternalMount: true,
 			InternalData:  disk,
-			Data:          rootData(c.RootFlags, c.RootWrite),
+			Data:          rootData(c.RootFlags, write),
 		},
 	}, s.k)
 	if err != nil {

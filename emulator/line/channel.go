@@ -45,7 +45,11 @@ type Channel struct {
 func (p Pair) Openable() error {
 	for _, end := range []End{p.In, p.Out} {
 		switch end.Kind {
-		case Null, None, FD:
+		case Null, None:
+		case FD:
+			if _, err := accessMode(end.Number); err != nil {
+				return fmt.Errorf("channel %s: %w", p, err)
+			}
 		default:
 			return fmt.Errorf("channel %s: %w", p, ErrNotYet)
 		}

@@ -38,6 +38,8 @@ type terminal struct {
 	// opens counts the guest's file descriptions, consoles is how many of them are
 	// of /dev/console.
 	opens, consoles int
+	// complained says that the log knows why the line cannot be opened.
+	complained bool
 	// generation counts hangups. A file description of an earlier one is dead.
 	generation uint64
 	// exclusive is TIOCEXCL's.
@@ -152,7 +154,7 @@ func (t *terminal) ready() error {
 	if t.discipline == nil {
 		d, err := reach.NewDiscipline(t.all.ctx, t.vfs, t.all.root, t.tty)
 		if err != nil {
-			t.all.logf("%s: %v", t.name, err)
+			t.complain(err)
 			return linuxerr.EIO
 		}
 		t.discipline = d
@@ -162,7 +164,7 @@ func (t *terminal) ready() error {
 	}
 	p, err := newPump(t, t.pair)
 	if err != nil {
-		t.all.logf("%s: %v", t.name, err)
+		t.complain(err)
 		if errors.Is(err, line.ErrNoDevice) {
 			return linuxerr.ENODEV
 		}
@@ -170,6 +172,18 @@ func (t *terminal) ready() error {
 	}
 	t.pump = p
 	return nil
+}
+
+// complain says once in the kernel log why the line cannot be opened. The log may be
+// writing to this very terminal as its console, so it is not waited for.
+//
+// Precondition: t.mu is held.
+func (t *terminal) complain(err error) {
+	if t.complained {
+		return
+	}
+	t.complained = true
+	go t.all.logf("%s: %v", t.name, err)
 }
 
 // running is the pump, or nil for a null line.
@@ -187,7 +201,7 @@ func (t *terminal) configure(pair line.Pair) error {
 		return driver.Errorf(driver.Invalid, "Device is already open")
 	}
 	t.stop()
-	t.pair = pair
+	t.pair, t.complained = pair, false
 	return nil
 }
 
