@@ -451,7 +451,9 @@ func (n *Inode) zeroEdges(off, end int64) (first, last uint64, err error) {
 }
 
 // Zero makes the range read as zeros and keeps, or gives, it blocks. With keepSize the
-// size stays, else it grows to the range's end.
+// size stays, else it grows to the range's end. Files without extents are refused with
+// EOPNOTSUPP, as kernels do: they have no way to say that a block behind the end holds
+// nothing yet.
 func (n *Inode) Zero(off, length int64, keepSize bool) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -465,6 +467,9 @@ func (n *Inode) Zero(off, length int64, keepSize bool) error {
 		if err := n.convertInline(); err != nil {
 			return err
 		}
+	}
+	if !n.extents() {
+		return fmt.Errorf("ext4: zero range of inode %d, which has no extents: %w", n.ino, unix.EOPNOTSUPP)
 	}
 	if err := n.zeroGap(off); err != nil {
 		return err
@@ -496,9 +501,6 @@ func (n *Inode) zeroRun(b, last uint64) (uint64, error) {
 	end := min(b+m.count, last)
 	if m.state != Written {
 		return end, nil
-	}
-	if !n.extents() {
-		return end, n.zeroDisk(run{m.disk, end - b})
 	}
 	h, err := n.fs.begin()
 	if err != nil {

@@ -1,6 +1,7 @@
 package ext4
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -236,10 +237,20 @@ func TestFileModel(t *testing.T) {
 						clear(model[off:min(off+length, len(model))])
 					}
 					err = n.Punch(int64(off), int64(length))
-				case op == 8:
+				case op == 8 && n.extents():
 					grow(off + length)
 					clear(model[off : off+length])
 					err = n.Zero(int64(off), int64(length), false)
+				case (op == 8 || op == 9) && !n.extents():
+					// Blocks behind the end that hold nothing yet cannot be told.
+					for _, keep := range []bool{false, true} {
+						if e := n.Zero(int64(off), int64(length), keep); !errors.Is(e, unix.EOPNOTSUPP) {
+							t.Fatalf("step %d: zero range without extents: %v", i, e)
+						}
+						if e := n.Fallocate(int64(off), int64(length), keep); !errors.Is(e, unix.EOPNOTSUPP) {
+							t.Fatalf("step %d: fallocate without extents: %v", i, e)
+						}
+					}
 				case op == 9 && n.extents():
 					keep := r.IntN(2) == 0
 					if !keep {

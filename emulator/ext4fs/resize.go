@@ -108,19 +108,20 @@ func (i *inode) clear(ctx context.Context, off, n int64, erase func() error) err
 	i.invalidate(mr, false)
 
 	// Whole pages leave the cache; a fault makes new ones. Old ones are freed when
-	// no mapping has them any more.
+	// no mapping has them any more. The disk comes first: if it refuses, nothing has
+	// changed.
 	var freed []memmap.FileRange
 	c.dataMu.Lock()
-	if whole.Start < whole.End {
+	err := i.fs.errno(erase())
+	if err == nil && whole.Start < whole.End {
 		c.cache.RemoveRangeWith(whole, func(seg fsutil.FileRangeIterator) {
 			freed = append(freed, seg.FileRange())
 		})
 		c.dirty.KeepClean(whole)
 		c.dirtyPages.Store(!c.dirty.IsEmpty())
 	}
-	err := i.zeroCached(uint64(off), uint64(off+n))
 	if err == nil {
-		err = i.fs.errno(erase())
+		err = i.zeroCached(uint64(off), uint64(off+n))
 	}
 	c.frozen--
 	c.size.Store(i.node.Attr().Size)
