@@ -349,3 +349,26 @@ func sameFile(t testing.TB, n *Inode, want []byte) {
 		}
 	}
 }
+
+// TestFlagsThatSayHowDataLies sees that no change of attributes makes extents of block
+// numbers or the other way round.
+func TestFlagsThatSayHowDataLies(t *testing.T) {
+	for _, args := range [][]string{{"-t", "ext4"}, {"-t", "ext4", "-O", "^extent,^64bit"}} {
+		image := makeImage(t, 16<<20, args...)
+		fs := openFS(t, image, Options{})
+		root := must(fs.Root())
+		n := must(root.Create("f", NewInode{Mode: format.ModeRegular | 0o644}))
+		must(n.WriteAt([]byte("content"), 100_000))
+		a := n.Attr()
+		before := a.Flags
+		a.Flags ^= format.FlagExtents | format.FlagEOFBlocks | format.FlagCasefold | format.FlagHugeFile | format.FlagNoDump
+		check(t, n.SetAttr(AttrFlags, a))
+		if got := n.Attr().Flags; got != before^format.FlagNoDump {
+			t.Errorf("mke2fs %q: flags %#x, want %#x", args, got, before^format.FlagNoDump)
+		}
+		check(t, n.Put())
+		check(t, root.Put())
+		closeFS(t, fs)
+		fsck(t, image)
+	}
+}

@@ -198,7 +198,7 @@ func (w *writer) WriteFromBlocks(srcs safemem.BlockSeq) (uint64, error) {
 		done += n
 		w.off += int64(n)
 		srcs = srcs.DropFirst64(n)
-		if w.off > c.size.Load() {
+		if n > 0 && w.off > c.size.Load() {
 			c.size.Store(w.off)
 		}
 		if err != nil {

@@ -156,6 +156,9 @@ func (i *inode) setFlags(ctx context.Context, flags uint32) error {
 	if (flags^a.Flags)&format.FlagJournalData != 0 && !creds.HasRootCapability(linux.CAP_SYS_RESOURCE) {
 		return linuxerr.EPERM
 	}
+	if (flags^a.Flags)&format.FlagExtents != 0 && i.fs.info.Incompat&format.IncompatExtents == 0 {
+		return linuxerr.EINVAL
+	}
 	// Of the flags that lie beyond chattr's reach, asking to change one is an error.
 	if (flags^a.Flags)&format.FlagsUserVisible&^(format.FlagsUserChange|format.FlagDirSync|format.FlagTopDir) != 0 {
 		return linuxerr.EOPNOTSUPP

@@ -43,7 +43,7 @@ const (
 	FlagProjInherit  = 0x20000000
 	FlagCasefold     = 0x40000000
 	FlagsUserVisible = 0x604BDFFF // what FS_IOC_GETFLAGS shows
-	FlagsUserChange  = 0x604B80FF // what FS_IOC_SETFLAGS may change
+	FlagsUserChange  = 0x200380FF // those that say nothing of how the file's data or names lie, so that they may change alone
 )
 
 const (

@@ -186,6 +186,9 @@ func fallocateCalls(d string) {
 			sum += uint64(c) * uint64(i+1)
 		}
 		var st unix.Stat_t
+		if noExtents(fd) { // until it is synced a kernel has not counted the blocks of its map
+			must(unix.Fsync(fd))
+		}
 		unix.Fstat(fd, &st)
 		show(fmt.Sprintf("%s %d %d", what, off, n), err, st.Size, st.Blocks, sum)
 	}
