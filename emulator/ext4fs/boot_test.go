@@ -186,8 +186,7 @@ func TestRandomOperations(t *testing.T) {
 			if c.cow {
 				disk = cow + "," + image
 			}
-			seed := fmt.Sprint(time.Now().UnixNano() % 100000)
-			t.Log("seed", seed)
+			seed := fmt.Sprint(oracle.Seed(t))
 			ours(t, dir).run(t, 5*time.Minute, disk, nil,
 				"fsx", "/t", seed, "3000", "then", "fsx", "/t", seed+"1", "3000", "then", "stress", "/t", seed, "1500", "4")
 			if c.cow {

@@ -263,7 +263,7 @@ func TestSmallWritesUnderMappings(t *testing.T) {
 			if odd {
 				oddCOW(t, cow, image)
 			}
-			seed := fmt.Sprint(time.Now().UnixNano() % 100000)
+			seed := fmt.Sprint(oracle.Seed(t))
 			ours(t, t.TempDir()).run(t, time.Minute, disk, nil, "patch", "/t/data", seed, "3000")
 			merged := filepath.Join(t.TempDir(), "merged")
 			oracle.Run(t, guest.Binary(t, "uml_moo"), cow, merged)

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -102,6 +103,28 @@ func RealUML(t testing.TB) string {
 		t.Fatalf("%s --path: %v\n%s", tool, realUML.err, realUML.out)
 	}
 	return realUML.path
+}
+
+// Nightly says whether the random and repeated tests run for long: make nightly sets
+// UMLKIT_NIGHTLY.
+func Nightly() bool { return os.Getenv("UMLKIT_NIGHTLY") != "" }
+
+// Seed is where a random test starts: always the same place in make test, so that what
+// fails there fails again; another one each night. UMLKIT_SEED names one. It is logged.
+func Seed(t testing.TB) int64 {
+	t.Helper()
+	seed := int64(1)
+	if Nightly() {
+		seed = time.Now().UnixNano() % 1_000_000
+	}
+	if s := os.Getenv("UMLKIT_SEED"); s != "" {
+		var err error
+		if seed, err = strconv.ParseInt(s, 10, 64); err != nil {
+			t.Fatalf("UMLKIT_SEED: %v", err)
+		}
+	}
+	t.Logf("seed %d (UMLKIT_SEED=%d repeats it)", seed, seed)
+	return seed
 }
 
 // NeedsRoot leaves a test out for an ordinary user. Only what the host gives to root

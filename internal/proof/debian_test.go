@@ -17,9 +17,6 @@ import (
 	"github.com/umlkit/umlkit/internal/oracle"
 )
 
-// nightly lengthens the tests that are random or repeated.
-var nightly = os.Getenv("UMLKIT_NIGHTLY") != ""
-
 // cache is a directory that outlives test runs: trees from debootstrap are kept
 // there.
 func cache(t testing.TB) string {
