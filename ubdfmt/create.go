@@ -3,7 +3,6 @@ package ubdfmt
 import (
 	"fmt"
 	"os"
-	"path/filepath"
 )
 
 // CreateCOW makes a COW file over an existing image, of version 3 and holding nothing.
@@ -41,7 +40,7 @@ func CreateCOW(path, backing string, o Options) error {
 
 // newHeader is the header of a COW file over an image.
 func newHeader(backing string, o Options) (Header, error) {
-	abs, err := filepath.Abs(backing)
+	abs, err := absolute(backing)
 	if err != nil {
 		return Header{}, err
 	}
@@ -71,7 +70,7 @@ func newHeader(backing string, o Options) (Header, error) {
 // up to its NUL it lies, but for the longest of names, in one page of the file, so that
 // a kill leaves the old name or the new one.
 func (h *hostFile) switchBacking(hdr *Header, backing string) error {
-	abs, err := filepath.Abs(backing)
+	abs, err := absolute(backing)
 	if err != nil {
 		return err
 	}

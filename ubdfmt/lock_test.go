@@ -202,21 +202,7 @@ func TestUnwritable(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if os.Geteuid() == 0 {
-		// Root may write what it likes; this thread gives that up. The directories
-		// of the test are root's own.
-		for at := dir; at != os.TempDir() && len(at) > 1; at = filepath.Dir(at) {
-			if err := os.Chmod(at, 0o755); err != nil {
-				t.Fatal(err)
-			}
-		}
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		if err := unix.Setfsuid(65534); err != nil {
-			t.Fatal(err)
-		}
-		defer unix.Setfsuid(0)
-	}
+	asNobody(t, dir)
 	for _, path := range []string{base, cow} {
 		d, err := Open(path, "", Options{})
 		if err != nil {
@@ -230,4 +216,26 @@ func TestUnwritable(t *testing.T) {
 		}
 		mustClose(t, d)
 	}
+}
+
+// asNobody takes from root, for the rest of the test and in this goroutine, the right to
+// do as it likes with files. The directories of a test are root's own.
+func asNobody(t *testing.T, dir string) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		return
+	}
+	for at := dir; at != os.TempDir() && len(at) > 1; at = filepath.Dir(at) {
+		if err := os.Chmod(at, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	runtime.LockOSThread()
+	if err := unix.Setfsuid(65534); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = unix.Setfsuid(0)
+		runtime.UnlockOSThread()
+	})
 }

@@ -196,7 +196,7 @@ func resolve(path string) (string, error) {
 			return "", err
 		}
 		if !filepath.IsAbs(target) {
-			target = filepath.Join(filepath.Dir(path), target)
+			target = dirOf(path) + "/" + target
 		}
 		path = target
 	}
@@ -282,5 +282,5 @@ func (c *mergeSource) end() error {
 	if err := os.Remove(path); err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.EACCES) {
 		return err
 	}
-	return syncDir(filepath.Dir(path))
+	return syncDir(dirOf(path))
 }

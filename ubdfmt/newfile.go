@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -21,7 +23,7 @@ type newFile struct {
 
 // createFile begins a file that will be path, with mode 0644 less the umask.
 func createFile(path string) (*newFile, error) {
-	dir := filepath.Dir(path)
+	dir := dirOf(path)
 	fd, err := unix.Open(dir, unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, 0o644)
 	if err == nil {
 		n := &newFile{File: os.NewFile(uintptr(fd), path), path: path}
@@ -49,7 +51,7 @@ func (n *newFile) commit(replace bool) error {
 	if err := n.name(replace); err != nil {
 		return fmt.Errorf("create %s: %w", n.path, err)
 	}
-	return syncDir(filepath.Dir(n.path))
+	return syncDir(dirOf(n.path))
 }
 
 func (n *newFile) name(replace bool) error {
@@ -99,9 +101,44 @@ func tempName(path string) string {
 	return dir + "." + base + "." + rand.Text()[:12]
 }
 
-// syncDir makes the names in a directory stable.
+// dirOf is the directory of a path. Unlike filepath.Dir it leaves what is in the path as
+// it is: "link/.." need not be ".".
+func dirOf(path string) string {
+	dir, _ := filepath.Split(path)
+	if dir == "" {
+		return "."
+	}
+	return dir
+}
+
+// absolute makes a path good in every directory. What stands before a ".." may be a
+// symbolic link, the working directory's name too: where it leads, the host tells.
+func absolute(path string) (string, error) {
+	if !slices.Contains(strings.Split(path, "/"), "..") {
+		return filepath.Abs(path)
+	}
+	dir, base := filepath.Split(path)
+	if !filepath.IsAbs(dir) {
+		wd, err := os.Getwd()
+		if err != nil {
+			return "", err
+		}
+		dir = wd + "/" + dir
+	}
+	dir, err := filepath.EvalSymlinks(dir)
+	if err != nil {
+		return "", err
+	}
+	return filepath.Join(dir, base), nil
+}
+
+// syncDir makes the names in a directory stable. In one that may not be read, the host
+// makes them so in its own time.
 func syncDir(dir string) error {
 	d, err := os.Open(dir)
+	if errors.Is(err, unix.EACCES) {
+		return nil
+	}
 	if err != nil {
 		return err
 	}
