@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -75,7 +76,7 @@ func MergeInPlace(ctx context.Context, cow string, o MergeOptions) error {
 		return err
 	}
 	defer c.close()
-	if err := c.begin(); err != nil {
+	if err := c.begin(ctx); err != nil {
 		return &MergeError{"Writing data", err}
 	}
 	m := merger{source: c, target: c.backing, cloned: true, progress: o.Progress}
@@ -217,24 +218,30 @@ func (h *hostFile) cloneTo(out *os.File) bool {
 // markPath is the file that says that a backing file is half merged. Nothing can stand
 // beside a block device.
 func (c *mergeSource) markPath() (string, bool) {
-	return c.backing.path + ".merging", c.backing.info.Mode().IsRegular()
+	path, err := resolve(c.backing.path)
+	return path + ".merging", err == nil && c.backing.info.Mode().IsRegular()
 }
 
 // mark is what that file says: which COW file is being merged, by its place on the
-// host, and for which state of the backing file it was made.
-func (c *mergeSource) mark() ([]byte, error) {
+// host, and for which state of the backing file it was made. The COW file's name is
+// there to be read: it has others.
+func (c *mergeSource) mark() (name, identity []byte, err error) {
 	var st unix.Stat_t
 	if err := control(c.file.File, func(fd int) error { return unix.Fstat(fd, &st) }); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return fmt.Appendf(nil, "uml_moo -d was cut short; run it again\ncow %d:%d %q\nsize %d mtime %d\n",
-		st.Dev, st.Ino, c.file.path, c.header.Size, c.header.MTime), nil
+	return fmt.Appendf(nil, "uml_moo -d was cut short; run it again\ncow %q\n", c.file.path),
+		fmt.Appendf(nil, "file %d:%d size %d mtime %d\n", st.Dev, st.Ino, c.header.Size, c.header.MTime), nil
 }
 
 // resumes tells whether a mismatch is the doing of this very merge, cut short.
 func (c *mergeSource) resumes(mismatch error) bool {
 	var e *MismatchError
-	if !errors.As(mismatch, &e) || e.Field != "mtime" {
+	if !errors.As(mismatch, &e) {
+		return false
+	}
+	// The last thing that a merge does may have been to make the last sector whole.
+	if e.Field == "size" && e.Actual != c.layout.Sectors*SectorSize {
 		return false
 	}
 	path, ok := c.markPath()
@@ -245,17 +252,45 @@ func (c *mergeSource) resumes(mismatch error) bool {
 	if err != nil {
 		return false
 	}
-	want, err := c.mark()
-	return err == nil && bytes.Equal(have, want)
+	_, identity, err := c.mark()
+	return err == nil && bytes.HasSuffix(have, append([]byte("\n"), identity...))
 }
 
-// begin leaves the mark, if the directory allows it.
-func (c *mergeSource) begin() error {
+// begin leaves the mark, if the directory allows it, and then makes the backing file
+// another one for every COW file, before a byte of it has changed.
+func (c *mergeSource) begin(ctx context.Context) error {
+	if err := c.leaveMark(); err != nil {
+		return err
+	}
+	if !c.backing.info.Mode().IsRegular() {
+		return nil
+	}
+	// In the very second that the headers name it would stay the same.
+	for range 60 {
+		if err := c.backing.Truncate(c.backing.size); err != nil {
+			return err
+		}
+		if err := c.backing.inspect(); err != nil {
+			return err
+		}
+		if uint32(c.backing.mtime()) != c.header.MTime {
+			break
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+	return c.backing.Sync()
+}
+
+func (c *mergeSource) leaveMark() error {
 	path, ok := c.markPath()
 	if !ok {
 		return nil
 	}
-	mark, err := c.mark()
+	name, identity, err := c.mark()
 	if err != nil {
 		return err
 	}
@@ -267,7 +302,7 @@ func (c *mergeSource) begin() error {
 		return err
 	}
 	defer f.discard()
-	if _, err := f.Write(mark); err != nil {
+	if _, err := f.Write(append(name, identity...)); err != nil {
 		return fmt.Errorf("create %s: %w", path, errno(err))
 	}
 	return f.commit(true)

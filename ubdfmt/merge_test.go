@@ -304,14 +304,78 @@ func TestMergeCut(t *testing.T) {
 	if err := MergeInPlace(context.Background(), other, MergeOptions{}); !errors.As(err, &e) {
 		t.Errorf("another COW file: %v", err)
 	}
-	if err := MergeInPlace(context.Background(), cow, MergeOptions{}); err != nil {
+	// This one's does, by whatever name the files are called.
+	t.Chdir(dir)
+	alias := filepath.Join(t.TempDir(), "alias.img")
+	if err := os.Symlink(base, alias); err != nil {
+		t.Fatal(err)
+	}
+	if err := MergeInPlace(context.Background(), filepath.Base(cow), MergeOptions{Backing: alias}); err != nil {
 		t.Fatal(err)
 	}
 	if !bytes.Equal(read(t, base), want) {
 		t.Error("done again, the image is another")
 	}
+	if exists(base + ".merging") {
+		t.Error("the mark was left")
+	}
 	if err := MergeInPlace(context.Background(), cow, MergeOptions{}); !errors.As(err, &e) {
 		t.Errorf("once it is done: %v", err)
+	}
+}
+
+// TestMergeCutAtTheEnd: a merge that has made the last sector whole, and no more, is done
+// again in spite of the backing file's new size.
+func TestMergeCutAtTheEnd(t *testing.T) {
+	const size = 40*512 + 100
+	base, cow := mergePair(t, t.TempDir(), size)
+	d := mustOpen(t, cow, "", Options{})
+	if _, err := d.WriteAt([]byte("tail"), size); err != nil {
+		t.Fatal(err)
+	}
+	mustClose(t, d)
+	want := shown(t, cow, 41*512)
+	c, err := openMerge(cow, "", true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.begin(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	m := merger{source: c, target: c.backing, cloned: true}
+	if err := m.run(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	c.close()
+	if err := MergeInPlace(context.Background(), cow, MergeOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(read(t, base), want) || exists(base+".merging") {
+		t.Error("done again, the image is another, or the mark was left")
+	}
+}
+
+// TestMergeInTheSameSecond: a merge in place shows to every COW file over the backing
+// file before it has written anything, also in the second in which that was last changed.
+func TestMergeInTheSameSecond(t *testing.T) {
+	dir := t.TempDir()
+	base := write(t, filepath.Join(dir, "base.img"), pattern(1<<20, 3))
+	cow, other := filepath.Join(dir, "disk.cow"), filepath.Join(dir, "other.cow")
+	// Early in a second, so that it does not end before the merge.
+	time.Sleep(time.Until(time.Now().Truncate(time.Second).Add(time.Second)))
+	now := time.Now()
+	if err := os.Chtimes(base, now, now); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{cow, other} {
+		mustClose(t, mustOpen(t, path, base, Options{}))
+	}
+	if err := MergeInPlace(context.Background(), cow, MergeOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	var e *MismatchError
+	if _, err := Open(other, "", Options{}); !errors.As(err, &e) {
+		t.Errorf("another COW file over a backing file that was merged into: %v", err)
 	}
 }
 

@@ -56,15 +56,14 @@ func (n *newFile) commit(replace bool) error {
 
 func (n *newFile) name(replace bool) error {
 	if n.temp == "" {
-		to := n.path
-		if replace {
-			to = tempName(n.path)
-		}
-		if err := unix.Linkat(unix.AT_FDCWD, n.self(), unix.AT_FDCWD, to, unix.AT_SYMLINK_FOLLOW); err != nil {
+		// A name that is free needs no temporary one, which a kill would leave.
+		err := n.link(n.path)
+		if !replace || !errors.Is(err, unix.EEXIST) {
 			return err
 		}
-		if !replace {
-			return nil
+		to := tempName(n.path)
+		if err := n.link(to); err != nil {
+			return err
 		}
 		n.temp = to
 	}
@@ -82,6 +81,11 @@ func (n *newFile) name(replace bool) error {
 	}
 	n.temp = ""
 	return nil
+}
+
+// link gives a file that has no name its first.
+func (n *newFile) link(to string) error {
+	return unix.Linkat(unix.AT_FDCWD, n.self(), unix.AT_FDCWD, to, unix.AT_SYMLINK_FOLLOW)
 }
 
 // discard closes the file and, unless it was committed, leaves nothing of it.
