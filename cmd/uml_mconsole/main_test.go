@@ -165,6 +165,36 @@ func TestCommands(t *testing.T) {
 	}
 }
 
+// TestDiskPaths: the files of a disk are those that the caller names, wherever the machine
+// runs, as the uml_mconsole of uml-utilities has it.
+func TestDiskPaths(t *testing.T) {
+	m := startMachine(t, "debian", answer)
+	dir := filepath.Join(m.home, "disks")
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Chdir(dir)
+	for _, test := range []struct{ command, want string }{
+		{"config ubd1=a.img", "config ubd1=DIR/a.img"},
+		{"config ubdbr=./a.img", "config ubdbr=DIR/a.img"},
+		{"config ubd1=a.cow,b.img", "config ubd1=DIR/a.cow,DIR/b.img"},
+		{"config ubd1=a.cow:../b.img", "config ubd1=DIR/a.cow:DIR/../b.img"},
+		{"config ubd1=a.img,,serial", "config ubd1=DIR/a.img,,serial"},
+		{"config ubd1=a.cow,b.img,no/path", "config ubd1=DIR/a.cow,DIR/b.img,no/path"},
+		{"config ubd1=/a.img,/b.img", "config ubd1=/a.img,/b.img"},
+		{"config ubd1=two words.img", "config ubd1=DIR/two words.img"},
+		{"config ubd1=", "config ubd1="},
+		{"config ubd1", "config ubd1"},
+		{"config con1=tty:a", "config con1=tty:a"},
+		{"remove ubd1", "remove ubd1"},
+	} {
+		call(t, "", append([]string{"debian"}, strings.Fields(test.command)...)...)
+		if got, want := <-m.asked, strings.ReplaceAll(test.want, "DIR", dir); got != want {
+			t.Errorf("%s was sent as %q, want %q", test.command, got, want)
+		}
+	}
+}
+
 func TestPrompt(t *testing.T) {
 	m := startMachine(t, "debian", answer)
 	if err := os.Symlink(filepath.Dir(m.socket), filepath.Join(m.home, ".uml", "other")); err != nil {

@@ -74,6 +74,10 @@ func (s *session) do(line string) (status int, err error) {
 		if rest == "-f" {
 			return 1, errors.New("log -f: which file?")
 		}
+	case "config":
+		if line, err = withAbsolutePaths(rest); err != nil {
+			return 1, err
+		}
 	case "help":
 		status, err := s.send(line)
 		if err == nil {
@@ -82,6 +86,47 @@ func (s *session) do(line string) (status int, err error) {
 		return status, err
 	}
 	return s.send(line)
+}
+
+// withAbsolutePaths returns the command that configures what spec says. A disk's files are
+// named as they are seen from here; the machine may stand in another directory.
+func withAbsolutePaths(spec string) (command string, err error) {
+	unit, files, ok := strings.Cut(spec, "=")
+	if !ok || !strings.HasPrefix(unit, "ubd") {
+		return "config " + spec, nil
+	}
+	var b strings.Builder
+	b.WriteString("config " + unit + "=")
+	// The image or the COW file, the backing file; a serial number is no path.
+	for range 2 {
+		file, rest := files, ""
+		if end := strings.IndexAny(files, ",:"); end >= 0 {
+			file, rest = files[:end], files[end:]
+		}
+		if file, err = absolute(file); err != nil {
+			return "", err
+		}
+		b.WriteString(file)
+		if rest == "" {
+			return b.String(), nil
+		}
+		b.WriteByte(rest[0])
+		files = rest[1:]
+	}
+	return b.String() + files, nil
+}
+
+// absolute makes a path good in every directory. A ".." stays: what stands before it may
+// be a symbolic link.
+func absolute(path string) (string, error) {
+	if path == "" || filepath.IsAbs(path) {
+		return path, nil
+	}
+	wd, err := os.Getwd()
+	if err != nil {
+		return "", err
+	}
+	return wd + "/" + strings.TrimPrefix(path, "./"), nil
 }
 
 // send has the machine do a command and prints its reply, packet by packet.
