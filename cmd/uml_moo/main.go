@@ -59,9 +59,23 @@ func run(ctx context.Context, args []string, stderr io.Writer) int {
 	case errors.Is(err, context.Canceled):
 		fmt.Fprintln(stderr, "uml_moo: interrupted; no image was made")
 	default:
-		fmt.Fprintln(stderr, err)
+		fmt.Fprintln(stderr, oneLine(err))
 	}
 	return 1
+}
+
+// oneLine is an error's text fit for a terminal: the path in a COW file's header is
+// whatever somebody put there.
+func oneLine(err error) string {
+	var b strings.Builder
+	for _, c := range []byte(err.Error()) {
+		if c < 0x20 || c == 0x7f {
+			fmt.Fprintf(&b, `\x%02x`, c)
+		} else {
+			b.WriteByte(c)
+		}
+	}
+	return b.String()
 }
 
 type command struct {

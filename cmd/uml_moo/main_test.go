@@ -91,6 +91,20 @@ func TestStatus(t *testing.T) {
 	if got := run(context.Background(), []string{none, none + "2"}, &stderr); got != 1 || stderr.String() != want {
 		t.Errorf("without a COW file: status %d, stderr %q", got, &stderr)
 	}
+
+	// What a header says does not steer the terminal.
+	stderr.Reset()
+	header, err := ubdfmt.Header{Dialect: ubdfmt.V3, Backing: "/no\n\x1b[2Jne", Size: 512, SectorSize: 512, Alignment: 4096}.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(none, header, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	want = `Stating backing file: stat /no\x0a\x1b[2Jne: no such file or directory` + "\n"
+	if got := run(context.Background(), []string{none, none + "2"}, &stderr); got != 1 || stderr.String() != want {
+		t.Errorf("a header with control characters: status %d, stderr %q", got, &stderr)
+	}
 }
 
 // TestKilled kills uml_moo at random moments, merging in place and into a new file: the
