@@ -269,12 +269,15 @@ func Open(path, backing string, o Options) (Device, error) {
 			return nil, errors.New("can't specify both 'd' and a cow file")
 		}
 		c, err := OpenCOW(path, COWOptions{Options: o, Backing: backing})
-		if !errors.Is(err, unix.ENOENT) || o.ReadOnly || exists(path) {
+		if !errors.Is(err, unix.ENOENT) || o.ReadOnly {
 			return device(c, err)
 		}
-		o.logf("Creating %q as COW file for %q", path, backing)
-		if err := CreateCOW(path, backing, o); err != nil && !errors.Is(err, unix.EEXIST) {
-			return nil, err
+		// Another machine may have created it since.
+		if !exists(path) {
+			o.logf("Creating %q as COW file for %q", path, backing)
+			if err := CreateCOW(path, backing, o); err != nil && !errors.Is(err, os.ErrExist) {
+				return nil, err
+			}
 		}
 		return device(OpenCOW(path, COWOptions{Options: o, Backing: backing}))
 	}

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -241,6 +242,29 @@ func TestCreateCOW(t *testing.T) {
 	}
 	if _, err := Open(fifo, "", Options{ReadOnly: true}); err == nil {
 		t.Error("a FIFO was opened as a disk")
+	}
+}
+
+// TestCreateAtOnce: of many that want a COW file that is not there one creates it, and it
+// is there for all.
+func TestCreateAtOnce(t *testing.T) {
+	dir := t.TempDir()
+	base := write(t, filepath.Join(dir, "base.img"), pattern(1<<20, 3))
+	for i := range 20 {
+		cow := filepath.Join(dir, fmt.Sprint(i))
+		var all sync.WaitGroup
+		for j := range 8 {
+			all.Go(func() {
+				time.Sleep(time.Duration(j) * 200 * time.Microsecond)
+				d, err := Open(cow, base, Options{Shared: true})
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				d.Close()
+			})
+		}
+		all.Wait()
 	}
 }
 
