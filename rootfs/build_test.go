@@ -458,3 +458,45 @@ func TestImageReplacesOnlyWhenForced(t *testing.T) {
 		t.Error("a device is overwritten")
 	}
 }
+
+// A symbolic link at the image's name stays, whether the image is there yet or not, and
+// the image lies where it leads.
+func TestImageThroughLinks(t *testing.T) {
+	dir, far := t.TempDir(), t.TempDir()
+	must(t, os.Mkdir(filepath.Join(far, "sub"), 0o755))
+	must(t, os.Symlink(filepath.Join(far, "sub"), filepath.Join(dir, "there")))
+	must(t, os.Symlink("there/../second", filepath.Join(dir, "first"))) // through a link that ".." leaves
+	must(t, os.Symlink("image", filepath.Join(far, "second")))
+	for _, force := range []bool{false, true} {
+		image, err := rootfs.NewImage(filepath.Join(dir, "first"), 4096, force)
+		must(t, err)
+		must(t, image.Commit())
+		if info, err := os.Lstat(filepath.Join(far, "image")); err != nil || !info.Mode().IsRegular() || info.Size() != 4096 {
+			t.Errorf("force %v: where the links lead is %v, %v", force, info, err)
+		}
+		if target, err := os.Readlink(filepath.Join(dir, "first")); err != nil || target != "there/../second" {
+			t.Errorf("force %v: the link is now to %q, %v", force, target, err)
+		}
+		if left, _ := os.ReadDir(far); len(left) != 3 {
+			t.Errorf("force %v: %v is left", force, left)
+		}
+		must(t, os.Remove(filepath.Join(far, "image")))
+	}
+	loop := filepath.Join(dir, "loop")
+	must(t, os.Symlink("loop", loop))
+	if _, err := rootfs.NewImage(loop, 4096, true); !errors.Is(err, unix.ELOOP) {
+		t.Errorf("a link to itself: %v", err)
+	}
+}
+
+// A name may be as long as the host takes.
+func TestImageLongName(t *testing.T) {
+	path := filepath.Join(t.TempDir(), strings.Repeat("n", unix.NAME_MAX))
+	for _, force := range []bool{false, true} {
+		image, err := rootfs.NewImage(path, 4096, force)
+		must(t, err)
+		if err := image.Commit(); err != nil {
+			t.Errorf("force %v: %v", force, err)
+		}
+	}
+}

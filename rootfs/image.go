@@ -39,11 +39,10 @@ func NewImage(path string, size int64, force bool) (*Image, error) {
 		return nil, &fs.PathError{Op: "create", Path: path, Err: errExists}
 	case err != nil && !errors.Is(err, fs.ErrNotExist):
 		return nil, unwrapTo("create", path, err)
-	case err == nil:
-		// A symbolic link to the image stays one.
-		if path, err = filepath.EvalSymlinks(path); err != nil {
-			return nil, err
-		}
+	}
+	// A symbolic link to the image stays one, also where the image is not there yet.
+	if path, err = followLinks(path); err != nil {
+		return nil, err
 	}
 	m := &Image{path: path, force: force, size: size}
 	if err := m.open(); err != nil {
@@ -65,6 +64,34 @@ func NewImage(path string, size int64, force bool) (*Image, error) {
 	return m, nil
 }
 
+// followLinks is the name that a name at last stands for, which may not exist.
+func followLinks(path string) (string, error) {
+	for range 40 { // as many as the kernel follows
+		target, err := os.Readlink(path)
+		if err != nil {
+			return path, nil // no link, or nothing
+		}
+		if !filepath.IsAbs(target) {
+			target = directory(path) + target
+		}
+		path = target
+	}
+	return "", &fs.PathError{Op: "create", Path: path, Err: unix.ELOOP}
+}
+
+// directory is the part of a name before its last, with a slash behind it. It is not
+// cleaned: where "link/.." leads only the kernel knows.
+func directory(path string) string {
+	dir, _ := filepath.Split(path)
+	if dir == "" {
+		return "./"
+	}
+	return dir
+}
+
+// beside is a name for a while in the image's directory.
+func (m *Image) beside() string { return directory(m.path) + ".umlimg-" + rand.Text()[:12] }
+
 // errExists names the way out, too.
 var errExists = fmt.Errorf("%w: --force overwrites it", fs.ErrExist)
 
@@ -85,7 +112,7 @@ func unwrapTo(op, path string, err error) error {
 const selfFD = "/proc/self/fd/"
 
 func (m *Image) open() error {
-	dir := filepath.Dir(m.path)
+	dir := directory(m.path)
 	_, err := os.Stat(selfFD)
 	if err == nil { // else a nameless file could not get its name
 		fd, err := unix.Open(dir, unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, 0o666)
@@ -98,7 +125,7 @@ func (m *Image) open() error {
 			return err
 		}
 	}
-	m.temp = filepath.Join(dir, "."+filepath.Base(m.path)+"."+rand.Text()[:8])
+	m.temp = m.beside()
 	m.file, err = os.OpenFile(m.temp, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o666)
 	if err != nil {
 		m.temp = ""
@@ -150,7 +177,7 @@ func (m *Image) commit() error {
 			}
 			return err
 		}
-		temp := filepath.Join(filepath.Dir(m.path), "."+filepath.Base(m.path)+"."+rand.Text()[:8])
+		temp := m.beside()
 		if err := m.link(temp); err != nil {
 			return err
 		}
