@@ -215,7 +215,9 @@ func (s *Source) entry(t *tree.Tree, store tree.Store, in input, hdr *tar.Header
 	}
 	switch hdr.Typeflag {
 	case tar.TypeXGlobalHeader:
-		return checkGlobal(hdr)
+		// Its records were read as its content is, without what pads them.
+		pad := -in.offset() & (blockSize - 1)
+		return errors.Join(checkGlobal(hdr), in.skip(pad, pad))
 	case 'V': // GNU's volume label
 		return nil
 	case 'D': // GNU's directory with a list of names as its content

@@ -80,7 +80,7 @@ func archive(t testing.TB, entries ...entry) []byte {
 		if e.Typeflag == 0 {
 			e.Typeflag = tar.TypeReg
 		}
-		if e.Mode == 0 {
+		if e.Mode == 0 && e.Typeflag != tar.TypeXGlobalHeader {
 			e.Mode = 0o644
 		}
 		e.Size = int64(len(e.body))
@@ -106,6 +106,9 @@ func link(name, to string) entry {
 }
 func symlink(name, to string) entry {
 	return entry{Header: tar.Header{Name: name, Typeflag: tar.TypeSymlink, Linkname: to}}
+}
+func global(key, value string) entry {
+	return entry{Header: tar.Header{Typeflag: tar.TypeXGlobalHeader, PAXRecords: map[string]string{key: value}}}
 }
 
 // load reads an archive in both ways, from a file and from a stream, and sees that they
@@ -195,6 +198,8 @@ func TestNames(t *testing.T) {
 		{"long name", []entry{file(strings.Repeat("n", 256), "")}, "!name too long"},
 		{"device", []entry{{Header: tar.Header{Name: "d", Typeflag: tar.TypeChar, Devmajor: 4096}}}, "!out of range"},
 		{"owner", []entry{{Header: tar.Header{Name: "d", Uid: 1<<32 - 1}}}, "!out of range"},
+		{"global header that says nothing", []entry{global("comment", "0123456789"), file("a", "x"), global("comment", ""), file("b", "y")}, "/a 100644 1 \"x\"\n/b 100644 1 \"y\"\n"},
+		{"global header", []entry{global("path", "a"), file("a", "x")}, "!not supported"},
 		{"nothing", nil, "!holds no tar archive"},
 	} {
 		got, err := load(t, archive(t, c.entries...))
