@@ -1,7 +1,9 @@
 package rootfs_test
 
 import (
+	"archive/tar"
 	"bytes"
+	"compress/gzip"
 	"context"
 	"errors"
 	"fmt"
@@ -347,6 +349,49 @@ func TestSizeThatWouldDo(t *testing.T) {
 	}
 	if len(needs) != 1 {
 		t.Errorf("one tree needs %v", needs)
+	}
+	// Of a disk that holds not even an empty file system the same is said.
+	for _, have := range []int64{512, 100 << 10} {
+		for name, source := range sources {
+			_, err := create(filepath.Join(t.TempDir(), "disk.img"), source(), have, rootfs.Options{})
+			var size *rootfs.SizeError
+			if !errors.As(err, &size) || size.Have != have || !needs[size.Need] {
+				t.Errorf("%s on a disk of %d bytes: %v", name, have, err)
+			}
+		}
+	}
+}
+
+// What an archive that can be read only once says twice takes its place twice.
+func TestSizeOfReplacedEntries(t *testing.T) {
+	var b bytes.Buffer
+	gz := gzip.NewWriter(&b)
+	w := tar.NewWriter(gz)
+	for i := range 1500 {
+		size := 30000
+		if i%2 == 0 { // many inodes of little
+			size = 1
+		}
+		must(t, w.WriteHeader(&tar.Header{Name: "same", Size: int64(size), Mode: 0o644, Typeflag: tar.TypeReg}))
+		_, err := w.Write(make([]byte, size))
+		must(t, err)
+	}
+	must(t, w.Close())
+	must(t, gz.Close())
+	source := func() rootfs.Source { return &tarball.Source{Path: "-", Stdin: bytes.NewReader(b.Bytes())} }
+	path := filepath.Join(t.TempDir(), "disk.img")
+	for _, ratio := range []int64{0, 64 << 10} {
+		o := rootfs.Options{Filesystem: mkfs.Options{InodeRatio: ratio}}
+		_, err := create(path, source(), 12<<20, o)
+		var size *rootfs.SizeError
+		if !errors.As(err, &size) {
+			t.Fatal(err)
+		}
+		if _, err := create(path, source(), size.Need, o); err != nil {
+			t.Fatalf("%d bytes would do, but %v", size.Need, err)
+		}
+		oracle.Fsck(t, path)
+		must(t, os.Remove(path))
 	}
 }
 

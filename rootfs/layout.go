@@ -1,7 +1,9 @@
 package rootfs
 
 import (
+	"crypto/rand"
 	"fmt"
+	"strconv"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -144,6 +146,29 @@ func (l *layout) place(f placing) error {
 	}
 	if len(extents) > 0 && n.Content != nil {
 		l.jobs = append(l.jobs, job{f.path, n.Content, n.Size, extents})
+	}
+	return nil
+}
+
+// beside adds, to a plan, content that has no name in the tree. It took its place, and
+// its inode, when it was read.
+func (l *layout) beside(contents []*stored) error {
+	if len(contents) == 0 {
+		return nil
+	}
+	dir, err := l.b.Add(l.b.Root(), ".replaced-"+rand.Text(), mkfs.Header{Mode: unix.S_IFDIR | 0o700})
+	if err != nil {
+		return err
+	}
+	for i, c := range contents {
+		n := &tree.Node{Mode: unix.S_IFREG | 0o600, Size: c.size, Data: c.data, Content: c}
+		file, err := l.add(dir, strconv.Itoa(i), n, true)
+		if err == nil {
+			err = l.place(placing{"what was replaced", n, file})
+		}
+		if err != nil {
+			return err
+		}
 	}
 	return nil
 }

@@ -106,33 +106,35 @@ func Build(ctx context.Context, d Disk, src Source, o Options) (*Summary, error)
 		o.Filesystem.Time = time.Now()
 	}
 	b, err := mkfs.NewBuilder(d, o.Filesystem)
-	if err != nil {
+	tiny := errors.Is(err, unix.ENOSPC) // not even an empty file system fits
+	if err != nil && !tiny {
 		return nil, err
 	}
 	t := tree.New()
 	st := newStore(d, b, told(src, o.Progress))
+	st.full = tiny
 	if err := fill(ctx, t, src, st, &o); err != nil {
 		return nil, err
 	}
 	if st.hostErr != nil {
-		return nil, hostFull(t, src, st.hostErr, &o)
+		return nil, hostFull(t, src, st, st.hostErr, &o)
 	}
 	if st.full {
-		return nil, tooSmall(t, src, d.Size(), &o)
+		return nil, tooSmall(t, src, st, &o)
 	}
 	lay := layout{b: b, store: st, options: &o}
 	if err := lay.run(t); err != nil {
-		return nil, spaceOr(err, t, src, d, &o)
+		return nil, spaceOr(err, t, src, st, &o)
 	}
 	if err := b.Fits(); err != nil {
-		return nil, spaceOr(err, t, src, d, &o)
+		return nil, spaceOr(err, t, src, st, &o)
 	}
 	err = lay.copy(ctx, d)
 	if err == nil {
 		err = b.Close()
 	}
 	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
-		return nil, hostFull(t, src, err, &o)
+		return nil, hostFull(t, src, st, err, &o)
 	}
 	if err != nil {
 		return nil, err
@@ -157,10 +159,10 @@ func told(src Source, tell func(done, total int64)) func(wrote int64) {
 
 // spaceOr is an error of the layout: of a disk that is too small, with the size that
 // would do, or of an entry, with the source.
-func spaceOr(err error, t *tree.Tree, src Source, d Disk, o *Options) error {
+func spaceOr(err error, t *tree.Tree, src Source, st *store, o *Options) error {
 	var space *mkfs.SpaceError
 	if errors.As(err, &space) {
-		return tooSmall(t, src, d.Size(), o)
+		return tooSmall(t, src, st, o)
 	}
 	return fmt.Errorf("%s: %w", src, err)
 }
@@ -193,8 +195,9 @@ func fill(ctx context.Context, t *tree.Tree, src Source, st *store, o *Options) 
 	return err
 }
 
-// plan lays the tree out on a disk that is nowhere.
-func plan(t *tree.Tree, src Source, size int64, o *Options) (*mkfs.Builder, *layout, error) {
+// plan lays the tree out on a disk that is nowhere, and beside it what was stored and
+// then replaced.
+func plan(t *tree.Tree, src Source, replaced []*stored, size int64, o *Options) (*mkfs.Builder, *layout, error) {
 	b, err := mkfs.NewBuilder(nowhere(size), o.Filesystem)
 	if err != nil {
 		return nil, nil, err
@@ -203,13 +206,22 @@ func plan(t *tree.Tree, src Source, size int64, o *Options) (*mkfs.Builder, *lay
 	if err := lay.run(t); err != nil {
 		return nil, nil, fmt.Errorf("%s: %w", src, err)
 	}
+	if err := lay.beside(replaced); err != nil {
+		return nil, nil, fmt.Errorf("%s: %w", src, err)
+	}
 	return b, lay, nil
 }
 
 // ample is a size that holds a tree whatever the options: twice what files and inodes
 // take, and a start that no option exceeds.
-func ample(t *tree.Tree) (int64, error) {
+func ample(t *tree.Tree, replaced []*stored) (int64, error) {
 	size := int64(4 << 30)
+	for _, c := range replaced {
+		size += 2 * 16384
+		for _, r := range c.data {
+			size += 2 * r.Len
+		}
+	}
 	err := t.Walk(func(_ string, _ *tree.Node, _ string, n *tree.Node, first bool) error {
 		if first {
 			size += 2 * 16384
@@ -223,12 +235,13 @@ func ample(t *tree.Tree) (int64, error) {
 }
 
 // tooSmall says which size of the disk would do.
-func tooSmall(t *tree.Tree, src Source, have int64, o *Options) error {
-	size, err := ample(t)
+func tooSmall(t *tree.Tree, src Source, st *store, o *Options) error {
+	have, replaced := st.d.Size(), st.replaced(t)
+	size, err := ample(t, replaced)
 	if err != nil {
 		return err
 	}
-	b, _, err := plan(t, src, size, o)
+	b, _, err := plan(t, src, replaced, size, o)
 	if err != nil {
 		return err
 	}
@@ -240,15 +253,14 @@ func tooSmall(t *tree.Tree, src Source, have int64, o *Options) error {
 	// much wants to hear of little.
 	const mib = 1 << 20
 	for size := have/mib*mib + mib; need <= have; size += max(size/8/mib*mib, mib) {
-		b, _, err := plan(t, src, size, o)
-		var space *mkfs.SpaceError
+		b, _, err := plan(t, src, replaced, size, o)
 		if err == nil {
 			err = b.Fits()
 		}
 		switch {
 		case err == nil:
 			need = size
-		case !errors.As(err, &space):
+		case !errors.Is(err, unix.ENOSPC):
 			return err
 		}
 	}
@@ -256,12 +268,13 @@ func tooSmall(t *tree.Tree, src Source, have int64, o *Options) error {
 }
 
 // hostFull adds to the error of a full host how much the image takes there.
-func hostFull(t *tree.Tree, src Source, cause error, o *Options) error {
-	size, err := ample(t)
+func hostFull(t *tree.Tree, src Source, st *store, cause error, o *Options) error {
+	replaced := st.replaced(t)
+	size, err := ample(t, replaced)
 	if err != nil {
 		return errors.Join(cause, err)
 	}
-	_, lay, err := plan(t, src, size, o)
+	_, lay, err := plan(t, src, replaced, size, o)
 	if err != nil {
 		return errors.Join(cause, err)
 	}

@@ -23,6 +23,7 @@ type store struct {
 	name  string
 	count int
 	files []*mkfs.Node
+	all   []*stored
 
 	// full says that content did not fit the disk, or the host's (then hostErr says
 	// how): the rest is only counted, to tell which size would do.
@@ -51,8 +52,13 @@ func (s *store) Put(size int64, data []tree.Region, r io.Reader) (tree.Content, 
 	if err := tree.CheckRegions(data, size); err != nil {
 		return nil, err
 	}
+	if data == nil {
+		data = []tree.Region{{Off: 0, Len: size}}
+	}
+	c := &stored{s: s, size: size, data: data}
+	s.all = append(s.all, c)
 	if s.full {
-		return &stored{s: s}, nil
+		return c, nil
 	}
 	if s.dir == nil {
 		dir, err := s.b.Add(s.b.Root(), s.name, mkfs.Header{Mode: unix.S_IFDIR | 0o700})
@@ -66,32 +72,28 @@ func (s *store) Put(size int64, data []tree.Region, r io.Reader) (tree.Content, 
 		if err := s.overflow(err); err != nil {
 			return nil, err
 		}
-		return &stored{s: s}, nil
+		return c, nil
 	}
 	s.count++
 	s.files = append(s.files, node)
-	var regions []mkfs.Region
-	if data != nil {
-		regions = make([]mkfs.Region, len(data))
-		for i, run := range data {
-			regions[i] = mkfs.Region{Offset: run.Off, Length: run.Len}
-		}
-	} else {
-		data = []tree.Region{{Off: 0, Len: size}}
+	regions := make([]mkfs.Region, len(data))
+	for i, run := range data {
+		regions[i] = mkfs.Region{Offset: run.Off, Length: run.Len}
 	}
 	extents, err := s.b.Place(node, regions)
 	if err != nil {
 		if err := s.overflow(err); err != nil {
 			return nil, err
 		}
-		return &stored{s: s}, nil
+		return c, nil
 	}
-	c := &stored{s: s, node: node, extents: extents}
+	c.node, c.extents = node, extents
 	for _, run := range data {
 		err := s.fill(c, run, r)
 		if errors.Is(err, unix.ENOSPC) {
 			s.full, s.hostErr = true, err
-			return &stored{s: s}, nil
+			c.node, c.extents = nil, nil
+			return c, nil
 		}
 		if err != nil {
 			return nil, err
@@ -189,9 +191,31 @@ func (s *store) drop() error {
 	return s.b.Remove(s.b.Root(), s.name)
 }
 
-// stored is content that lies on the disk already.
+// replaced is what was put and has no name in the tree: a later entry took it.
+func (s *store) replaced(t *tree.Tree) []*stored {
+	named := make(map[*stored]bool)
+	// Walk ends early only for an error of what it calls.
+	_ = t.Walk(func(_ string, _ *tree.Node, _ string, n *tree.Node, _ bool) error {
+		if c, ok := n.Content.(*stored); ok {
+			named[c] = true
+		}
+		return nil
+	})
+	var gone []*stored
+	for _, c := range s.all {
+		if !named[c] {
+			gone = append(gone, c)
+		}
+	}
+	return gone
+}
+
+// stored is content that was put. It lies on the disk already, unless node is nil: then
+// it did not fit.
 type stored struct {
 	s       *store
+	size    int64
+	data    []tree.Region
 	node    *mkfs.Node
 	extents []mkfs.Extent
 }

@@ -84,7 +84,8 @@ var (
 // NewBuilder begins a filesystem on dev and writes nothing. A nil dev makes a plan: everything
 // that describes the tree works, Need answers, Place and Close fail.
 //
-// A wrong option, and a device that is too small for any filesystem, are errors in one line.
+// A wrong option, and a device that is too small for any filesystem, are errors in one line;
+// errors.Is finds unix.ENOSPC in the second.
 func NewBuilder(dev Device, o Options) (*Builder, error) {
 	r, err := o.resolve()
 	if err != nil {

@@ -3,6 +3,8 @@ package mkfs
 import (
 	"fmt"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/umlkit/umlkit/ext4/format"
 )
 
@@ -93,6 +95,8 @@ type tooSmall struct {
 func (e *tooSmall) Error() string {
 	return fmt.Sprintf("a device of %d bytes is too small: %s", e.size, e.why)
 }
+
+func (e *tooSmall) Is(target error) bool { return target == unix.ENOSPC }
 
 // newGeometry decides the layout for a device of size bytes. The rules and the order in which
 // they apply are mke2fs's, so that the numbers come out as its numbers do. Options are resolved.
