@@ -104,6 +104,18 @@ func (p *buildPlan) filesystem(c *cli.Context) error {
 	} else {
 		o.UUID = randomUUID()
 	}
+	if err := p.fsOptions(c); err != nil {
+		return err
+	}
+	// A plan says of options what is wrong with them whatever the disk.
+	if _, err := mkfs.NewBuilder(nil, *o); err != nil {
+		return usageError{err}
+	}
+	return nil
+}
+
+func (p *buildPlan) fsOptions(c *cli.Context) error {
+	o := &p.options.Filesystem
 	journal := ""
 	for _, text := range c.StringSlice("fs-option") {
 		name, value, ok := strings.Cut(text, "=")
