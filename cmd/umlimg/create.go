@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -284,18 +285,9 @@ func (p *buildPlan) password(c *cli.Context) error {
 	}
 	password := c.String("root-password")
 	if file := c.String("root-password-file"); c.IsSet("root-password-file") {
-		in := c.App.Reader
-		if file != "-" {
-			f, err := os.Open(file)
-			if err != nil {
-				return err
-			}
-			defer f.Close()
-			in = f
-		}
-		data, err := io.ReadAll(io.LimitReader(in, passwordMax+2))
+		data, err := readPassword(c.Context, file, c.App.Reader)
 		if err != nil {
-			return fmt.Errorf("--root-password-file %s: %w", file, err)
+			return err
 		}
 		password = strings.TrimSuffix(strings.TrimSuffix(string(data), "\n"), "\r")
 	}
@@ -311,6 +303,42 @@ func (p *buildPlan) password(c *cli.Context) error {
 	}
 	p.options.Settings = append(p.options.Settings, s)
 	return nil
+}
+
+// readPassword reads a file that may be a pipe to which nobody writes: when the context
+// ends it is left to itself.
+func readPassword(ctx context.Context, file string, stdin io.Reader) ([]byte, error) {
+	read := func() ([]byte, error) {
+		in := stdin
+		if file != "-" {
+			f, err := os.Open(file)
+			if err != nil {
+				return nil, err
+			}
+			defer f.Close()
+			in = f
+		}
+		data, err := io.ReadAll(io.LimitReader(in, passwordMax+2))
+		if err != nil {
+			return nil, fmt.Errorf("--root-password-file %s: %w", file, err)
+		}
+		return data, nil
+	}
+	type result struct {
+		data []byte
+		err  error
+	}
+	done := make(chan result, 1)
+	go func() {
+		data, err := read()
+		done <- result{data, err}
+	}()
+	select {
+	case r := <-done:
+		return r.data, r.err
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 }
 
 // interfacesMax bounds the file of --interfaces, in bytes.

@@ -270,45 +270,85 @@ func TestUnreadable(t *testing.T) {
 	}
 }
 
-// An interrupted umlimg leaves nothing and says so.
+// An interrupted umlimg leaves nothing and says so, also while it waits for someone to
+// write into a pipe.
 func TestSignals(t *testing.T) {
-	for _, sig := range []unix.Signal{unix.SIGINT, unix.SIGTERM, unix.SIGKILL} {
-		dir := t.TempDir()
-		r, w, err := os.Pipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		cmd := exec.Command(os.Args[0], "create", "--from", "-", "--size", "64M", filepath.Join(dir, "disk.img"))
-		cmd.Env = append(os.Environ(), "RUN_UMLIMG=1")
-		cmd.Stdin = r
-		var stderr bytes.Buffer
-		cmd.Stderr = &stderr
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		r.Close()
-		// It reads what there is and waits for more.
-		if _, err := w.Write(make([]byte, 100)); err != nil {
-			t.Fatal(err)
-		}
-		time.Sleep(300 * time.Millisecond)
-		if err := cmd.Process.Signal(sig); err != nil {
-			t.Fatal(err)
-		}
-		done := make(chan error, 1)
-		go func() { done <- cmd.Wait() }()
-		select {
-		case <-done:
-		case <-time.After(10 * time.Second):
-			cmd.Process.Kill()
-			t.Fatalf("%v does not end it", sig)
-		}
-		w.Close()
-		if sig != unix.SIGKILL && (cmd.ProcessState.ExitCode() != statusInterrupted || !strings.HasSuffix(stderr.String(), ": interrupted\n")) {
-			t.Errorf("%v: status %d, %q", sig, cmd.ProcessState.ExitCode(), &stderr)
-		}
-		if left, _ := os.ReadDir(dir); len(left) != 0 {
-			t.Errorf("%v leaves %v", sig, left)
+	fifo := filepath.Join(t.TempDir(), "fifo")
+	if err := unix.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	tree, _ := sources(t)
+	for name, c := range map[string]struct {
+		args []string
+		sig  unix.Signal
+		sent int // bytes that it reads before it waits for more
+	}{
+		"INT":          {[]string{"--from", "-"}, unix.SIGINT, 100},
+		"TERM":         {[]string{"--from", "-"}, unix.SIGTERM, 100},
+		"KILL":         {[]string{"--from", "-"}, unix.SIGKILL, 100},
+		"nothing sent": {[]string{"--from", "-"}, unix.SIGINT, 0},
+		"FIFO":         {[]string{"--from", fifo}, unix.SIGINT, 0},
+		"password":     {[]string{"--root-password-file", "-", "--from", tree}, unix.SIGINT, 3},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			r, w, err := os.Pipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer w.Close()
+			args := append(append([]string{"create"}, c.args...), "--size", "64M", filepath.Join(dir, "disk.img"))
+			cmd := exec.Command(os.Args[0], args...)
+			cmd.Env = append(os.Environ(), "RUN_UMLIMG=1")
+			cmd.Stdin = r
+			var stderr bytes.Buffer
+			cmd.Stderr = &stderr
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			r.Close()
+			if _, err := w.Write(make([]byte, c.sent)); err != nil {
+				t.Fatal(err)
+			}
+			if c.sent > 0 {
+				await(t, "umlimg reads", func() bool {
+					left, err := unix.IoctlGetInt(int(w.Fd()), unix.TIOCINQ)
+					return err == nil && left == 0
+				})
+			} else {
+				await(t, "umlimg begins the image", func() bool {
+					fds, _ := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", cmd.Process.Pid))
+					return slices.ContainsFunc(fds, func(fd string) bool {
+						name, _ := os.Readlink(fd)
+						return strings.HasPrefix(name, dir)
+					})
+				})
+			}
+			if err := cmd.Process.Signal(c.sig); err != nil {
+				t.Fatal(err)
+			}
+			stop := time.AfterFunc(20*time.Second, func() { cmd.Process.Kill() })
+			cmd.Wait()
+			if !stop.Stop() {
+				t.Fatalf("%v does not end it", c.sig)
+			}
+			if c.sig != unix.SIGKILL && (cmd.ProcessState.ExitCode() != statusInterrupted || !strings.HasSuffix(stderr.String(), ": interrupted\n")) {
+				t.Errorf("status %d, %q", cmd.ProcessState.ExitCode(), &stderr)
+			}
+			if left, _ := os.ReadDir(dir); len(left) != 0 {
+				t.Errorf("it leaves %v", left)
+			}
+		})
+	}
+}
+
+// await waits until something is so.
+func await(t *testing.T, what string, so func() bool) {
+	t.Helper()
+	for end := time.Now().Add(20 * time.Second); !so(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("%s: not within 20 s", what)
 		}
 	}
 }

@@ -76,7 +76,7 @@ func (s *Source) Fill(ctx context.Context, t *tree.Tree, store tree.Store) error
 	if s.Path == "-" {
 		return s.fillStream(ctx, t, store, s.Stdin)
 	}
-	f, err := os.Open(s.Path)
+	f, err := unlessEnded(ctx, func() (*os.File, error) { return os.Open(s.Path) })
 	if err != nil {
 		return err
 	}
@@ -113,9 +113,32 @@ func (s *Source) Close() error {
 	return err
 }
 
+// unlessEnded does what may wait for ever, for the other side of a pipe: when the
+// context ends it is left to itself.
+func unlessEnded[T any](ctx context.Context, do func() (T, error)) (T, error) {
+	type result struct {
+		value T
+		err   error
+	}
+	done := make(chan result, 1)
+	go func() {
+		value, err := do()
+		done <- result{value, err}
+	}()
+	select {
+	case r := <-done:
+		return r.value, r.err
+	case <-ctx.Done():
+		var none T
+		return none, ctx.Err()
+	}
+}
+
 // fillStream reads what can be read only once.
 func (s *Source) fillStream(ctx context.Context, t *tree.Tree, store tree.Store, r io.Reader) error {
-	unpacked, err := compression.NewReader(counted{r, &s.read})
+	unpacked, err := unlessEnded(ctx, func() (io.ReadCloser, error) {
+		return compression.NewReader(counted{r, &s.read})
+	})
 	if err != nil {
 		return fmt.Errorf("%s: %w", s, err)
 	}
