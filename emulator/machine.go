@@ -245,7 +245,7 @@ func (m *Machine) once() (e ending, again bool, err error) {
 	m.run(nil)
 	s.stop()
 	m.say(e)
-	again = m.again(e)
+	again = m.again(&e)
 	s.release()
 	return e, again, nil
 }

@@ -25,30 +25,38 @@ func (m *Machine) say(e ending) {
 	}
 }
 
-// again reports whether to boot again after e, and waits before that as panic= says.
-func (m *Machine) again(e ending) bool {
-	select {
-	case <-m.terminated:
-		return false
-	default:
-	}
+// again reports whether to boot again after e, and waits before that as panic= says. A
+// machine that the host ended meanwhile does not, and e is that end.
+func (m *Machine) again(e *ending) bool {
 	if m.config.NoReboot {
 		return false
 	}
-	if e.reason != Panicked {
-		return e.restart
-	}
-	wait := m.panicWait.Load()
-	if wait <= 0 {
-		return wait < 0
-	}
-	m.printk(klog.Emerg, "Rebooting in %d seconds..", wait)
-	select {
-	case <-time.After(time.Duration(wait) * time.Second):
-		return true
-	case <-m.terminated:
+	var wait time.Duration
+	if e.reason == Panicked {
+		seconds := m.panicWait.Load()
+		if seconds == 0 {
+			return false
+		}
+		if seconds > 0 {
+			m.printk(klog.Emerg, "Rebooting in %d seconds..", seconds)
+			wait = time.Duration(seconds) * time.Second
+		}
+	} else if !e.restart {
 		return false
 	}
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case <-m.terminated:
+	default:
+		select {
+		case <-timer.C:
+			return true
+		case <-m.terminated:
+		}
+	}
+	*e = ending{reason: Signalled}
+	return false
 }
 
 // request asks for the kernel's end. The first request counts.

@@ -189,7 +189,16 @@ func (s *sentry) stop() {
 func (s *sentry) release() {
 	s.closeTerminals()
 	syscalls.Detach(s.k)
-	if s.ended && s.init != nil {
-		s.k.Release()
+	if !s.ended {
+		return
 	}
+	// The first namespace has held the root until now; with it the filesystem's memory
+	// and its mappings of the disk go.
+	if s.mounts != nil {
+		s.mounts.DecRef(s.ctx)
+	}
+	if s.dev != nil {
+		s.dev.DecRef(s.ctx)
+	}
+	s.k.Release()
 }

@@ -37,12 +37,13 @@ func run(words []string) int {
 	if err := prepare(); err != nil {
 		return fail(err)
 	}
+	// Before the machine opens anything: what it makes on the host it takes away again.
+	end := make(chan os.Signal, 1)
+	signal.Notify(end, unix.SIGTERM, unix.SIGINT)
 	m, err := emulator.New(config)
 	if err != nil {
 		return fail(err)
 	}
-	end := make(chan os.Signal, 1)
-	signal.Notify(end, unix.SIGTERM, unix.SIGINT)
 	go func() {
 		for range end {
 			m.Terminate()

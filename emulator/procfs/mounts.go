@@ -45,7 +45,13 @@ func (n noting) GetFilesystem(ctx context.Context, v *vfs.VirtualFilesystem, cre
 func (s *Sources) note(fs *vfs.Filesystem, source string) {
 	key := weak.Make(fs)
 	if _, known := s.names.Swap(key, source); !known {
-		runtime.AddCleanup(fs, func(key weak.Pointer[vfs.Filesystem]) { s.names.Delete(key) }, key)
+		// A cleanup that held s would keep the kernel that s is of, and so fs itself.
+		forgetful := weak.Make(s)
+		runtime.AddCleanup(fs, func(key weak.Pointer[vfs.Filesystem]) {
+			if s := forgetful.Value(); s != nil {
+				s.names.Delete(key)
+			}
+		}, key)
 	}
 }
 

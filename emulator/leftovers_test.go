@@ -1,0 +1,86 @@
+package emulator_test
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/umlkit/umlkit/internal/guest"
+)
+
+// TestTerminatedEarly holds that a machine that has begun to make its things on the host
+// obeys and takes them away.
+func TestTerminatedEarly(t *testing.T) {
+	for range 5 {
+		dir := t.TempDir()
+		m := guest.Start(t, guest.Binary(t, "linux"), "mem=64M", "uml_dir="+dir, "umid=early", "initrd="+initrd(t), "con0=null,fd:1", "forever")
+		pid := filepath.Join(dir, "early", "pid")
+		for deadline := time.Now().Add(limit); ; {
+			if _, err := os.Stat(pid); err == nil {
+				break
+			}
+			if time.Now().After(deadline) {
+				t.Fatal("the machine made no directory")
+			}
+		}
+		m.Signal(unix.SIGTERM)
+		if status := m.Wait(limit); status != 1 {
+			t.Fatalf("exit status %d, want 1", status)
+		}
+		if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+			t.Fatalf("left behind: %v (%v)", left, err)
+		}
+	}
+}
+
+// TestRestartsLeaveNothing holds that a machine that panics and boots again for ever
+// does not grow, and still obeys.
+func TestRestartsLeaveNothing(t *testing.T) {
+	m := guest.Start(t, guest.Binary(t, "linux"), "mem=64M", "uml_dir="+t.TempDir(), "ubd0="+image(t), "rw",
+		"con0=null,fd:1", "init=/no/such", "panic=-1")
+	const boots = 25
+	for range boots {
+		m.Expect(limit, regexp.QuoteMeta("Requested init /no/such failed"))
+	}
+	// One kernel's memory file alone is mapped with 1 GiB.
+	if size := statusOf(t, m.PID(), "VmSize") >> 20; size > 10 {
+		t.Errorf("after %d boots the machine has mapped %d GiB", boots, size)
+	}
+	m.Signal(unix.SIGTERM)
+	if status := m.Wait(limit); status != 1 {
+		t.Errorf("exit status %d, want 1", status)
+	}
+}
+
+// TestTerminatedWhileWaiting holds that a machine is not held by panic=.
+func TestTerminatedWhileWaiting(t *testing.T) {
+	m := guest.Start(t, guest.Binary(t, "linux"), "mem=64M", "uml_dir="+t.TempDir(), "con0=null,fd:1", "panic=600")
+	m.Expect(limit, regexp.QuoteMeta("Rebooting in 600 seconds.."))
+	m.Signal(unix.SIGTERM)
+	if status := m.Wait(limit); status != 1 {
+		t.Errorf("exit status %d, want 1", status)
+	}
+}
+
+// statusOf is a number of /proc/PID/status.
+func statusOf(t testing.TB, pid int, key string) int {
+	t.Helper()
+	for _, line := range strings.Split(read(t, fmt.Sprintf("/proc/%d/status", pid)), "\n") {
+		if rest, ok := strings.CutPrefix(line, key+":"); ok {
+			n, err := strconv.Atoi(strings.Fields(rest)[0])
+			if err != nil {
+				t.Fatal(err)
+			}
+			return n
+		}
+	}
+	t.Fatalf("no %s", key)
+	return 0
+}
