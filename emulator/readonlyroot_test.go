@@ -31,3 +31,18 @@ func TestWriteProtectedRoot(t *testing.T) {
 		t.Errorf("the image changed (%v)", err)
 	}
 }
+
+// TestErrorsRemountReadOnly holds what a guest sees when a damaged filesystem turns
+// read-only under it: as on a real kernel the mount stays rw and an option tells.
+func TestErrorsRemountReadOnly(t *testing.T) {
+	img := image(t)
+	oracle.Run(t, "debugfs", "-w", "-R", "mkdir /bad", img)
+	oracle.Run(t, "debugfs", "-w", "-R", "sif /bad block[0] 0", img)
+	for _, flags := range []string{"errors=remount-ro", "errors=remount-ro,discard"} {
+		out, status := boot(t, "ubd0="+img, "rw", "rootflags="+flags, "ls:/bad", "write:/x,text", "mount:proc,/proc,proc", "cat:/proc/mounts")
+		if status != 0 {
+			t.Errorf("exit status %d", status)
+		}
+		want(t, out, "Remounting filesystem read-only", "guest: /x,text: open /x: read-only file system", ",emergency_ro 0 0")
+	}
+}

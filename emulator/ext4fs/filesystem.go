@@ -46,6 +46,8 @@ type filesystem struct {
 
 	opts     atomic.Pointer[options]
 	readOnly atomic.Bool
+	// emergency is set once an error has made the filesystem read-only.
+	emergency atomic.Bool
 
 	// renameMu keeps the tree in shape: walks hold it for reading, a rename for
 	// writing. ancestryMu protects parent and name of dentries; a rename holds it
@@ -97,6 +99,7 @@ func (fs *filesystem) log(format string, args ...any) {
 func (fs *filesystem) fault(err error) {
 	fs.log("error: %v", err)
 	if fs.engine.ReadOnly() && !fs.readOnly.Swap(true) {
+		fs.emergency.Store(true)
 		fs.log("Remounting filesystem read-only")
 	}
 }

@@ -305,9 +305,14 @@ func (fs *filesystem) apply(o *options) {
 	fs.opts.Store(o)
 }
 
-// MountOptions implements vfs.FilesystemImpl.
+// MountOptions implements vfs.FilesystemImpl. As in Linux, a mount stays rw when
+// errors=remount-ro has struck, and an option tells.
 func (fs *filesystem) MountOptions() string {
-	return fs.options().String(defaultOptions(fs.info))
+	text := fs.options().String(defaultOptions(fs.info))
+	if fs.emergency.Load() {
+		text = strings.TrimPrefix(text+",emergency_ro", ",")
+	}
+	return text
 }
 
 // MountSource is what was mounted: "/dev/ubda". It is the device column of
