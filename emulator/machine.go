@@ -84,6 +84,9 @@ func New(config *Config) (*Machine, error) {
 		done:       make(chan struct{}),
 	}
 	m.log.Store(m.newLog())
+	if err := m.host.Confine(); err != nil {
+		m.printk(klog.Warning, "consoles: %v", err)
+	}
 	if err := m.wireTerminals(); err != nil {
 		return nil, err
 	}

@@ -40,13 +40,16 @@ type Channel struct {
 	wake *event
 }
 
-// Openable says whether a Host can open channels of these kinds: ErrNotYet when not, for
+// Openable says whether h can open channels of these kinds: ErrNotYet when not, for
 // those who would rather know before they need one.
-func (p Pair) Openable() error {
+func (h *Host) Openable(p Pair) error {
 	for _, end := range []End{p.In, p.Out} {
 		switch end.Kind {
 		case Null, None:
 		case FD:
+			if h.given != nil && !h.given[end.Number] {
+				return fmt.Errorf("channel %s: descriptor %d: %w", p, end.Number, unix.EBADF)
+			}
 			if _, err := accessMode(end.Number); err != nil {
 				return fmt.Errorf("channel %s: %w", p, err)
 			}
@@ -67,7 +70,7 @@ type Options struct {
 // Open opens what pair says. A host terminal keeps its modes until Raw. The first
 // channel on a descriptor has its focus.
 func (h *Host) Open(pair Pair, o Options) (*Channel, error) {
-	if err := pair.Openable(); err != nil {
+	if err := h.Openable(pair); err != nil {
 		return nil, err
 	}
 	if pair.In.Kind == None {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"strconv"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -28,6 +29,9 @@ type Size struct {
 //
 // All methods may be called by any number of goroutines at once.
 type Host struct {
+	// given are the descriptors that channels may use, nil for any.
+	given map[int]bool
+
 	mu        sync.Mutex
 	inputs    map[int]*input
 	outputs   map[int]*output
@@ -57,6 +61,27 @@ func NewHost() *Host {
 		terminals: make(map[terminalID]*terminal),
 		channels:  make(map[*Channel]struct{}),
 	}
+}
+
+// Confine keeps channels to the descriptors that the process was started with. It is
+// called before the process opens any of its own, which would be read from and written
+// over: only those of the runtime, which another program would not get, are open by then.
+func (h *Host) Confine() error {
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return fmt.Errorf("list the open descriptors: %w", err)
+	}
+	h.given = make(map[int]bool)
+	for _, e := range entries {
+		fd, err := strconv.Atoi(e.Name())
+		if err != nil {
+			continue
+		}
+		if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err == nil && flags&unix.FD_CLOEXEC == 0 {
+			h.given[fd] = true
+		}
+	}
+	return nil
 }
 
 // Restore gives every host terminal the modes it had before a channel made it raw. It

@@ -107,7 +107,7 @@ func New(ctx context.Context, vfsObj *vfs.VirtualFilesystem, o Options) (*Termin
 			}
 			pair, err := line.Parse(spec)
 			if err == nil {
-				err = pair.Openable()
+				err = t.host.Openable(pair)
 			}
 			if err != nil {
 				return nil, fmt.Errorf("%s%d: %w", families[f].driver, unit, err)
@@ -303,7 +303,7 @@ func (d unitDriver) Configure(unit, spec string) error {
 	if err != nil {
 		return &driver.Error{Code: driver.BadPair, Text: "failed to parse channel pair", Err: err}
 	}
-	if err := pair.Openable(); err != nil {
+	if err := d.terminals.host.Openable(pair); err != nil {
 		return &driver.Error{Code: driver.BadPair, Text: err.Error(), Err: err}
 	}
 	return term.configure(pair)
