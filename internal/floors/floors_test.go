@@ -43,6 +43,7 @@ type pkg struct {
 
 func list(t *testing.T) []pkg {
 	t.Helper()
+	oracle.Sources(t)
 	cmd := exec.Command("go", "list", "-json=ImportPath,Imports,Deps,Standard", "./...")
 	cmd.Dir = oracle.Root(t)
 	var stderr strings.Builder

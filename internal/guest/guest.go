@@ -45,6 +45,7 @@ func Binary(t testing.TB, name string) string {
 			t.Fatal(err)
 		}
 		built.paths = map[string]string{}
+		oracle.Sources(t)
 	}
 	path := filepath.Join(built.dir, name)
 	tmp, err := os.MkdirTemp(built.dir, "build")

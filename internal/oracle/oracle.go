@@ -60,6 +60,27 @@ func Root(t testing.TB) string {
 	return filepath.Dir(filepath.Dir(filepath.Dir(file)))
 }
 
+// Sources makes the cached result of a test depend on every source of the module. go test
+// sees what a test opens, and not what a go command that the test runs opens: without
+// this it would repeat the success of a program that has changed since.
+func Sources(t testing.TB) {
+	t.Helper()
+	err := filepath.WalkDir(Root(t), func(path string, d os.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case d.IsDir() && (d.Name() == "bin" || d.Name() == ".git"):
+			return filepath.SkipDir
+		case strings.HasSuffix(path, ".go"), strings.HasSuffix(path, ".s"), d.Name() == "go.mod":
+			_, err = os.Stat(path)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
 // Shared is the path of a file below the directory of samples and tools that stands
 // beside the source tree; UMLKIT_SHARED names another place.
 func Shared(t testing.TB, rel string) string {
