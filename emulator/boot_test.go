@@ -30,7 +30,8 @@ func TestEnds(t *testing.T) {
 		{"halt", []string{rd, "halt"}, 0, []string{"reboot: System halted"}},
 		{"restart under noreboot", []string{rd, "noreboot", "restart"}, 0, []string{"reboot: Restarting system"}},
 		{"init exits", []string{rd, "exit:3"}, 134, []string{"Kernel panic - not syncing: Attempted to kill init! exitcode=0x00000300"}},
-		{"init is killed", []string{rd, "kill:9"}, 134, []string{"Kernel panic - not syncing: Attempted to kill init! exitcode=0x00000009"}},
+		{"init faults", []string{rd, "fault"}, 134, []string{"Kernel panic - not syncing: Attempted to kill init! exitcode=0x0000000b"}},
+		{"init cannot be killed", []string{rd, "kill:9", "kill:19", "kill:20", "say:alive"}, 0, []string{"alive"}},
 		{"no root", nil, 134, []string{"Kernel panic - not syncing: VFS: Unable to mount root fs on unknown-block(98,0)"}},
 		{"no such disk", []string{"ubd0=" + none}, 134, []string{
 			"Failed to initialize ubd device 0 :Couldn't determine size of device's file",

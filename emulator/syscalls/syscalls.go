@@ -93,6 +93,16 @@ var overrides = map[string]kernel.SyscallFn{
 	"fcntl":         fcntl,
 }
 
+// kills are the system calls that signal one process or thread, by name, with the places
+// of its number and of the signal's among the arguments.
+var kills = map[string]struct{ pid, sig int }{
+	"kill":              {0, 1},
+	"tkill":             {0, 1},
+	"tgkill":            {1, 2},
+	"rt_sigqueueinfo":   {0, 1},
+	"rt_tgsigqueueinfo": {1, 2},
+}
+
 var install sync.Once
 
 // gVisor's own functions that ours fall back to.
@@ -114,6 +124,9 @@ func Install() {
 		}
 		for number, call := range table.Table {
 			ours, ok := overrides[call.Name]
+			if at, kills := kills[call.Name]; kills {
+				ours, ok = spareInit(call.Fn, at.pid, at.sig), true
+			}
 			if !ok {
 				continue
 			}
