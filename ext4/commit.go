@@ -203,7 +203,7 @@ func (fs *FS) encodeGroup(g uint32) error {
 		}
 	}
 	per := uint32(fs.bs / fs.descSize)
-	b, err := fs.cache.get(fs.descBlock(uint64(g / per)))
+	b, err := fs.cache.load(fs.descBlock(uint64(g / per)))
 	if err != nil {
 		return err
 	}
@@ -236,7 +236,7 @@ func (fs *FS) trimSum(c uint32) uint32 {
 // encodeSuper puts the superblock with its counts into its block and on the
 // transaction. txn.mu is held.
 func (fs *FS) encodeSuper() error {
-	b, err := fs.cache.get(uint64(format.SuperblockOffset >> fs.bsBits))
+	b, err := fs.cache.load(uint64(format.SuperblockOffset >> fs.bsBits))
 	if err != nil {
 		return err
 	}

@@ -153,6 +153,10 @@ func (n *Inode) read(special bool) error {
 		return err
 	}
 	n.body = make([]byte, fs.inodeSize)
+	fs.txn.mu.Lock()
+	n.changed = fs.txn.seq - 1 // a commit under way can hold its last change: fsync waits for it
+	n.grew = n.changed
+	fs.txn.mu.Unlock()
 	fs.txn.tableMu.Lock()
 	copy(n.body, b.data[off:])
 	fs.txn.tableMu.Unlock()

@@ -280,6 +280,7 @@ func (fs *FS) takeGeometry(raw []byte) error {
 		fs.hashBase = format.HashLegacyUnsigned
 	}
 	fs.cache = newCache(fs.dev, fs.bs, fs.opt.CacheBytes)
+	fs.cache.failed = fs.report
 	return nil
 }
 

@@ -253,7 +253,7 @@ func (n *Inode) removeSome(h *handle, from *uint64, to uint64) (done bool, err e
 		} else {
 			done, err = n.removeIndirect(h, from, to)
 		}
-		if done || err != nil {
+		if done || err != nil || h.spent() {
 			return done, err
 		}
 	}

@@ -309,12 +309,21 @@ func (n *Inode) MarkWritten(off, length int64) error {
 		return nil
 	}
 	bits := n.fs.bsBits
-	h, err := n.fs.begin()
-	if err != nil {
-		return err
+	end := uint64(off+length-1)>>bits + 1
+	for at := uint64(off) >> bits; at < end; {
+		h, err := n.fs.begin()
+		if err != nil {
+			return err
+		}
+		for at < end && err == nil && !h.spent() {
+			at, err = n.convertNext(h, at, end, false)
+		}
+		h.end()
+		if err != nil {
+			return err
+		}
 	}
-	defer h.end()
-	return n.convert(h, uint64(off)>>bits, uint64(off+length-1)>>bits+1, false)
+	return nil
 }
 
 // SetSize sets the size and nothing else: no block is freed or zeroed.
