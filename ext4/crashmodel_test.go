@@ -119,6 +119,21 @@ func fill(op, off, n int) []byte {
 
 // crashRunOn makes the changes. every is how many blocks start a commit.
 func crashRunOn(t testing.TB, image []byte, seed uint64, steps, every int) *crashRun {
+	c := newCrashRun(t, image, seed, every)
+	for range steps {
+		c.mark()
+		c.step()
+	}
+	for _, id := range slices.Sorted(maps.Keys(c.open)) {
+		if c.r.IntN(2) == 0 {
+			check(t, c.open[id].Put())
+		}
+	}
+	check(t, c.fs.Close())
+	return c
+}
+
+func newCrashRun(t testing.TB, image []byte, seed uint64, every int) *crashRun {
 	d := &recorder{data: slices.Clone(image)}
 	c := &crashRun{
 		t: t, r: rand.New(rand.NewPCG(seed, 77)), d: d, next: croot + 1,
@@ -130,16 +145,6 @@ func crashRunOn(t testing.TB, image []byte, seed uint64, steps, every int) *cras
 		t.Fatal(err)
 	}
 	c.fs.txn.limit = every
-	for range steps {
-		c.mark()
-		c.step()
-	}
-	for _, id := range slices.Sorted(maps.Keys(c.open)) {
-		if c.r.IntN(2) == 0 {
-			check(t, c.open[id].Put())
-		}
-	}
-	check(t, c.fs.Close())
 	return c
 }
 
@@ -216,7 +221,6 @@ func (c *crashRun) step() {
 }
 
 func (c *crashRun) create(d cplace, name string) {
-	op := len(c.states)
 	if _, exists := c.state()[d.id].children[name]; exists {
 		return
 	}
@@ -231,6 +235,15 @@ func (c *crashRun) create(d cplace, name string) {
 	case 3:
 		n.typ = format.ModeFIFO
 	}
+	c.make(d, name, n, in)
+}
+
+func (c *crashRun) mkdir(d cplace, name string) {
+	c.make(d, name, &cnode{typ: format.ModeDir, perm: 0o755, children: map[string]int{}}, NewInode{})
+}
+
+func (c *crashRun) make(d cplace, name string, n *cnode, in NewInode) {
+	op := len(c.states)
 	in.Mode = n.typ | n.perm
 	dir := c.lookup(d.path)
 	defer func() { check(c.t, dir.Put()) }()
@@ -459,4 +472,21 @@ func (c *crashRun) attributes(p, d cplace, name string) {
 		return // fdatasync skips it
 	}
 	c.core[p.id] = op
+}
+
+// crashRunLarge makes transactions of more than half the log: directories, of which each
+// has a block of its own.
+func crashRunLarge(t testing.TB, image []byte) *crashRun {
+	c := newCrashRun(t, image, 1, 1<<20)
+	for round := range 6 {
+		for i := range 400 {
+			c.mark()
+			c.mkdir(cplace{id: croot}, fmt.Sprintf("%d-%d", round, i))
+		}
+		check(t, c.fs.Sync())
+		c.lo = len(c.states) - 1
+		c.mark()
+	}
+	check(t, c.fs.Close())
+	return c
 }
