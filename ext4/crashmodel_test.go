@@ -48,6 +48,7 @@ type crashRun struct {
 	core   map[int]int    // the operation that last changed what fdatasync must save
 	open   map[int]*Inode // without a name
 	next   int
+	named  bool // every file has a name
 	flat   map[int][]cline
 }
 
@@ -179,7 +180,7 @@ func (c *crashRun) step() {
 	case kind < 18 || len(files) == 0:
 		c.create(d, name)
 		return
-	case kind < 20:
+	case kind < 20 && !c.named:
 		c.tmpfile(d, name)
 		return
 	case kind < 62:
@@ -362,7 +363,7 @@ func (c *crashRun) remove(p cplace) {
 		check(c.t, dir.Rmdir(p.name))
 	} else {
 		var held *Inode
-		if c.r.IntN(4) == 0 && s[p.id].typ == format.ModeRegular && s.links(p.id) == 1 {
+		if c.r.IntN(4) == 0 && !c.named && s[p.id].typ == format.ModeRegular && s.links(p.id) == 1 {
 			held = c.lookup(p.path)
 		}
 		check(c.t, dir.Unlink(p.name))

@@ -224,10 +224,8 @@ func (fs *FS) corrupt(err *CorruptError) error { return fs.report(err) }
 func (fs *FS) report(err error) error {
 	fs.logf("EXT4-fs error: %v", err)
 	fs.countError()
-	switch policy := fs.errorPolicy(); {
-	case policy == ErrorsPanic && fs.opt.Panic != nil:
-		fs.opt.Panic(err)
-	case policy != ErrorsContinue && !fs.readOnly.Load():
+	policy := fs.errorPolicy()
+	if policy != ErrorsContinue && !fs.readOnly.Load() {
 		fs.logf("EXT4-fs: remounting filesystem read-only")
 		fs.damaged.Store(true)
 		fs.readOnly.Store(true)
@@ -236,6 +234,9 @@ func (fs *FS) report(err error) error {
 			fs.txn.err = err
 		}
 		fs.txn.mu.Unlock()
+	}
+	if policy == ErrorsPanic && fs.opt.Panic != nil { // should it return, nothing more is written
+		fs.opt.Panic(err)
 	}
 	return err
 }
