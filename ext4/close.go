@@ -89,7 +89,7 @@ func (fs *FS) stopWriting() error {
 		return nil
 	}
 	if err := fs.writeSuper(func(sb *format.Superblock) {
-		sb.FeatureIncompat &^= format.IncompatRecover
+		fs.inUse = false
 		sb.State |= format.StateValid
 	}); err != nil {
 		return fs.fail(err)

@@ -283,7 +283,7 @@ func (n *Inode) Attr() Attr {
 
 // sectors is the space the file takes in sectors of 512 bytes. amu is held.
 func (n *Inode) sectors() int64 {
-	if n.d.Flags&format.FlagHugeFile != 0 && n.fs.sb.FeatureRoCompat&format.RoHugeFile != 0 {
+	if n.d.Flags&format.FlagHugeFile != 0 && n.fs.roCompat&format.RoHugeFile != 0 {
 		return int64(n.d.Blocks << (n.fs.bsBits - 9))
 	}
 	return int64(n.d.Blocks)

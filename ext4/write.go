@@ -118,7 +118,7 @@ func (n *Inode) grown(h *handle, end int64) error {
 // setSize stores a size. amu is held.
 func (n *Inode) setSize(h *handle, size uint64) {
 	n.d.Size = size
-	if size > 1<<31-1 && n.fs.sb.FeatureRoCompat&format.RoLargeFile == 0 {
+	if size > 1<<31-1 && n.fs.roCompat&format.RoLargeFile == 0 {
 		n.fs.sbMu.Lock()
 		n.fs.sb.FeatureRoCompat |= format.RoLargeFile
 		n.fs.sbMu.Unlock()
