@@ -65,6 +65,8 @@ type cache struct {
 	// overlay holds replayed blocks that must not be written (Options.NoWrite).
 	// It is set before the cache is used and not changed after.
 	overlay map[uint64][]byte
+
+	failed func(error) error // told of reads that fail
 }
 
 func newCache(dev Device, blockSize int, bytes int64) *cache {
@@ -75,8 +77,18 @@ func newCache(dev Device, blockSize int, bytes int64) *cache {
 	return c
 }
 
-// get returns a block, read from the device unless it is in memory.
+// get returns a block, read from the device unless it is in memory. A read that fails
+// is met as errors= says, for it can leave an operation half done.
 func (c *cache) get(nr uint64) (*buffer, error) {
+	b, err := c.load(nr)
+	if err != nil && c.failed != nil {
+		return b, c.failed(err)
+	}
+	return b, err
+}
+
+// load is get for those who hold txn.mu and fail by themselves.
+func (c *cache) load(nr uint64) (*buffer, error) {
 	s := &c.shards[nr%cacheShards]
 	s.Lock()
 	b := s.m[nr]

@@ -3,6 +3,7 @@ package ext4
 import (
 	"errors"
 	"fmt"
+	"math"
 
 	"github.com/umlkit/umlkit/ext4/format"
 	"golang.org/x/sys/unix"
@@ -14,16 +15,28 @@ func (fs *FS) startWriting() error {
 	t := &fs.txn
 	if j := fs.jnl; j != nil {
 		if !j.empty { // the superblock says clean: what is in the log is void
-			j.super.Start, j.super.Sequence = 0, j.sequence+1
+			// The next transaction must not have the number of one of those.
+			_, _, next, err := j.scan()
+			if err != nil {
+				next = j.sequence
+			}
+			j.sequence = next + 1
+			j.super.Start, j.super.Sequence = 0, j.sequence
 			if err := j.writeSuper(); err != nil {
 				return err
 			}
-			j.sequence++
+		}
+		if j.capacity()+1 < format.JournalMinBlocks { // kernels refuse it as well
+			return badJournal("length", j.capacity()+1)
+		}
+		if err := fs.takeJournalError(); err != nil {
+			return err
 		}
 		j.prepare()
 		t.limit = int(min(j.capacity()/4, 4096))
+		t.most = int(j.capacity() / 4 * 3)
 	} else {
-		t.limit = 4096
+		t.limit, t.most = 4096, math.MaxInt
 	}
 	if _, err := fs.cache.get(uint64(format.SuperblockOffset >> fs.bsBits)); err != nil {
 		return err
@@ -50,33 +63,33 @@ func (fs *FS) stopWriting() error {
 	if err := fs.commitIfDirty(); err != nil {
 		return err
 	}
-	t.gate.Lock()
-	defer t.gate.Unlock()
-	fs.readOnly.Store(true) // no handle begins after this
-	t.mu.Lock()
-	marked, dirty := t.marked, len(t.bufs) > 0
-	t.mu.Unlock()
-	if dirty {
-		// A change slipped in between; its handle has ended, for gate is ours.
-		t.gate.Unlock()
-		err := fs.commitIfDirty()
-		t.gate.Lock()
-		if err != nil {
-			return err
-		}
-	}
-	t.commitMu.Lock()
+	t.commitMu.Lock() // before gate, as a commit takes them
 	defer t.commitMu.Unlock()
+	t.gate.Lock()
+	fs.readOnly.Store(true) // no handle begins after this, and none is open
+	t.gate.Unlock()
+	t.mu.Lock()
+	dirty, err := len(t.bufs) > 0, t.err
+	t.mu.Unlock()
+	if err == nil && dirty { // a change slipped in between
+		err = fs.commit()
+	}
+	if err != nil {
+		return err
+	}
+	t.mu.Lock()
+	marked := t.marked
+	t.mu.Unlock()
 	if fs.jnl != nil {
 		if err := fs.jnl.finish(); err != nil {
 			return fs.fail(err)
 		}
 	}
-	if !marked && !dirty {
+	if !marked {
 		return nil
 	}
 	if err := fs.writeSuper(func(sb *format.Superblock) {
-		sb.FeatureIncompat &^= format.IncompatRecover
+		fs.inUse = false
 		sb.State |= format.StateValid
 	}); err != nil {
 		return fs.fail(err)

@@ -14,6 +14,7 @@ type closing struct {
 	bufs    []*buffer // in the order of their numbers
 	freed   []freedRun
 	revokes []uint64
+	tables  map[*buffer]bool // of bufs those that hold inodes; without a journal only
 	sb      format.Superblock
 }
 
@@ -76,7 +77,7 @@ func (fs *FS) markInUse() error {
 	now := fs.opt.Now().Unix()
 	err := fs.writeSuper(func(sb *format.Superblock) {
 		if fs.jnl != nil {
-			sb.FeatureIncompat |= format.IncompatRecover
+			fs.inUse = true
 		} else {
 			sb.State &^= format.StateValid
 		}
@@ -94,13 +95,24 @@ func (fs *FS) markInUse() error {
 // gate is held alone.
 func (fs *FS) takeOver() (*closing, []byte, error) {
 	t := &fs.txn
+	// Descriptors first, for whoever looks for free blocks has a group's lock, and takes
+	// mu below it when the group is damaged.
+	t.mu.Lock()
+	groups := t.groups
+	t.mu.Unlock()
+	for _, g := range groups {
+		if err := fs.encodeGroup(g); err != nil {
+			return nil, nil, err
+		}
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.groups = groups[:0]
 	if t.timer != nil {
 		t.timer.Stop()
 		t.timer = nil
 	}
-	c := &closing{seq: t.seq, freed: t.freed, revokes: t.revokes}
+	c := &closing{seq: t.seq, freed: t.freed, revokes: t.revokes, tables: map[*buffer]bool{}}
 	t.seq++
 	t.freed, t.revokes = nil, nil
 	if len(t.bufs) == 0 {
@@ -108,12 +120,6 @@ func (fs *FS) takeOver() (*closing, []byte, error) {
 	}
 	fs.encodeInodes(t.inodes)
 	t.inodes = t.inodes[:0]
-	for _, g := range t.groups {
-		if err := fs.encodeGroup(g); err != nil {
-			return nil, nil, err
-		}
-	}
-	t.groups = t.groups[:0]
 	if err := fs.encodeSuper(); err != nil {
 		return nil, nil, err
 	}
@@ -137,6 +143,9 @@ func (fs *FS) takeOver() (*closing, []byte, error) {
 	for i, b := range c.bufs {
 		b.sum(fs)
 		copy(copies[i*fs.bs:], b.data)
+		if fs.jnl == nil && b.kind == kindInodes {
+			c.tables[b] = true
+		}
 		b.dirty = false
 		b.flying.Store(true)
 	}
@@ -192,6 +201,8 @@ func (fs *FS) encodeInodes(list []*Inode) {
 // its block.
 func (fs *FS) encodeGroup(g uint32) error {
 	gr := &fs.groups[g]
+	gr.mu.Lock()
+	defer gr.mu.Unlock()
 	gr.dirty = false
 	d := &gr.desc
 	if fs.csum {
@@ -203,26 +214,23 @@ func (fs *FS) encodeGroup(g uint32) error {
 		}
 	}
 	per := uint32(fs.bs / fs.descSize)
-	b, err := fs.cache.get(fs.descBlock(uint64(g / per)))
+	b, err := fs.cache.load(fs.descBlock(uint64(g / per)))
 	if err != nil {
 		return err
 	}
 	raw := b.data[int(g%per)*fs.descSize:][:fs.descSize]
-	flags := d.Flags
 	if !fs.groupCsum {
+		d := gr.desc
 		d.Flags = le.Uint16(raw[0x12:]) // not ours to change
 		d.ItableUnused = uint32(le.Uint16(raw[0x1C:]))
 		d.Checksum = le.Uint16(raw[0x1E:])
+		return d.Encode(raw)
 	}
 	if err := d.Encode(raw); err != nil {
 		return err
 	}
-	if fs.groupCsum {
-		d.Checksum = fs.descSum(g, raw)
-		return d.Encode(raw)
-	}
-	d.Flags, d.ItableUnused = flags, 0
-	return nil
+	d.Checksum = fs.descSum(g, raw)
+	return d.Encode(raw)
 }
 
 // trimSum cuts a bitmap's checksum to what a descriptor holds.
@@ -236,7 +244,7 @@ func (fs *FS) trimSum(c uint32) uint32 {
 // encodeSuper puts the superblock with its counts into its block and on the
 // transaction. txn.mu is held.
 func (fs *FS) encodeSuper() error {
-	b, err := fs.cache.get(uint64(format.SuperblockOffset >> fs.bsBits))
+	b, err := fs.cache.load(uint64(format.SuperblockOffset >> fs.bsBits))
 	if err != nil {
 		return err
 	}
@@ -250,7 +258,7 @@ func (fs *FS) encodeSuper() error {
 		b.dirty, b.kind = true, kindPlain
 		fs.txn.bufs = append(fs.txn.bufs, b)
 	}
-	return fs.sb.Encode(b.data[format.SuperblockOffset&(fs.bs-1):])
+	return fs.encodedSuper(&fs.sb, b.data[format.SuperblockOffset&(fs.bs-1):])
 }
 
 // writeHome writes blocks to their places, neighbours together. select chooses among
@@ -276,13 +284,13 @@ func (fs *FS) writeHome(bufs []*buffer, copies []byte, choose func(*buffer) bool
 // writeOrdered writes a transaction without a journal: first what nothing points to
 // yet, then the inodes. A crash between leaves work for e2fsck, as on the kernel's.
 func (fs *FS) writeOrdered(c *closing, copies []byte) error {
-	if err := fs.writeHome(c.bufs, copies, func(b *buffer) bool { return b.kind != kindInodes }); err != nil {
+	if err := fs.writeHome(c.bufs, copies, func(b *buffer) bool { return !c.tables[b] }); err != nil {
 		return err
 	}
 	if err := fs.devSync(); err != nil {
 		return err
 	}
-	if err := fs.writeHome(c.bufs, copies, func(b *buffer) bool { return b.kind == kindInodes }); err != nil {
+	if err := fs.writeHome(c.bufs, copies, func(b *buffer) bool { return c.tables[b] }); err != nil {
 		return err
 	}
 	return fs.devSync()

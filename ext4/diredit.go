@@ -119,8 +119,26 @@ func (n *Inode) addEntry(h *handle, name string, ino uint32, typ uint8) error {
 	return nil
 }
 
+// current is an entry's place in the cache as it is within a handle: what was found
+// before the handle began can have been evicted, and a change to it would be lost to
+// those who read the block again.
+func (n *Inode) current(p place) (place, error) {
+	if p.b == nil || n.fs.cache.peek(p.b.nr) == p.b {
+		return p, nil
+	}
+	q, ok, err := n.find(string(p.name))
+	if err == nil && !ok {
+		err = n.badDir(p.block, "lost entry", fmt.Sprintf("%q", p.name))
+	}
+	return q, err
+}
+
 // removeEntry takes an entry out of its block.
 func (n *Inode) removeEntry(h *handle, p place) error {
+	p, err := n.current(p)
+	if err != nil {
+		return err
+	}
 	kind := kindDirLeaf
 	if p.block == 0 && n.indexed() {
 		kind = kindDxRoot
@@ -144,6 +162,10 @@ func (n *Inode) removeEntry(h *handle, p place) error {
 
 // setEntry makes an entry mean another inode.
 func (n *Inode) setEntry(h *handle, p place, ino uint32, typ uint8) error {
+	p, err := n.current(p)
+	if err != nil {
+		return err
+	}
 	kind := kindDirLeaf
 	if p.block == 0 && n.indexed() {
 		kind = kindDxRoot

@@ -378,24 +378,27 @@ func (n *Inode) splitInto(h *handle, path []step, x format.Extent, parts ...form
 	return nil
 }
 
-// convert changes the state of the blocks of [from, to) that have the other one.
-func (n *Inode) convert(h *handle, from, to uint64, unwritten bool) error {
-	for at := from; at < to; {
-		m, err := n.mapExtent(at)
-		if err != nil {
-			return err
-		}
-		end := min(at+m.count, to)
-		if m.state == Hole || (m.state == Unwritten) == unwritten {
-			at = end
-			continue
-		}
-		if err := n.convertRun(h, at, end, unwritten); err != nil {
-			return err
-		}
-		at = end
+// convert changes the state of the blocks of [from, to) that have the other one. A
+// range of many extents can be too much for one handle: see convertNext.
+func (n *Inode) convert(h *handle, from, to uint64, unwritten bool) (err error) {
+	for at := from; at < to && err == nil; {
+		at, err = n.convertNext(h, at, to, unwritten)
 	}
-	return nil
+	return err
+}
+
+// convertNext does what convert does for the first mapping of [at, to), and gives where
+// it ends.
+func (n *Inode) convertNext(h *handle, at, to uint64, unwritten bool) (uint64, error) {
+	m, err := n.mapExtent(at)
+	if err != nil {
+		return at, err
+	}
+	end := min(at+m.count, to)
+	if m.state == Hole || (m.state == Unwritten) == unwritten {
+		return end, nil
+	}
+	return end, n.convertRun(h, at, end, unwritten)
 }
 
 // convertRun changes the state of a part of one extent.

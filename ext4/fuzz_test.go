@@ -8,6 +8,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -91,7 +92,8 @@ type victim struct {
 // place2 is a structure on disk.
 type place2 struct {
 	off, size int64
-	fix       func(b []byte) // makes its checksum right
+	fix       func(b []byte)            // makes its checksum right
+	around    func(d *memory, b []byte) // makes right what others say of it; nil: nothing
 }
 
 var victims struct {
@@ -106,13 +108,13 @@ func getVictim(t testing.TB, form string) *victim {
 		return v
 	}
 	var args []string
-	for _, f := range forms {
-		if f.name == form {
-			args = f.args
-		}
+	if form == "inline_data" {
+		args = []string{"-t", "ext4", "-I", "256", "-O", "inline_data", "-d", inlineTree(t)}
+	} else {
+		args = formArgs(form)
 	}
-	image := makeImage(t, 8<<20, append(args, "-b", "1024")...)
-	fs := openFS(t, image, Options{})
+	image := makeImage(t, 8<<20, append(slices.Clone(args), "-b", "1024")...)
+	fs := openFS(t, image, Options{CommitEvery: time.Hour})
 	root := must(fs.Root())
 	d := must(root.Create("dir", NewInode{Mode: format.ModeDir | 0o755}))
 	for i := range 300 {
@@ -129,11 +131,17 @@ func getVictim(t testing.TB, form string) *victim {
 	check(t, f.SetXattr("user.a", []byte("in the inode"), XattrFlags{}))
 	check(t, f.SetXattr("user.b", bytes.Repeat([]byte("b"), 600), XattrFlags{}))
 	s := must(root.Create("slow", NewInode{Mode: format.ModeSymlink | 0o777, Target: strings.Repeat("t", 200)}))
+	gone := must(root.Create("gone", NewInode{Mode: format.ModeDir | 0o755}))
+	check(t, must(gone.Create("file", regular)).Put())
+	check(t, fs.Sync())
+	check(t, gone.Unlink("file"))
+	check(t, gone.Put())
+	check(t, root.Rmdir("gone")) // a revoke record
 	check(t, fs.Sync())
 
 	v := &victim{at: map[string][]place2{}}
 	add := func(kind string, off, size int64, fix func([]byte)) {
-		v.at[kind] = append(v.at[kind], place2{off, size, fix})
+		v.at[kind] = append(v.at[kind], place2{off, size, fix, nil})
 	}
 	add("super", format.SuperblockOffset, format.SuperblockSize, func(b []byte) {
 		le.PutUint32(b[format.SuperblockSize-4:], format.SuperblockChecksum(b))
@@ -145,7 +153,23 @@ func getVictim(t testing.TB, form string) *victim {
 		})
 	}
 	bs := int64(fs.bs)
-	for _, n := range []*Inode{root, d, small, n, f, s, must(fs.igetSpecial(fs.sb.JournalInum))} {
+	v.addBitmaps(fs)
+	v.addLog(t, fs)
+	if fs.sb.OrphanFileInum != 0 {
+		v.addOrphanFile(fs)
+	}
+	list := []*Inode{root, d, small, n, f, s}
+	if form == "inline_data" {
+		for _, name := range []string{"inline-file", "inline-dir"} {
+			n := must(root.Lookup(name))
+			if !n.inline() {
+				t.Fatalf("%s is not inline", name)
+			}
+			list = append(list, n)
+			defer n.unref()
+		}
+	}
+	for _, n := range append(list, must(fs.igetSpecial(fs.sb.JournalInum))) {
 		block, off, _ := fs.inodePlace(n.ino)
 		iseed := n.iseed
 		add("inode", int64(block)*bs+int64(off), int64(fs.inodeSize), func(b []byte) {
@@ -165,13 +189,17 @@ func getVictim(t testing.TB, form string) *victim {
 					add("extent", int64(c.b.nr)*bs, bs, func(b []byte) { format.SetExtentChecksum(iseed, b) })
 				}
 			}
-		} else if n.hasBlocks() && le.Uint32(n.d.Block[48:]) != 0 {
+		} else if n.hasBlocks() && !n.extents() && le.Uint32(n.d.Block[48:]) != 0 {
 			add("extent", int64(le.Uint32(n.d.Block[48:]))*bs, bs, func([]byte) {})
 		}
 		if n.isDir() {
 			for i := range n.dirBlocks() {
 				m := must(n.mapBlock(i))
-				add("dir", int64(m.disk)*bs, bs, func(b []byte) {
+				kind := "dir"
+				if i == 0 && n.indexed() {
+					kind = "htree"
+				}
+				add(kind, int64(m.disk)*bs, bs, func(b []byte) {
 					if !fs.csum {
 						return
 					}
@@ -210,7 +238,7 @@ func getVictim(t testing.TB, form string) *victim {
 func attack(t testing.TB, form, kind string, which uint8, fixSum bool, edits []byte) {
 	v := getVictim(t, form)
 	base := v.clean
-	if kind == "journal" {
+	if kind == "journal" || strings.HasPrefix(kind, "log ") {
 		base = v.data
 	}
 	d := &memory{base: base, pages: map[int64][]byte{}}
@@ -230,6 +258,9 @@ func attack(t testing.TB, form, kind string, which uint8, fixSum bool, edits []b
 		p.fix(b)
 	}
 	must(d.WriteAt(b, p.off))
+	if fixSum && p.around != nil {
+		p.around(d, b)
+	}
 	done := make(chan struct{})
 	timer := time.AfterFunc(20*time.Second, func() {
 		select {
@@ -342,7 +373,13 @@ func exercise(d Device) {
 	_ = root.Put()
 }
 
-var fuzzForms = []string{"32bit", "default", "ext3"}
+var fuzzForms = []string{"32bit", "default", "ext3", "orphan_file", "inline_data"}
+
+// fuzzKinds are the structures that are attacked.
+var fuzzKinds = []string{
+	"super", "group", "bitmap", "inode", "extent", "dir", "htree", "xattr", "journal",
+	"log super", "log descriptor", "log revoke", "log commit", "orphans",
+}
 
 func fuzz(f *testing.F, kind string) {
 	f.Add(uint8(0), uint8(0), true, []byte{0, 0, 0})
@@ -360,16 +397,30 @@ func FuzzExtent(f *testing.F)     { fuzz(f, "extent") }
 func FuzzDirectory(f *testing.F)  { fuzz(f, "dir") }
 func FuzzXattr(f *testing.F)      { fuzz(f, "xattr") }
 func FuzzJournal(f *testing.F)    { fuzz(f, "journal") }
+func FuzzBitmap(f *testing.F)     { fuzz(f, "bitmap") }
+func FuzzHtree(f *testing.F)      { fuzz(f, "htree") }
+func FuzzLogSuper(f *testing.F)   { fuzz(f, "log super") }
+func FuzzDescriptor(f *testing.F) { fuzz(f, "log descriptor") }
+func FuzzRevoke(f *testing.F)     { fuzz(f, "log revoke") }
+func FuzzCommit(f *testing.F)     { fuzz(f, "log commit") }
+func FuzzOrphans(f *testing.F)    { fuzz(f, "orphans") }
 
 // The fuzzers' attacks with edits of a fixed seed.
 func TestHostile(t *testing.T) {
-	rounds := 150
+	rounds := 30
 	if testing.Short() {
-		rounds = 20
+		rounds = 10
+	}
+	if nightly {
+		rounds = 5000
 	}
 	for _, form := range fuzzForms {
-		for _, kind := range []string{"super", "group", "inode", "extent", "dir", "xattr", "journal"} {
+		for _, kind := range fuzzKinds {
 			t.Run(form+"/"+kind, func(t *testing.T) {
+				v := getVictim(t, form)
+				if len(v.at[kind]) == 0 && (kind != "orphans" || form == "orphan_file") && kind != "xattr" {
+					t.Fatal("the image has none")
+				}
 				r := rand.New(rand.NewPCG(uint64(len(form)), uint64(len(kind))))
 				for range rounds {
 					edits := make([]byte, 3*(1+r.IntN(6)))

@@ -153,6 +153,10 @@ func (n *Inode) read(special bool) error {
 		return err
 	}
 	n.body = make([]byte, fs.inodeSize)
+	fs.txn.mu.Lock()
+	n.changed = fs.txn.seq - 1 // a commit under way can hold its last change: fsync waits for it
+	n.grew = n.changed
+	fs.txn.mu.Unlock()
 	fs.txn.tableMu.Lock()
 	copy(n.body, b.data[off:])
 	fs.txn.tableMu.Unlock()
@@ -279,7 +283,7 @@ func (n *Inode) Attr() Attr {
 
 // sectors is the space the file takes in sectors of 512 bytes. amu is held.
 func (n *Inode) sectors() int64 {
-	if n.d.Flags&format.FlagHugeFile != 0 && n.fs.sb.FeatureRoCompat&format.RoHugeFile != 0 {
+	if n.d.Flags&format.FlagHugeFile != 0 && n.fs.roCompat&format.RoHugeFile != 0 {
 		return int64(n.d.Blocks << (n.fs.bsBits - 9))
 	}
 	return int64(n.d.Blocks)

@@ -107,8 +107,10 @@ func (fs *FS) openJournal() error {
 		return err
 	}
 	fs.icache.clear()
+	before := fs.sb
 	if o := fs.cache.overlay; o != nil {
 		fs.cache = newCache(fs.dev, fs.bs, fs.opt.CacheBytes)
+		fs.cache.failed = fs.report
 		fs.cache.overlay = o
 		if raw := o[format.SuperblockOffset>>fs.bsBits]; raw != nil {
 			if err := fs.sb.Decode(raw[format.SuperblockOffset&(fs.bs-1):]); err != nil {
@@ -116,6 +118,7 @@ func (fs *FS) openJournal() error {
 			}
 		}
 		fs.sb.FeatureIncompat &^= format.IncompatRecover
+		fs.sb.KeepErrors(&before)
 		return fs.loadGroups()
 	}
 	o := fs.cache.overlay
@@ -133,10 +136,30 @@ func (fs *FS) openJournal() error {
 	if fs.jnl, err = fs.loadJournal(); err != nil {
 		return err
 	}
-	if err := fs.writeSuper(func(sb *format.Superblock) { sb.FeatureIncompat &^= format.IncompatRecover }); err != nil {
+	if err := fs.writeSuper(func(sb *format.Superblock) {
+		sb.FeatureIncompat &^= format.IncompatRecover
+		sb.KeepErrors(&before) // they were written past the journal
+	}); err != nil {
 		return err
 	}
 	return fs.devSync()
+}
+
+// takeJournalError takes over an error that a kernel left in the journal's superblock
+// when it gave the journal up: the filesystem needs checking.
+func (fs *FS) takeJournalError() error {
+	if fs.jnl.super.Errno == 0 {
+		return nil
+	}
+	fs.logf("EXT4-fs warning: journal: error %d from an earlier mount", int32(fs.jnl.super.Errno))
+	if err := fs.writeSuper(func(sb *format.Superblock) { sb.State |= format.StateError }); err != nil {
+		return err
+	}
+	if err := fs.devSync(); err != nil {
+		return err
+	}
+	fs.jnl.super.Errno = 0
+	return fs.jnl.writeSuper()
 }
 
 // loadJournal reads the journal's inode and superblock and checks both.
@@ -505,6 +528,16 @@ func (fs *FS) devSync() error {
 	return nil
 }
 
+// encodedSuper encodes a superblock, with the mark that there is a log to recover while
+// there is one: in memory it is not among the features, which many read. sbMu is held.
+func (fs *FS) encodedSuper(sb *format.Superblock, b []byte) error {
+	s := *sb
+	if fs.inUse {
+		s.FeatureIncompat |= format.IncompatRecover
+	}
+	return s.Encode(b)
+}
+
 // writeSuper changes the superblock and writes it to its first place at once, past the
 // transactions: with what is stable but for the change, and nothing of the running one.
 func (fs *FS) writeSuper(change func(sb *format.Superblock)) error {
@@ -515,7 +548,7 @@ func (fs *FS) writeSuper(change func(sb *format.Superblock)) error {
 	fs.sbMu.Lock()
 	change(&fs.sb)
 	change(&fs.stableSB)
-	err := fs.stableSB.Encode(raw)
+	err := fs.encodedSuper(&fs.stableSB, raw)
 	fs.sbMu.Unlock()
 	if err != nil {
 		return err

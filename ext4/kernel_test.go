@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/umlkit/umlkit/ext4/format"
@@ -17,16 +18,14 @@ import (
 // Our replay, in place and in memory, and e2fsck's give the same tree, and e2fsck finds
 // nothing to repair after ours.
 func TestKernelJournal(t *testing.T) {
-	for _, f := range []string{"default", "4k", "nocsum", "32bit", "ext3", "orphan_file", "csum_seed"} {
+	for _, f := range []string{
+		"default", "4k", "nocsum", "32bit", "ext3", "orphan_file", "csum_seed",
+		"nocsum,journal_checksum", "nocsum,journal_async_commit,data=writeback", // checksums version 1; one block commits
+	} {
 		t.Run(f, func(t *testing.T) {
-			var args []string
-			for _, g := range forms {
-				if g.name == f {
-					args = g.args
-				}
-			}
-			image := makeImage(t, 96<<20, args...)
-			m, umount := mount(t, image, "commit=1")
+			f, options, _ := strings.Cut(f, ",")
+			image := makeImage(t, 96<<20, formArgs(f)...)
+			m, umount := mount(t, image, "commit=1,"+options)
 			for i := range 800 {
 				check(t, os.WriteFile(filepath.Join(m, fmt.Sprintf("first-%d", i)), bytes.Repeat([]byte{byte(i)}, 3000), 0o644))
 			}

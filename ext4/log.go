@@ -61,8 +61,11 @@ func (j *journal) commit(c *closing, copies []byte) error {
 		n := len(c.bufs) - start
 		for uint32(j.cost(n, len(revokes))) > j.capacity() {
 			// Larger than the whole log: it goes in parts, which a crash can part.
-			// The limit on the running transaction keeps this from happening.
+			// The limits on handles keep this from happening.
 			n /= 2
+		}
+		if n < len(c.bufs)-start {
+			fs.logf("EXT4-fs warning: journal: %d blocks in one transaction, more than the log's %d", len(c.bufs), j.capacity())
 		}
 		if n == 0 {
 			return badJournal("length", j.super.MaxLen)

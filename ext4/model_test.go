@@ -131,6 +131,8 @@ type modelRun struct {
 	fs   *FS
 	root *mnode
 	full bool // ENOSPC was met
+
+	prefix string // of all names that it makes and takes: others work beside it
 }
 
 func (m *modelRun) dirs() (paths []string, nodes []*mnode) {
@@ -169,17 +171,19 @@ func (m *modelRun) open(path string) *Inode {
 func (m *modelRun) name() string {
 	switch m.r.IntN(20) {
 	case 0:
-		return strings.Repeat("n", 255-m.r.IntN(3))
+		return m.prefix + strings.Repeat("n", 255-len(m.prefix)-m.r.IntN(3))
 	case 1:
-		return fmt.Sprintf("ü%d", m.r.IntN(40))
+		return fmt.Sprintf("%sü%d", m.prefix, m.r.IntN(40))
 	}
-	return fmt.Sprintf("name-%d", m.r.IntN(400))
+	return fmt.Sprintf("%sname-%d", m.prefix, m.r.IntN(400))
 }
 
 func (m *modelRun) pick(d *mnode) (string, *mnode) {
 	var names []string
 	for n := range d.children {
-		names = append(names, n)
+		if strings.HasPrefix(n, m.prefix) {
+			names = append(names, n)
+		}
 	}
 	if len(names) == 0 || m.r.IntN(10) == 0 {
 		n := m.name()
@@ -302,7 +306,9 @@ func (m *modelRun) step(i int) {
 		}
 		n := must(dir.Lookup(name))
 		off := m.r.IntN(100000)
-		if m.r.IntN(3) == 0 {
+		if m.r.IntN(4) == 0 {
+			m.space(n, c, int64(off), expect)
+		} else if m.r.IntN(3) == 0 {
 			if expect("truncate", n.Truncate(int64(off)), 0) {
 				if off < len(c.data) {
 					c.data = c.data[:off:off]
@@ -346,6 +352,38 @@ func (m *modelRun) step(i int) {
 			}
 		}
 		check(m.t, n.Put())
+	}
+}
+
+// space punches, zeroes or allocates a range.
+func (m *modelRun) space(n *Inode, c *mnode, off int64, expect func(string, error, unix.Errno) bool) {
+	length := int64(1 + m.r.IntN(30000))
+	want := unix.Errno(0)
+	if !n.extents() && !n.inline() {
+		want = unix.EOPNOTSUPP
+	}
+	zero := func(end int64) {
+		if end > int64(len(c.data)) {
+			c.data = append(c.data[:len(c.data):len(c.data)], make([]byte, end-int64(len(c.data)))...)
+		}
+		clear(c.data[min(off, int64(len(c.data))):min(off+length, int64(len(c.data)))])
+	}
+	switch m.r.IntN(4) {
+	case 0, 1:
+		if expect("punch", n.Punch(off, length), 0) {
+			zero(0)
+		}
+	case 2:
+		if expect("zero", n.Zero(off, length, true), want) {
+			zero(0)
+		} else { // without room it can have zeroed a part
+			c.data = make([]byte, len(c.data))
+			_, _ = n.ReadAt(c.data, 0)
+		}
+	case 3:
+		if expect("fallocate", n.Fallocate(off, length, false), want) && off+length > int64(len(c.data)) {
+			c.data = append(c.data[:len(c.data):len(c.data)], make([]byte, off+length-int64(len(c.data)))...)
+		}
 	}
 }
 

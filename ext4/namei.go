@@ -203,7 +203,7 @@ func (n *Inode) CreateUnlinked(m NewInode) (*Inode, error) {
 // canLink says whether the link count can grow. A directory with dir_nlink need not
 // count.
 func (n *Inode) canLink(more int) bool {
-	if n.isDir() && n.fs.sb.FeatureRoCompat&format.RoDirNlink != 0 {
+	if n.isDir() && n.fs.roCompat&format.RoDirNlink != 0 {
 		return true
 	}
 	n.amu.Lock()

@@ -36,6 +36,7 @@ type FS struct {
 	inodes    uint32
 	firstIno  uint32
 	seed      uint32
+	roCompat  format.RoCompatFeatures
 	csum      bool // metadata_csum
 	groupCsum bool // uninit_bg or metadata_csum: descriptor flags count
 	hasFtype  bool
@@ -59,6 +60,7 @@ type FS struct {
 	sb   format.Superblock
 
 	stableSB format.Superblock // what the disk has: sb as of the last commit
+	inUse    bool              // the superblock on disk says needs_recovery
 
 	readOnly atomic.Bool
 	damaged  atomic.Bool // damage made the filesystem read-only
@@ -271,6 +273,7 @@ func (fs *FS) takeGeometry(raw []byte) error {
 		return badSuper("log groups per flex", sb.LogGroupsPerFlex)
 	}
 	fs.seed = sb.Seed()
+	fs.roCompat = sb.FeatureRoCompat
 	fs.csum = sb.FeatureRoCompat&format.RoMetadataCsum != 0
 	fs.groupCsum = fs.csum || sb.FeatureRoCompat&format.RoGDTCsum != 0
 	fs.hasFtype = sb.FeatureIncompat&format.IncompatFiletype != 0
@@ -280,6 +283,7 @@ func (fs *FS) takeGeometry(raw []byte) error {
 		fs.hashBase = format.HashLegacyUnsigned
 	}
 	fs.cache = newCache(fs.dev, fs.bs, fs.opt.CacheBytes)
+	fs.cache.failed = fs.report
 	return nil
 }
 

@@ -3,9 +3,11 @@ package ext4
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 
 	"github.com/umlkit/umlkit/ext4/format"
+	"golang.org/x/sys/unix"
 )
 
 // The orphan list holds inodes that a crash must not leak: those without links that are
@@ -23,6 +25,7 @@ type orphanList struct {
 type orphanLink struct {
 	on         bool
 	prev, next *Inode
+	slot       int // in the orphan file, from 1; 0: not there
 }
 
 func (n *Inode) isOrphan() bool {
@@ -69,6 +72,12 @@ func (fs *FS) orphanRemove(h *handle, n *Inode) error {
 	l := &fs.orphans
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if n.orphan.slot != 0 {
+		if err := fs.clearOrphanSlot(h, n.orphan.slot-1); err != nil {
+			return err
+		}
+		n.orphan.slot = 0
+	}
 	if !n.orphan.on {
 		return nil
 	}
@@ -160,29 +169,41 @@ func (fs *FS) recoverOrphans() error {
 	if err != nil {
 		return err
 	}
-	if len(list)+len(files) == 0 {
-		return nil
-	}
 	// In memory first: the head of the list is the first.
+	fs.orphans.head = nil
 	for i, n := range list {
-		n.orphan.on = true
+		n.orphan = orphanLink{on: true, slot: n.orphan.slot}
 		if i > 0 {
 			n.orphan.prev = list[i-1]
 			list[i-1].orphan.next = n
+		} else {
+			fs.orphans.head = n
 		}
 	}
-	if len(list) > 0 {
-		fs.orphans.head = list[0]
-	}
 	var errs error
+	count := 0
 	for _, n := range append(list, files...) {
+		if n.held() { // open since before a remount: the last Put frees it
+			n.unref()
+			continue
+		}
+		count++
 		errs = errors.Join(errs, fs.recoverOrphan(n))
 	}
-	if errs == nil && len(files) > 0 {
+	if errs == nil {
 		errs = fs.clearOrphanFile()
 	}
-	fs.logf("EXT4-fs: %d orphan inodes processed", len(list)+len(files))
+	if count > 0 {
+		fs.logf("EXT4-fs: %d orphan inodes processed", count)
+	}
 	return errs
+}
+
+// held says whether somebody but the caller has a reference.
+func (n *Inode) held() bool {
+	n.fs.icache.mu.Lock()
+	defer n.fs.icache.mu.Unlock()
+	return n.refs > 1
 }
 
 func (fs *FS) recoverOrphan(n *Inode) error {
@@ -289,8 +310,15 @@ func (fs *FS) orphanBlocks(f func(n *Inode, b *buffer) error) error {
 		if le.Uint32(b.data[end:]) != format.OrphanFileMagic {
 			return fs.corrupt(&CorruptError{"orphan file", "magic of block", i})
 		}
-		if fs.csum && le.Uint32(b.data[end+4:]) != format.OrphanBlockChecksum(n.iseed, b.nr, b.data) {
-			return fs.corrupt(&CorruptError{"orphan file", "checksum of block", i})
+		fresh, ok := b.claim(kindOrphan, n.ino)
+		if fresh {
+			if fs.csum && le.Uint32(b.data[end+4:]) != format.OrphanBlockChecksum(n.iseed, b.nr, b.data) {
+				return fs.corrupt(&CorruptError{"orphan file", "checksum of block", i})
+			}
+			ok = b.settle(kindOrphan, n.ino)
+		}
+		if !ok {
+			return fs.corrupt(&CorruptError{"orphan file", "also something else, block", b.nr})
 		}
 		if err := f(n, b); err != nil {
 			return err
@@ -302,8 +330,10 @@ func (fs *FS) orphanBlocks(f func(n *Inode, b *buffer) error) error {
 func (fs *FS) readOrphanFile() ([]*Inode, error) {
 	var list []*Inode
 	seen := make(map[uint32]bool)
+	at := 0
 	err := fs.orphanBlocks(func(_ *Inode, b *buffer) error {
 		for i := range format.OrphansPerBlock(fs.bs) {
+			at++
 			ino := le.Uint32(b.data[4*i:])
 			if ino == 0 || seen[ino] {
 				continue
@@ -313,9 +343,13 @@ func (fs *FS) readOrphanFile() ([]*Inode, error) {
 				return fs.corrupt(&CorruptError{"orphan file", "inode number", ino})
 			}
 			n, err := fs.igetSpecial(ino)
+			if unixIs(err, unix.ESTALE) { // freed already
+				continue
+			}
 			if err != nil {
 				return err
 			}
+			n.orphan.slot = at
 			list = append(list, n)
 		}
 		return nil
@@ -323,21 +357,54 @@ func (fs *FS) readOrphanFile() ([]*Inode, error) {
 	return list, err
 }
 
-// clearOrphanFile empties the orphan file, whose inodes are dealt with.
+// clearOrphanSlot empties a slot of the orphan file, counted from 0.
+func (fs *FS) clearOrphanSlot(h *handle, slot int) error {
+	n, err := fs.orphanFile()
+	if n == nil || err != nil {
+		return err
+	}
+	defer n.unref()
+	per := format.OrphansPerBlock(fs.bs)
+	m, err := n.mapBlock(uint64(slot / per))
+	if err != nil {
+		return err
+	}
+	b, err := fs.cache.get(m.disk)
+	if err != nil {
+		return err
+	}
+	le.PutUint32(b.data[4*(slot%per):], 0)
+	h.dirty(b, kindOrphan, n.iseed)
+	return nil
+}
+
+// clearOrphanFile empties the orphan file, whose inodes are dealt with, and says so in
+// the superblock.
 func (fs *FS) clearOrphanFile() error {
+	if fs.sb.FeatureRoCompat&format.RoOrphanPresent == 0 {
+		return nil
+	}
 	h, err := fs.begin()
 	if err != nil {
 		return err
 	}
 	defer h.end()
 	err = fs.orphanBlocks(func(n *Inode, b *buffer) error {
-		clear(b.data[:fs.bs-format.OrphanTailSize])
-		h.dirty(b, kindOrphan, n.iseed)
+		slots := b.data[:fs.bs-format.OrphanTailSize]
+		if slices.ContainsFunc(slots, func(c byte) bool { return c != 0 }) {
+			clear(slots)
+			h.dirty(b, kindOrphan, n.iseed)
+		}
 		return nil
 	})
 	if err != nil {
 		return err
 	}
+	b, err := fs.cache.get(uint64(format.SuperblockOffset >> fs.bsBits))
+	if err != nil {
+		return err
+	}
+	h.dirty(b, kindPlain, 0)
 	fs.sbMu.Lock()
 	fs.sb.FeatureRoCompat &^= format.RoOrphanPresent
 	fs.sbMu.Unlock()

@@ -160,14 +160,14 @@ func (n *Inode) addBlocks(h *handle, count int64) error {
 	n.amu.Lock()
 	defer n.amu.Unlock()
 	unit := int64(n.fs.bs / 512)
-	if n.d.Flags&format.FlagHugeFile != 0 && n.fs.sb.FeatureRoCompat&format.RoHugeFile != 0 {
+	if n.d.Flags&format.FlagHugeFile != 0 && n.fs.roCompat&format.RoHugeFile != 0 {
 		unit = 1
 	}
 	v := int64(n.d.Blocks) + count*unit
 	if v < 0 {
 		v = 0 // it was wrong before
 	}
-	if v>>32 != 0 && n.fs.sb.FeatureRoCompat&format.RoHugeFile == 0 || v>>48 != 0 {
+	if v>>32 != 0 && n.fs.roCompat&format.RoHugeFile == 0 || v>>48 != 0 {
 		return fmt.Errorf("ext4: inode %d has too many blocks: %w", n.ino, unix.EFBIG)
 	}
 	n.d.Blocks = uint64(v)
@@ -253,7 +253,7 @@ func (n *Inode) removeSome(h *handle, from *uint64, to uint64) (done bool, err e
 		} else {
 			done, err = n.removeIndirect(h, from, to)
 		}
-		if done || err != nil {
+		if done || err != nil || h.spent() {
 			return done, err
 		}
 	}

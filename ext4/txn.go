@@ -36,7 +36,10 @@ type txn struct {
 	groups  []uint32
 	freed   []freedRun
 	revokes []uint64
-	limit   int // blocks that start a commit
+	limit   int        // blocks that start a commit
+	most    int        // blocks that the log has room for in one transaction
+	open    int        // handles
+	room    *sync.Cond // of mu: a handle ended
 	timer   *time.Timer
 	err     error // why the filesystem cannot be written any more
 	marked  bool  // the superblock says that the filesystem is in use
@@ -52,13 +55,24 @@ type freedRun struct {
 
 func (t *txn) init(fs *FS) {
 	t.fs, t.seq = fs, 1
+	t.room = sync.NewCond(&t.mu)
 }
+
+// handleBlocks is how many blocks a handle may put on the transaction. An operation that
+// can change more takes several handles: removals look at what they used, everything
+// else stays far below. Handles begin only while the log has room for that much of each,
+// so no transaction outgrows it, however many goroutines there are.
+const handleBlocks = 128
 
 // handle brackets an operation's changes of metadata. Between begin and end no lock of
 // an inode may be waited for.
 type handle struct {
-	fs *FS
+	fs   *FS
+	used int // blocks that it put on the transaction
 }
+
+// spent says that the handle should end and another go on.
+func (h *handle) spent() bool { return h.used >= handleBlocks/2 }
 
 // begin opens a handle. No other may be open in the same goroutine.
 func (fs *FS) begin() (*handle, error) {
@@ -68,7 +82,13 @@ func (fs *FS) begin() (*handle, error) {
 			return nil, fs.refuse()
 		}
 		t.mu.Lock()
+		for t.open > 0 && len(t.bufs) < t.limit && len(t.bufs)+(t.open+1)*handleBlocks > t.most {
+			t.room.Wait()
+		}
 		full := len(t.bufs) >= t.limit
+		if !full {
+			t.open++
+		}
 		t.mu.Unlock()
 		if full {
 			if err := fs.commitNow(); err != nil {
@@ -78,11 +98,20 @@ func (fs *FS) begin() (*handle, error) {
 		}
 		t.gate.RLock()
 		if fs.readOnly.Load() {
-			t.gate.RUnlock()
+			t.leave()
 			continue
 		}
-		return &handle{fs}, nil
+		return &handle{fs: fs}, nil
 	}
+}
+
+// leave is the end of a handle.
+func (t *txn) leave() {
+	t.gate.RUnlock()
+	t.mu.Lock()
+	t.open--
+	t.mu.Unlock()
+	t.room.Broadcast()
 }
 
 // refuse is why there can be no change.
@@ -95,9 +124,8 @@ func (fs *FS) refuse() error {
 
 // end closes the handle.
 func (h *handle) end() {
-	fs := h.fs
-	fs.txn.gate.RUnlock()
-	fs.shrink()
+	h.fs.txn.leave()
+	h.fs.shrink()
 }
 
 // shrink drops clean blocks when the cache is over its limit and nobody works.
@@ -117,6 +145,7 @@ func (h *handle) dirty(b *buffer, kind bufKind, seed uint32) {
 	b.kind, b.seed = kind, seed
 	if !b.dirty {
 		b.dirty = true
+		h.used++
 		t.bufs = append(t.bufs, b)
 		t.arm()
 	}
@@ -188,32 +217,15 @@ func (fs *FS) fitTime(t Time) Time {
 
 // corrupt records that the filesystem is damaged, does what errors= says, and returns
 // the error.
-func (fs *FS) corrupt(err *CorruptError) error {
+func (fs *FS) corrupt(err *CorruptError) error { return fs.report(err) }
+
+// report is corrupt for any error that leaves an operation half done: metadata that
+// cannot be read as well.
+func (fs *FS) report(err error) error {
 	fs.logf("EXT4-fs error: %v", err)
-	now := fs.opt.Now().Unix()
-	count := func(sb *format.Superblock) {
-		sb.State |= format.StateError
-		if sb.ErrorCount == 0 {
-			sb.FirstErrorTime, sb.FirstErrorTimeHi = uint32(now), uint8(now>>32)
-		}
-		sb.ErrorCount++
-		sb.LastErrorTime, sb.LastErrorTimeHi = uint32(now), uint8(now>>32)
-	}
-	if fs.txn.started.Load() {
-		if e := fs.writeSuper(count); e != nil {
-			fs.logf("EXT4-fs error: %v", e)
-		}
-	}
-	fs.sbMu.Lock()
-	policy := ErrorPolicy(fs.sb.Errors)
-	fs.sbMu.Unlock()
-	if p := ErrorPolicy(fs.errors.Load()); p != 0 {
-		policy = p
-	}
-	switch {
-	case policy == ErrorsPanic && fs.opt.Panic != nil:
-		fs.opt.Panic(err)
-	case policy != ErrorsContinue && !fs.readOnly.Load():
+	fs.countError()
+	policy := fs.errorPolicy()
+	if policy != ErrorsContinue && !fs.readOnly.Load() {
 		fs.logf("EXT4-fs: remounting filesystem read-only")
 		fs.damaged.Store(true)
 		fs.readOnly.Store(true)
@@ -223,21 +235,61 @@ func (fs *FS) corrupt(err *CorruptError) error {
 		}
 		fs.txn.mu.Unlock()
 	}
+	if policy == ErrorsPanic && fs.opt.Panic != nil { // should it return, nothing more is written
+		fs.opt.Panic(err)
+	}
 	return err
 }
 
-// fail makes the filesystem read-only for good: what was to be written is not on the
-// disk.
+// errorPolicy is what errors= says, or else the superblock.
+func (fs *FS) errorPolicy() ErrorPolicy {
+	if p := ErrorPolicy(fs.errors.Load()); p != 0 {
+		return p
+	}
+	fs.sbMu.Lock()
+	defer fs.sbMu.Unlock()
+	return ErrorPolicy(fs.sb.Errors)
+}
+
+// countError writes to the superblock that there was an error.
+func (fs *FS) countError() {
+	if !fs.txn.started.Load() {
+		return
+	}
+	now := fs.opt.Now().Unix()
+	count := func(sb *format.Superblock) {
+		sb.State |= format.StateError
+		if sb.ErrorCount == 0 {
+			sb.FirstErrorTime, sb.FirstErrorTimeHi = uint32(now), uint8(now>>32)
+		}
+		sb.ErrorCount++
+		sb.LastErrorTime, sb.LastErrorTimeHi = uint32(now), uint8(now>>32)
+	}
+	if e := fs.writeSuper(count); e != nil {
+		fs.logf("EXT4-fs error: %v", e)
+	}
+}
+
+// fail makes the filesystem read-only for good, whatever errors= says: what was to be
+// written is not on the disk. With errors=panic it panics.
 func (fs *FS) fail(err error) error {
 	t := &fs.txn
 	t.mu.Lock()
-	if t.err == nil {
+	first := t.err == nil
+	if first {
 		t.err = err
-		fs.logf("EXT4-fs error: %v: no further change is written", err)
 	}
 	t.mu.Unlock()
 	fs.damaged.Store(true)
 	fs.readOnly.Store(true)
+	if !first {
+		return err
+	}
+	fs.logf("EXT4-fs error: %v: no further change is written", err)
+	fs.countError()
+	if fs.errorPolicy() == ErrorsPanic && fs.opt.Panic != nil {
+		fs.opt.Panic(err)
+	}
 	return err
 }
 

@@ -118,7 +118,7 @@ func (n *Inode) grown(h *handle, end int64) error {
 // setSize stores a size. amu is held.
 func (n *Inode) setSize(h *handle, size uint64) {
 	n.d.Size = size
-	if size > 1<<31-1 && n.fs.sb.FeatureRoCompat&format.RoLargeFile == 0 {
+	if size > 1<<31-1 && n.fs.roCompat&format.RoLargeFile == 0 {
 		n.fs.sbMu.Lock()
 		n.fs.sb.FeatureRoCompat |= format.RoLargeFile
 		n.fs.sbMu.Unlock()
@@ -309,12 +309,21 @@ func (n *Inode) MarkWritten(off, length int64) error {
 		return nil
 	}
 	bits := n.fs.bsBits
-	h, err := n.fs.begin()
-	if err != nil {
-		return err
+	end := uint64(off+length-1)>>bits + 1
+	for at := uint64(off) >> bits; at < end; {
+		h, err := n.fs.begin()
+		if err != nil {
+			return err
+		}
+		for at < end && err == nil && !h.spent() {
+			at, err = n.convertNext(h, at, end, false)
+		}
+		h.end()
+		if err != nil {
+			return err
+		}
 	}
-	defer h.end()
-	return n.convert(h, uint64(off)>>bits, uint64(off+length-1)>>bits+1, false)
+	return nil
 }
 
 // SetSize sets the size and nothing else: no block is freed or zeroed.

@@ -242,6 +242,21 @@ func (s *Superblock) Encode(b []byte) error {
 	return nil
 }
 
+// KeepErrors takes the errors of old over when it has seen more of them.
+func (s *Superblock) KeepErrors(old *Superblock) {
+	s.State |= old.State & StateError
+	if old.ErrorCount <= s.ErrorCount {
+		return
+	}
+	s.ErrorCount = old.ErrorCount
+	s.FirstErrorTime, s.FirstErrorTimeHi = old.FirstErrorTime, old.FirstErrorTimeHi
+	s.FirstErrorIno, s.FirstErrorBlock = old.FirstErrorIno, old.FirstErrorBlock
+	s.FirstErrorFunc, s.FirstErrorLine, s.FirstErrorErrcode = old.FirstErrorFunc, old.FirstErrorLine, old.FirstErrorErrcode
+	s.LastErrorTime, s.LastErrorTimeHi = old.LastErrorTime, old.LastErrorTimeHi
+	s.LastErrorIno, s.LastErrorBlock = old.LastErrorIno, old.LastErrorBlock
+	s.LastErrorFunc, s.LastErrorLine, s.LastErrorErrcode = old.LastErrorFunc, old.LastErrorLine, old.LastErrorErrcode
+}
+
 // BlockSize is the block size in bytes, or 0 when LogBlockSize is absurd.
 func (s *Superblock) BlockSize() int {
 	if s.LogBlockSize > 6 {

@@ -118,6 +118,8 @@ func run(args []string) (status int) {
 		return full(dir)
 	case "fullas":
 		return fullas(dir + "/user")
+	case "hostile":
+		return hostile(dir, args[0], int64(number(1, 4<<20)))
 	case "patch":
 		return patch(dir, int64(number(0, 1)), number(1, 1000))
 	case "whoami":
