@@ -209,6 +209,10 @@ func (n *Inode) child(ino uint32) (*Inode, error) {
 	if err != nil && unixIs(err, unix.ESTALE) {
 		return nil, n.bad("entry for unused inode", ino)
 	}
+	if err == nil && c.isValue() {
+		c.unref()
+		return nil, n.bad("entry for an attribute's value, inode", ino)
+	}
 	return c, err
 }
 

@@ -173,6 +173,7 @@ type NewInode struct {
 	UID, GID     uint32
 	Major, Minor uint32 // of a device node
 	Target       string // of a symlink
+	value        bool   // it holds the value of an extended attribute
 }
 
 // RenameFlags are those of renameat2(2).

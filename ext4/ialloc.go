@@ -278,6 +278,9 @@ func (h *handle) newInode(parent *Inode, m NewInode, links uint16) (*Inode, erro
 	default:
 		inherit &= inheritOther
 	}
+	if m.value {
+		inherit, d.ProjID = format.FlagEAInode, 0
+	}
 	d.Flags = inherit
 	n.iseed = format.InodeSeed(fs.seed, ino, d.Generation)
 	switch n.typ {

@@ -82,7 +82,12 @@ func (fs *FS) Inode(ino uint32) (*Inode, error) {
 	if ino != format.RootIno && (ino < fs.firstIno || ino > fs.inodes) {
 		return nil, fmt.Errorf("ext4: inode %d: %w", ino, unix.ESTALE)
 	}
-	return fs.iget(ino)
+	n, err := fs.iget(ino)
+	if err == nil && n.isValue() {
+		n.unref()
+		return nil, fmt.Errorf("ext4: inode %d: %w", ino, unix.ESTALE)
+	}
+	return n, err
 }
 
 var errClosed = fmt.Errorf("ext4: filesystem is closed: %w", unix.EIO)

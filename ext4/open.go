@@ -66,6 +66,7 @@ type FS struct {
 	errors   atomic.Uint32 // ErrorPolicy
 	closed   atomic.Bool
 
+	values   valueInodes
 	renameMu sync.Mutex // one rename that moves directories or between directories
 	orphans  orphanList
 	windows  windowList
@@ -287,9 +288,8 @@ func (fs *FS) takeGeometry(raw []byte) error {
 const (
 	knownIncompat = format.IncompatFiletype | format.IncompatRecover | format.IncompatMetaBG |
 		format.IncompatExtents | format.Incompat64Bit | format.IncompatFlexBG |
-		format.IncompatCsumSeed | format.IncompatLargeDir | format.IncompatInlineData
-	readIncompat = knownIncompat | format.IncompatEAInode
-	knownRo      = format.RoSparseSuper | format.RoLargeFile | format.RoBtreeDir | format.RoHugeFile |
+		format.IncompatCsumSeed | format.IncompatLargeDir | format.IncompatInlineData | format.IncompatEAInode
+	knownRo = format.RoSparseSuper | format.RoLargeFile | format.RoBtreeDir | format.RoHugeFile |
 		format.RoGDTCsum | format.RoDirNlink | format.RoExtraIsize | format.RoMetadataCsum |
 		format.RoProject | format.RoOrphanPresent
 )
@@ -297,7 +297,7 @@ const (
 // checkFeatures refuses by name what this package does not know.
 func (fs *FS) checkFeatures(readOnly bool) error {
 	sb := &fs.sb
-	if bad := sb.FeatureIncompat &^ readIncompat; bad != 0 {
+	if bad := sb.FeatureIncompat &^ knownIncompat; bad != 0 {
 		return &UnsupportedError{Features: bad.Names()}
 	}
 	if sb.FeatureRoCompat&(format.RoGDTCsum|format.RoMetadataCsum) == format.RoGDTCsum|format.RoMetadataCsum {
@@ -309,11 +309,8 @@ func (fs *FS) checkFeatures(readOnly bool) error {
 	if readOnly {
 		return nil
 	}
-	var names []string
-	names = append(names, (sb.FeatureIncompat &^ knownIncompat).Names()...)
-	names = append(names, (sb.FeatureRoCompat &^ knownRo).Names()...)
-	if len(names) > 0 {
-		return &UnsupportedError{Features: names, Write: true}
+	if bad := sb.FeatureRoCompat &^ knownRo; bad != 0 {
+		return &UnsupportedError{Features: bad.Names(), Write: true}
 	}
 	return nil
 }
@@ -566,6 +563,9 @@ func (fs *FS) Info() Info {
 	}
 	if fs.inodeSize >= format.DefaultInode {
 		i.MaxTime = format.MaxTimeSec
+	}
+	if fs.hasEAInode() {
+		i.XattrMaxValue = maxXattr
 	}
 	if i.Errors < ErrorsContinue || i.Errors > ErrorsPanic {
 		i.Errors = ErrorsContinue

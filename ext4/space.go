@@ -186,7 +186,7 @@ func (n *Inode) insert(h *handle, block uint64, r run, unwritten bool) error {
 		err = n.insertIndirect(h, block, r)
 	}
 	if err != nil {
-		if e := h.free(r.start, r.count, !n.isRegular()); e != nil {
+		if e := h.free(r.start, r.count, n.metadata()); e != nil {
 			return e
 		}
 		return err
