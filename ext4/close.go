@@ -35,6 +35,9 @@ func (fs *FS) startWriting() error {
 	if wasError || !valid && fs.jnl == nil {
 		fs.logf("EXT4-fs warning: mounting a filesystem that needs checking: running e2fsck is recommended")
 	}
+	if err := fs.openQuotas(); err != nil {
+		return err
+	}
 	t.started.Store(true)
 	fs.readOnly.Store(false)
 	if err := fs.recoverOrphans(); err != nil {

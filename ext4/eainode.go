@@ -39,8 +39,6 @@ func (v *valueInodes) find(sum uint32) uint32 {
 	return v.m[sum]
 }
 
-func (fs *FS) hasEAInode() bool { return fs.sb.FeatureIncompat&format.IncompatEAInode != 0 }
-
 func (n *Inode) isValue() bool { return n.d.Flags&format.FlagEAInode != 0 }
 
 // metadata says whether what the inode's blocks hold goes through the cache and the log.
@@ -56,10 +54,38 @@ func valueEntryHash(name string, sum uint32) uint32 {
 
 // valueBlocks is what an entry adds to its inode's blocks.
 func (fs *FS) valueBlocks(x xattr) int64 {
-	if !x.outside {
-		return 0
-	}
 	return int64((uint64(x.size) + uint64(fs.bs) - 1) >> fs.bsBits)
+}
+
+// chargeValues counts the values of entries among the inode's blocks, sign times.
+func (n *Inode) chargeValues(h *handle, list []xattr, sign int64) error {
+	for _, x := range list {
+		if !x.outside {
+			continue
+		}
+		if err := n.addBlocks(h, sign*n.fs.valueBlocks(x)); err != nil {
+			return err
+		}
+		n.amu.Lock()
+		err := n.charge(h, 0, sign)
+		n.amu.Unlock()
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// maySpread says whether a value of the inode may lie in an inode of its own. Those of a
+// symlink with its target in the inode may not: e2fsck takes the blocks that it is
+// charged for as its own, and the target as their numbers.
+func (n *Inode) maySpread() bool {
+	if n.typ != format.ModeSymlink {
+		return n.fs.hasEAInode
+	}
+	n.amu.Lock()
+	defer n.amu.Unlock()
+	return n.fs.hasEAInode && !n.fastSymlink()
 }
 
 // large says whether a value of size bytes goes to an inode of its own though a block
@@ -71,7 +97,7 @@ func (fs *FS) large(size int) bool {
 // valueInode takes a reference to the inode that holds the value of entry x.
 func (n *Inode) valueInode(x xattr) (*Inode, error) {
 	fs := n.fs
-	if !fs.hasEAInode() || x.inode < fs.firstIno || x.inode > fs.inodes || x.inode == n.ino || x.size == 0 || x.size > maxXattr {
+	if !fs.hasEAInode || x.inode < fs.firstIno || x.inode > fs.inodes || x.inode == n.ino || x.size == 0 || x.size > maxXattr {
 		return nil, n.bad("attribute in inode", x.inode)
 	}
 	v, err := fs.igetSpecial(x.inode)
@@ -136,7 +162,7 @@ type valueSet map[uint32]*Inode
 
 // values takes references to the inodes of all values among lists.
 func (n *Inode) values(lists ...[]xattr) (valueSet, error) {
-	if !n.fs.hasEAInode() || n.isValue() {
+	if !n.fs.hasEAInode || n.isValue() {
 		return nil, nil
 	}
 	s := make(valueSet)

@@ -39,10 +39,15 @@ type FS struct {
 	csum      bool // metadata_csum
 	groupCsum bool // uninit_bg or metadata_csum: descriptor flags count
 	hasFtype  bool
-	dirIndex  bool
-	hashSeed  [4]uint32
-	hashBase  uint8 // added to a hash version: 3 when hashes are unsigned
-	zone      []run // where the filesystem's own structures lie, sorted
+	projects  bool // feature project
+
+	hasEAInode  bool
+	quotaInodes [3]uint32 // of the quota files of users, groups and projects, 0 for none
+	orphanInode uint32    // of the orphan file, or 0
+	dirIndex    bool
+	hashSeed    [4]uint32
+	hashBase    uint8 // added to a hash version: 3 when hashes are unsigned
+	zone        []run // where the filesystem's own structures lie, sorted
 
 	cache  *cache
 	icache inodeCache
@@ -71,6 +76,7 @@ type FS struct {
 	orphans  orphanList
 	windows  windowList
 	xattrMu  sync.Mutex // shared attribute blocks
+	quotas   quotas
 }
 
 // run is a range of blocks.
@@ -276,6 +282,14 @@ func (fs *FS) takeGeometry(raw []byte) error {
 	fs.groupCsum = fs.csum || sb.FeatureRoCompat&format.RoGDTCsum != 0
 	fs.hasFtype = sb.FeatureIncompat&format.IncompatFiletype != 0
 	fs.dirIndex = sb.FeatureCompat&format.CompatDirIndex != 0
+	fs.hasEAInode = sb.FeatureIncompat&format.IncompatEAInode != 0
+	fs.projects = sb.FeatureRoCompat&format.RoProject != 0
+	if sb.FeatureRoCompat&format.RoQuota != 0 {
+		fs.quotaInodes = [3]uint32{sb.UsrQuotaInum, sb.GrpQuotaInum, sb.PrjQuotaInum}
+	}
+	if sb.FeatureCompat&format.CompatOrphanFile != 0 {
+		fs.orphanInode = sb.OrphanFileInum
+	}
 	fs.hashSeed = sb.HashSeed
 	if sb.Flags&format.FlagUnsignedHash != 0 {
 		fs.hashBase = format.HashLegacyUnsigned
@@ -291,7 +305,7 @@ const (
 		format.IncompatCsumSeed | format.IncompatLargeDir | format.IncompatInlineData | format.IncompatEAInode
 	knownRo = format.RoSparseSuper | format.RoLargeFile | format.RoBtreeDir | format.RoHugeFile |
 		format.RoGDTCsum | format.RoDirNlink | format.RoExtraIsize | format.RoMetadataCsum |
-		format.RoProject | format.RoOrphanPresent
+		format.RoProject | format.RoQuota | format.RoOrphanPresent
 )
 
 // checkFeatures refuses by name what this package does not know.
@@ -564,7 +578,7 @@ func (fs *FS) Info() Info {
 	if fs.inodeSize >= format.DefaultInode {
 		i.MaxTime = format.MaxTimeSec
 	}
-	if fs.hasEAInode() {
+	if fs.hasEAInode {
 		i.XattrMaxValue = maxXattr
 	}
 	if i.Errors < ErrorsContinue || i.Errors > ErrorsPanic {

@@ -142,7 +142,7 @@ func (fs *FS) evict(n *Inode) (err error) {
 // xattrsToDrop reads the attributes of an inode that is to be freed, and takes references
 // to the inodes of their values.
 func (n *Inode) xattrsToDrop() (body, block []xattr, values valueSet, err error) {
-	if !n.fs.hasEAInode() || n.isValue() {
+	if !n.fs.hasEAInode || n.isValue() {
 		return nil, nil, nil, nil
 	}
 	if body, err = n.bodyXattrs(); err != nil {
@@ -160,6 +160,12 @@ func (fs *FS) finishEvict(h *handle, n *Inode) error {
 		return err
 	}
 	now := fs.now()
+	n.amu.Lock()
+	err := n.charge(h, 0, -1)
+	n.amu.Unlock()
+	if err != nil {
+		return err
+	}
 	if err := n.update(h, true, func(d *format.Inode) {
 		d.Dtime = max(uint32(now.Sec), 1)
 		d.Size = 0

@@ -68,8 +68,8 @@ func (n *Inode) changeXattr(name string, x xattr, f XattrFlags, remove bool) (er
 	var share *Inode // holds the value already
 	toBody := false
 	if !remove {
-		if x.outside = n.fs.hasEAInode() && n.fs.large(len(x.value)); !n.fits(newBody, newBlock, x, &toBody) {
-			x.outside = n.fs.hasEAInode() && len(x.value) > 0
+		if x.outside = n.maySpread() && n.fs.large(len(x.value)); !n.fits(newBody, newBlock, x, &toBody) {
+			x.outside = n.maySpread() && len(x.value) > 0
 			if !x.outside || !n.fits(newBody, newBlock, x, &toBody) {
 				return fmt.Errorf("ext4: attribute %q of %d bytes on inode %d: %w", name, len(x.value), n.ino, unix.ENOSPC)
 			}
@@ -124,14 +124,11 @@ func (n *Inode) changeXattr(name string, x xattr, f XattrFlags, remove bool) (er
 	}
 	// The block has dealt with its own; what it says of the inode's blocks is the same
 	// for both.
-	blocks := n.fs.valueBlocks(x)
-	for _, old := range append(at(body, inBody), at(block, inBlock)...) {
-		blocks -= n.fs.valueBlocks(old)
+	if err := n.chargeValues(h, append(at(body, inBody), at(block, inBlock)...), -1); err != nil {
+		return err
 	}
-	if blocks != 0 {
-		if err := n.addBlocks(h, blocks); err != nil {
-			return err
-		}
+	if err := n.chargeValues(h, []xattr{x}, 1); err != nil {
+		return err
 	}
 	for _, old := range at(body, inBody) {
 		if old.outside {
@@ -330,21 +327,15 @@ func (n *Inode) dropXattrBlock(h *handle, b *buffer, old []xattr, values valueSe
 // dropXattrs gives up everything that the attributes of an inode that is being freed
 // hold.
 func (n *Inode) dropXattrs(h *handle, body, block []xattr, values valueSet) error {
-	blocks := int64(0)
-	if values != nil {
-		for _, x := range body {
-			if x.outside {
-				if err := h.dropValueRef(n, x, values); err != nil {
-					return err
-				}
+	for _, x := range body {
+		if x.outside {
+			if err := h.dropValueRef(n, x, values); err != nil {
+				return err
 			}
 		}
-		for _, x := range slices.Concat(body, block) {
-			blocks += n.fs.valueBlocks(x)
-		}
 	}
-	if err := n.writeXattrBlock(h, nil, values); err != nil || blocks == 0 {
+	if err := n.writeXattrBlock(h, nil, values); err != nil {
 		return err
 	}
-	return n.addBlocks(h, -blocks)
+	return n.chargeValues(h, append(body, block...), -1)
 }

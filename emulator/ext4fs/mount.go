@@ -262,8 +262,7 @@ func (t *FilesystemType) openDisk(ctx context.Context, vfsObj *vfs.VirtualFilesy
 	if fs.readOnly.Load() {
 		mode = "ro"
 	}
-	quota := "none"
-	fs.log("mounted filesystem %s %s with %s data mode. Quota mode: %s.", uuidString(fs.info.UUID), mode, fs.dataMode(), quota)
+	fs.log("mounted filesystem %s %s with %s data mode. Quota mode: %s.", uuidString(fs.info.UUID), mode, fs.dataMode(), fs.quotaMode())
 	return fs, nil
 }
 
@@ -296,6 +295,17 @@ func (fs *filesystem) dataMode() string {
 		return "writeback"
 	}
 	return "ordered"
+}
+
+// quotaMode is how Linux names the way in which the usage of quotas gets to the disk.
+func (fs *filesystem) quotaMode() string {
+	switch {
+	case fs.info.RoCompat&format.RoQuota == 0:
+		return "none"
+	case fs.info.Journal:
+		return "journalled"
+	}
+	return "writeback"
 }
 
 // apply puts options into force.
@@ -352,7 +362,7 @@ func (fs *filesystem) Remount(ctx context.Context, readOnly bool, data string) e
 	if readOnly {
 		mode = "ro"
 	}
-	fs.log("re-mounted %s %s. Quota mode: none.", uuidString(fs.info.UUID), mode)
+	fs.log("re-mounted %s %s. Quota mode: %s.", uuidString(fs.info.UUID), mode, fs.quotaMode())
 	return nil
 }
 
