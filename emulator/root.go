@@ -104,7 +104,6 @@ func (s *sentry) mountDisk() *ending {
 			s.m.printk(klog.Info, "VFS: Mounted root (%s filesystem) %son device %d:%d.", typ, mode, major, minor)
 			return nil
 		}
-		s.m.printk(klog.Err, "List of all bdev filesystems:\n %s\n", strings.Join(rootTypes, "\n "))
 	}
 	if disk.Release != nil {
 		disk.Release()
@@ -158,6 +157,7 @@ func (s *sentry) noRoot(major, minor uint32, errno unix.Errno) *ending {
 	for _, d := range s.m.disks.List() {
 		s.m.printk(klog.Crit, "%02x%02x %15d %s", d.Major, d.Minor, d.Size/1024, d.Name)
 	}
+	s.m.printk(klog.Crit, "List of all bdev filesystems:\n %s\n", strings.Join(rootTypes, "\n "))
 	return panicked("VFS: Unable to mount root fs on unknown-block(%d,%d)", major, minor)
 }
 

@@ -15,7 +15,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-var le = binary.LittleEndian
+var (
+	le = binary.LittleEndian
+	be = binary.BigEndian
+)
 
 // maxGroups bounds the group table: 16 TiB in groups of 8 MiB.
 const maxGroups = 1 << 21
@@ -174,29 +177,6 @@ func (fs *FS) loadSuper() error {
 	}
 	fs.stableSB = fs.sb
 	return nil
-}
-
-// whatElse names a filesystem of another kind by its magic number.
-func (fs *FS) whatElse() string {
-	head := make([]byte, 0x11000)
-	n, _ := fs.dev.ReadAt(head, 0)
-	head = head[:n]
-	for _, m := range []struct {
-		off         int
-		magic, name string
-	}{
-		{0, "XFSB", "xfs"}, {0x10040, "_BHRfS_M", "btrfs"}, {0x8000, "JFS1", "jfs"},
-		{0x400, "\x10\x20\xF5\xF2", "f2fs"}, {0, "hsqs", "squashfs"}, {3, "NTFS    ", "ntfs"},
-		{0x400, "\xE2\xE1\xF5\xE0", "erofs"}, {0x10034, "ReIsEr", "reiserfs"}, {0x8001, "CD001", "iso9660"},
-		{0x36, "FAT", "vfat"}, {0x52, "FAT32", "vfat"}, {3, "EXFAT", "exfat"}, {0xFF6, "SWAPSPACE2", "swap"},
-		{0, "LUKS\xBA\xBE", "LUKS"}, {0x218, "LABELONE", "LVM2"}, {0x1018, "\xC6\x85\x73\xF6\x4E\x1A\x45\xCA", "bcachefs"},
-		{0x200, "EFI PART", "a GPT partition table"}, {0x1FE, "\x55\xAA", "a partition table or boot sector"},
-	} {
-		if m.off+len(m.magic) <= len(head) && string(head[m.off:m.off+len(m.magic)]) == m.magic {
-			return m.name
-		}
-	}
-	return ""
 }
 
 func badSuper(field string, v any) error { return &CorruptError{"superblock", field, v} }

@@ -215,7 +215,11 @@ func (t *FilesystemType) openDisk(ctx context.Context, vfsObj *vfs.VirtualFilesy
 		var notExt *ext4.NotExtError
 		var unsupported *ext4.UnsupportedError
 		if errors.As(err, &notExt) {
-			fs.log("VFS: Can't find ext4 filesystem")
+			what := ""
+			if notExt.Found != "" {
+				what = ": the disk holds " + notExt.Found
+			}
+			fs.log("VFS: Can't find ext4 filesystem%s", what)
 			return nil, linuxerr.EINVAL
 		}
 		fs.log("%v", err)
