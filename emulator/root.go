@@ -90,9 +90,11 @@ func (s *sentry) mountDisk() *ending {
 	for _, typ := range types {
 		write := c.RootWrite
 		errno = s.mountAs(typ, disk, write)
-		if write && errno == unix.EACCES {
-			// As Linux does with a disk that can only be read.
-			s.m.printk(klog.Warning, "VFS: %s is write-protected, mounting it read-only", disk.Name)
+		if write && (errno == unix.EACCES || errno == unix.EROFS) {
+			// As Linux does with a disk or a filesystem that can only be read.
+			if errno == unix.EACCES {
+				s.m.printk(klog.Warning, "VFS: %s is write-protected, mounting it read-only", disk.Name)
+			}
 			write = false
 			errno = s.mountAs(typ, disk, write)
 		}

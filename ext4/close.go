@@ -71,6 +71,11 @@ func (fs *FS) stopWriting() error {
 	t.commitMu.Lock()
 	defer t.commitMu.Unlock()
 	if fs.jnl != nil {
+		if fs.lax.Load() && !fs.jnl.empty { // what is home must be stable before the log is empty
+			if err := fs.flush(); err != nil {
+				return fs.fail(err)
+			}
+		}
 		if err := fs.jnl.finish(); err != nil {
 			return fs.fail(err)
 		}
@@ -84,7 +89,7 @@ func (fs *FS) stopWriting() error {
 	}); err != nil {
 		return fs.fail(err)
 	}
-	if err := fs.devSync(); err != nil {
+	if err := fs.flush(); err != nil {
 		return fs.fail(err)
 	}
 	t.mu.Lock()

@@ -71,6 +71,8 @@ type FS struct {
 	readOnly atomic.Bool
 	damaged  atomic.Bool // damage made the filesystem read-only
 	discard  atomic.Bool
+	lax      atomic.Bool   // Options.NoBarrier
+	every    atomic.Int64  // Options.CommitEvery, nanoseconds
 	errors   atomic.Uint32 // ErrorPolicy
 	closed   atomic.Bool
 
@@ -108,9 +110,6 @@ func Open(dev Device, o Options) (*FS, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	if o.CommitEvery <= 0 {
-		o.CommitEvery = 5 * time.Second
-	}
 	if o.CacheBytes <= 0 {
 		o.CacheBytes = 64 << 20
 	}
@@ -118,6 +117,7 @@ func Open(dev Device, o Options) (*FS, error) {
 		o.ReadOnly = true
 	}
 	fs := &FS{dev: dev, opt: o}
+	fs.SetCommitEvery(o.CommitEvery)
 	fs.txn.init(fs)
 	fs.icache.m = make(map[uint32]*Inode)
 	fs.windows.m = make(map[*Inode]struct{})
@@ -144,6 +144,7 @@ func Open(dev Device, o Options) (*FS, error) {
 		return nil, &CorruptError{"inode 2", "root is not a directory, mode", root.d.Mode}
 	}
 	fs.discard.Store(o.Discard)
+	fs.lax.Store(o.NoBarrier)
 	fs.errors.Store(uint32(o.Errors))
 	if !o.ReadOnly {
 		if err := fs.startWriting(); err != nil {
@@ -535,6 +536,22 @@ func (fs *FS) ReadOnly() bool { return fs.readOnly.Load() }
 
 // SetDiscard switches Options.Discard.
 func (fs *FS) SetDiscard(on bool) { fs.discard.Store(on) }
+
+// SetBarrier switches Options.NoBarrier off and on.
+func (fs *FS) SetBarrier(on bool) { fs.lax.Store(!on) }
+
+// SetCommitEvery changes Options.CommitEvery, from the next transaction on; 0 means 5
+// seconds.
+func (fs *FS) SetCommitEvery(d time.Duration) {
+	if d <= 0 {
+		d = 5 * time.Second
+	}
+	fs.every.Store(int64(d))
+}
+
+// Damaged says whether changes are refused because damage was found, or because the
+// Device failed.
+func (fs *FS) Damaged() bool { return fs.damaged.Load() }
 
 // SetErrors changes what happens when damage is found; 0 means as the superblock says.
 func (fs *FS) SetErrors(p ErrorPolicy) { fs.errors.Store(uint32(p)) }

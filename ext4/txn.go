@@ -125,7 +125,7 @@ func (h *handle) dirty(b *buffer, kind bufKind, seed uint32) {
 // arm starts the timer of the running transaction. mu is held.
 func (t *txn) arm() {
 	if t.timer == nil {
-		t.timer = time.AfterFunc(t.fs.opt.CommitEvery, func() {
+		t.timer = time.AfterFunc(time.Duration(t.fs.every.Load()), func() {
 			if err := t.fs.commitNow(); err != nil && !errors.Is(err, unix.EROFS) {
 				t.fs.logf("EXT4-fs error: commit: %v", err)
 			}
@@ -210,11 +210,13 @@ func (fs *FS) corrupt(err *CorruptError) error {
 	if p := ErrorPolicy(fs.errors.Load()); p != 0 {
 		policy = p
 	}
-	switch {
-	case policy == ErrorsPanic && fs.opt.Panic != nil:
+	if policy == ErrorsPanic && fs.opt.Panic != nil {
 		fs.opt.Panic(err)
-	case policy != ErrorsContinue && !fs.readOnly.Load():
-		fs.logf("EXT4-fs: remounting filesystem read-only")
+	}
+	if policy != ErrorsContinue && !fs.readOnly.Load() {
+		if policy == ErrorsReadOnly || fs.opt.Panic == nil {
+			fs.logf("EXT4-fs: Remounting filesystem read-only")
+		}
 		fs.damaged.Store(true)
 		fs.readOnly.Store(true)
 		fs.txn.mu.Lock()
