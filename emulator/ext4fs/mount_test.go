@@ -1,10 +1,13 @@
 package ext4fs_test
 
 import (
+	"bytes"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -88,5 +91,30 @@ func TestDamagePanics(t *testing.T) {
 	}
 	if out := oracle.Run(t, "dumpe2fs", "-h", image); !strings.Contains(out, "with errors") {
 		t.Errorf("the superblock does not tell:\n%s", out)
+	}
+}
+
+// TestCommitInterval kills two machines 8 seconds after a store that nobody synced: with
+// commit=1 it is on the disk, with commit=600 it is not.
+func TestCommitInterval(t *testing.T) {
+	want := bytes.Repeat([]byte("stored"), 65536/6+1)[:65536]
+	images := map[string]string{"commit=1": newImage(t, "100M"), "commit=600": newImage(t, "100M")}
+	machines := make(map[string]*guest.Machine)
+	for option, image := range images {
+		argv := append(ours(t, t.TempDir()).argv, "con=null", "con0=null,fd:1", "quiet", "ubd0="+image, "root=/dev/ubda", "rw",
+			"rootflags="+option, "init=/fscheck", "--", "lose", "/t", "8")
+		machines[option] = guest.StartCmd(t, exec.Command(argv[0], argv[1:]...))
+	}
+	for option, m := range machines {
+		m.Expect(time.Minute, "waited")
+		m.Signal(syscall.SIGKILL)
+		m.Wait(time.Minute)
+		out, err := exec.Command(oracle.Tool(t, "e2fsck"), "-fy", images[option]).CombinedOutput()
+		if err != nil && err.(*exec.ExitError).ExitCode() > 1 {
+			t.Fatalf("e2fsck: %v\n%s", err, out)
+		}
+		if got := bytes.Equal(content(t, images[option], "/t/stored"), want); got != (option == "commit=1") {
+			t.Errorf("%s: the store is on the disk: %v", option, got)
+		}
 	}
 }
