@@ -163,7 +163,20 @@ func (n *Inode) fits(body, block []xattr, x xattr, toBody *bool) bool {
 	if *toBody = xattrSpace(append(slices.Clip(body), x)) <= n.bodyRoom(); *toBody {
 		return true
 	}
-	return xattrSpace(append(slices.Clip(block), x)) <= n.fs.bs-format.XattrHeaderSize
+	all := append(slices.Clip(block), x)
+	if n.maySpread() && !x.outside && len(x.value) > 0 {
+		// What could lie elsewhere leaves room for entries, as the kernel has it.
+		values := 0
+		for _, y := range all {
+			if !y.outside {
+				values += format.XattrValueLen(len(y.value))
+			}
+		}
+		if values > n.fs.bs-min(n.fs.bs/8, 1024) {
+			return false
+		}
+	}
+	return xattrSpace(all) <= n.fs.bs-format.XattrHeaderSize
 }
 
 // xattrSpace is what a list of attributes takes, the end mark included.

@@ -4,6 +4,8 @@
 // run it on the guest's ext4 and on a real kernel's and compare.
 //
 //	fscheck calls DIR           the experiments
+//	fscheck values DIR          large values of attributes
+//	fscheck projects DIR        files of projects and of many owners
 //	fscheck fsx DIR SEED N      random operations on one file against a model
 //	fscheck stress DIR SEED N P random operations on a tree by P processes
 //	fscheck speed DIR           sequential and metadata speed
@@ -144,6 +146,10 @@ func run(args []string) (status int) {
 	switch command {
 	case "calls":
 		return calls(dir)
+	case "values":
+		return values(dir)
+	case "projects":
+		return projects(dir)
 	case "user":
 		return userCalls(dir)
 	case "locker":
