@@ -111,6 +111,9 @@ func getVictim(t testing.TB, form string) *victim {
 			args = f.args
 		}
 	}
+	if form == "quota" {
+		args = []string{"-t", "ext4", "-O", "quota,project,ea_inode", "-E", "quotatype=usrquota:grpquota:prjquota"}
+	}
 	image := makeImage(t, 8<<20, append(args, "-b", "1024")...)
 	fs := openFS(t, image, Options{})
 	root := must(fs.Root())
@@ -128,6 +131,18 @@ func getVictim(t testing.TB, form string) *victim {
 	must(f.WriteAt(bytes.Repeat([]byte("data"), 5000), 0))
 	check(t, f.SetXattr("user.a", []byte("in the inode"), XattrFlags{}))
 	check(t, f.SetXattr("user.b", bytes.Repeat([]byte("b"), 600), XattrFlags{}))
+	list := []*Inode{root, d, small, n, f, must(fs.igetSpecial(fs.sb.JournalInum))}
+	if fs.hasEAInode {
+		check(t, f.SetXattr("user.c", value(1, 3000), XattrFlags{}))
+		check(t, d.SetXattr("user.c", value(1, 3000), XattrFlags{}))
+		check(t, d.SetXattr("user.d", value(2, 9000), XattrFlags{}))
+		for _, x := range must(d.allXattrs()) {
+			list = append(list, must(fs.igetSpecial(x.inode)))
+		}
+	}
+	for _, q := range fs.quotas.files {
+		list = append(list, q.n)
+	}
 	s := must(root.Create("slow", NewInode{Mode: format.ModeSymlink | 0o777, Target: strings.Repeat("t", 200)}))
 	check(t, fs.Sync())
 
@@ -145,7 +160,7 @@ func getVictim(t testing.TB, form string) *victim {
 		})
 	}
 	bs := int64(fs.bs)
-	for _, n := range []*Inode{root, d, small, n, f, s, must(fs.igetSpecial(fs.sb.JournalInum))} {
+	for _, n := range append(list, s) {
 		block, off, _ := fs.inodePlace(n.ino)
 		iseed := n.iseed
 		add("inode", int64(block)*bs+int64(off), int64(fs.inodeSize), func(b []byte) {
@@ -185,6 +200,13 @@ func getVictim(t testing.TB, form string) *victim {
 						format.SetDirChecksum(iseed, b)
 					}
 				})
+			}
+		}
+	}
+	for _, q := range fs.quotas.files {
+		for i := range q.n.d.Size / uint64(bs) {
+			if m := must(q.n.mapBlock(i)); m.state == Written {
+				add("quota", int64(m.disk)*bs, bs, func([]byte) {})
 			}
 		}
 	}
@@ -301,6 +323,8 @@ func exercise(d Device) {
 		if c, err := root.Create(fmt.Sprintf("new-%d", i), regular); err == nil {
 			_, _ = c.WriteAt(bytes.Repeat([]byte("n"), 3000), int64(i)*1000)
 			_ = c.SetXattr("user.n", make([]byte, i*60), XattrFlags{})
+			_ = c.SetXattr("user.big", value(i/3, 3000), XattrFlags{})
+			_ = c.SetAttr(AttrUID|AttrProject, Attr{UID: uint32(i) << (2 * i), Project: uint32(i)})
 			_ = c.Put()
 		}
 	}
@@ -327,6 +351,7 @@ func exercise(d Device) {
 			_ = c.Fallocate(0, 600_000, true)
 			_ = c.SetXattr("user.b", []byte("other"), XattrFlags{})
 			_ = c.RemoveXattr("user.a")
+			_ = c.RemoveXattr("user.c")
 			_ = c.Sync(false)
 			_ = c.Truncate(7000)
 		}
@@ -342,7 +367,7 @@ func exercise(d Device) {
 	_ = root.Put()
 }
 
-var fuzzForms = []string{"32bit", "default", "ext3"}
+var fuzzForms = []string{"32bit", "default", "ext3", "quota"}
 
 func fuzz(f *testing.F, kind string) {
 	f.Add(uint8(0), uint8(0), true, []byte{0, 0, 0})
@@ -360,6 +385,7 @@ func FuzzExtent(f *testing.F)     { fuzz(f, "extent") }
 func FuzzDirectory(f *testing.F)  { fuzz(f, "dir") }
 func FuzzXattr(f *testing.F)      { fuzz(f, "xattr") }
 func FuzzJournal(f *testing.F)    { fuzz(f, "journal") }
+func FuzzQuota(f *testing.F)      { fuzz(f, "quota") }
 
 // The fuzzers' attacks with edits of a fixed seed.
 func TestHostile(t *testing.T) {
@@ -368,7 +394,7 @@ func TestHostile(t *testing.T) {
 		rounds = 20
 	}
 	for _, form := range fuzzForms {
-		for _, kind := range []string{"super", "group", "inode", "extent", "dir", "xattr", "journal"} {
+		for _, kind := range []string{"super", "group", "inode", "extent", "dir", "xattr", "journal", "quota"} {
 			t.Run(form+"/"+kind, func(t *testing.T) {
 				r := rand.New(rand.NewPCG(uint64(len(form)), uint64(len(kind))))
 				for range rounds {
