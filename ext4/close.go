@@ -83,10 +83,10 @@ func (fs *FS) stopWriting() error {
 	if !marked && !dirty {
 		return nil
 	}
-	if err := fs.writeSuper(func(sb *format.Superblock) {
-		sb.FeatureIncompat &^= format.IncompatRecover
-		sb.State |= format.StateValid
-	}); err != nil {
+	fs.sbMu.Lock()
+	fs.inUse = false
+	fs.sbMu.Unlock()
+	if err := fs.writeSuper(func(sb *format.Superblock) { sb.State |= format.StateValid }); err != nil {
 		return fs.fail(err)
 	}
 	if err := fs.flush(); err != nil {

@@ -52,6 +52,29 @@ func TestDeviceFails(t *testing.T) {
 	}
 }
 
+// When a commit fails nothing more is changed, whatever errors= says, and the machine is
+// told under errors=panic.
+func TestDeviceFailsUnderEveryPolicy(t *testing.T) {
+	image := makeImage(t, 16<<20, "-t", "ext4", "-b", "4096")
+	base := must(os.ReadFile(image))
+	for _, policy := range []ErrorPolicy{ErrorsContinue, ErrorsReadOnly, ErrorsPanic} {
+		var panicked error
+		d := &failing{recorder: &recorder{data: bytes.Clone(base)}, left: 1 << 20, err: unix.EIO}
+		fs := must(Open(d, Options{Errors: policy, Panic: func(err error) { panicked = err }}))
+		root := must(fs.Root())
+		check(t, must(root.Create("a", regular)).Put())
+		d.left = 0
+		wantErr(t, fs.Sync(), unix.EIO)
+		if !fs.ReadOnly() || !fs.Damaged() || (panicked != nil) != (policy == ErrorsPanic) {
+			t.Errorf("%v: read-only %v, damaged %v, panic %v", policy, fs.ReadOnly(), fs.Damaged(), panicked)
+		}
+		_, err := root.Create("b", regular)
+		wantErr(t, err, unix.EROFS)
+		check(t, root.Put())
+		_ = fs.Close()
+	}
+}
+
 func failWork(d Device) (stable []synced, err error) {
 	fs, err := Open(d, Options{})
 	if err != nil {

@@ -142,6 +142,24 @@ func TestFastCommitsLeft(t *testing.T) {
 	fsck(t, crashed)
 }
 
+// Clusters of blocks, which can only be read, are read.
+func TestReadBigalloc(t *testing.T) {
+	needRoot(t)
+	tree := t.TempDir()
+	smallTree(t, tree)
+	for _, b := range []string{"1024", "4096"} {
+		image := makeImage(t, 128<<20, "-t", "ext4", "-b", b, "-O", "bigalloc")
+		m, umount := mount(t, image, "")
+		tool(t, "cp", "-a", tree+"/.", m)
+		want := hostTree(t, m)
+		umount()
+		fs := openFS(t, image, Options{ReadOnly: true})
+		sameTrees(t, "bigalloc", engineTree(t, fs), want)
+		closeFS(t, fs)
+		fsck(t, image)
+	}
+}
+
 // With huge_file a file may count blocks where others count sectors.
 func TestHugeFileFlag(t *testing.T) {
 	image := makeImage(t, 32<<20, "-t", "ext4", "-b", "4096")

@@ -523,7 +523,8 @@ func (fs *FS) writeSuper(change func(sb *format.Superblock)) error {
 	fs.sbMu.Lock()
 	change(&fs.sb)
 	change(&fs.stableSB)
-	err := fs.stableSB.Encode(raw)
+	sb := fs.stableSB
+	err := fs.encodeUse(&sb, raw)
 	fs.sbMu.Unlock()
 	if err != nil {
 		return err

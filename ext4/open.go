@@ -68,6 +68,10 @@ type FS struct {
 
 	stableSB format.Superblock // what the disk has: sb as of the last commit
 
+	// inUse adds needs_recovery to what is written: sb itself does not have it, so that
+	// its features can be looked at without sbMu.
+	inUse bool
+
 	readOnly atomic.Bool
 	damaged  atomic.Bool // damage made the filesystem read-only
 	discard  atomic.Bool

@@ -7,7 +7,9 @@ import (
 	"math/rand/v2"
 	"os/exec"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/umlkit/umlkit/ext4/format"
 	"github.com/umlkit/umlkit/internal/oracle"
@@ -26,7 +28,7 @@ func fsckQuota(t testing.TB, image string) {
 var quotaForms = [][]string{
 	{"-b", "4096", "-O", "quota"},
 	{"-b", "1024", "-O", "quota,project", "-E", "quotatype=usrquota:grpquota:prjquota"},
-	{"-b", "4096", "-O", "quota,project,ea_inode", "-E", "quotatype=usrquota:grpquota:prjquota"},
+	{"-b", "4096", "-O", "quota,project,ea_inode,orphan_file", "-E", "quotatype=usrquota:grpquota:prjquota"},
 	{"-b", "2048", "-O", "quota,^extent,^64bit,^metadata_csum,^has_journal"},
 	{"-b", "4096", "-I", "512", "-O", "quota,inline_data", "-E", "quotatype=grpquota"},
 }
@@ -118,6 +120,56 @@ func quotaWork(t *testing.T, image string, r *rand.Rand, steps int) {
 		check(t, d.Put())
 	}
 	closeFS(t, fs)
+}
+
+// Many at once: what each adds and takes is counted.
+func TestQuotaAtOnce(t *testing.T) {
+	image := makeImage(t, 64<<20, append([]string{"-t", "ext4"}, quotaForms[2]...)...)
+	fs := openFS(t, image, Options{CommitEvery: 5 * time.Millisecond})
+	root := must(fs.Root())
+	shared := must(root.Create("shared", regular))
+	var all sync.WaitGroup
+	for g := range uint32(8) {
+		all.Add(1)
+		go func() {
+			defer all.Done()
+			r := rand.New(rand.NewPCG(uint64(g), 1))
+			for i := range 150 {
+				name := fmt.Sprint(g, "-", i%7)
+				n, err := root.Create(name, NewInode{Mode: format.ModeRegular | 0o644, UID: uint32(i) * 977, GID: g})
+				if unixIs(err, unix.EEXIST) {
+					n, err = root.Lookup(name)
+				}
+				if err == nil {
+					_, err = n.WriteAt(make([]byte, 1+r.IntN(20000)), 0)
+				}
+				for _, c := range []*Inode{n, shared} {
+					if err == nil {
+						err = c.SetAttr(AttrUID|AttrProject, Attr{UID: r.Uint32N(40), Project: r.Uint32N(4)})
+					}
+					if err == nil {
+						err = c.SetXattr(fmt.Sprint("user.", g), value(r.IntN(3), 6000), XattrFlags{})
+					}
+				}
+				if err == nil {
+					_, err = shared.WriteAt([]byte{1}, int64(r.IntN(1<<20)))
+				}
+				if err == nil && i%3 == 0 {
+					err = root.Unlink(name)
+				}
+				if err != nil {
+					t.Errorf("%s: %v", name, err)
+					return
+				}
+				_ = n.Put()
+			}
+		}()
+	}
+	all.Wait()
+	check(t, shared.Put())
+	check(t, root.Put())
+	closeFS(t, fs)
+	fsckQuota(t, image)
 }
 
 // Thousands of owners, each new entry on a disk that is full too: it is refused and

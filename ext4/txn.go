@@ -204,12 +204,7 @@ func (fs *FS) corrupt(err *CorruptError) error {
 			fs.logf("EXT4-fs error: %v", e)
 		}
 	}
-	fs.sbMu.Lock()
-	policy := ErrorPolicy(fs.sb.Errors)
-	fs.sbMu.Unlock()
-	if p := ErrorPolicy(fs.errors.Load()); p != 0 {
-		policy = p
-	}
+	policy := fs.policy()
 	if policy == ErrorsPanic && fs.opt.Panic != nil {
 		fs.opt.Panic(err)
 	}
@@ -228,16 +223,30 @@ func (fs *FS) corrupt(err *CorruptError) error {
 	return err
 }
 
+// policy is what to do when damage is found.
+func (fs *FS) policy() ErrorPolicy {
+	if p := ErrorPolicy(fs.errors.Load()); p != 0 {
+		return p
+	}
+	fs.sbMu.Lock()
+	defer fs.sbMu.Unlock()
+	return ErrorPolicy(fs.sb.Errors)
+}
+
 // fail makes the filesystem read-only for good: what was to be written is not on the
-// disk.
+// disk. As on Linux that is so under errors=continue, too.
 func (fs *FS) fail(err error) error {
 	t := &fs.txn
 	t.mu.Lock()
-	if t.err == nil {
+	first := t.err == nil
+	if first {
 		t.err = err
 		fs.logf("EXT4-fs error: %v: no further change is written", err)
 	}
 	t.mu.Unlock()
+	if first && fs.policy() == ErrorsPanic && fs.opt.Panic != nil {
+		fs.opt.Panic(err)
+	}
 	fs.damaged.Store(true)
 	fs.readOnly.Store(true)
 	return err
