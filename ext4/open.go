@@ -76,6 +76,7 @@ type FS struct {
 	damaged  atomic.Bool // damage made the filesystem read-only
 	discard  atomic.Bool
 	lax      atomic.Bool   // Options.NoBarrier
+	maxDir   atomic.Int64  // bytes that directories grow to, 0 for no limit
 	every    atomic.Int64  // Options.CommitEvery, nanoseconds
 	errors   atomic.Uint32 // ErrorPolicy
 	closed   atomic.Bool
@@ -552,6 +553,9 @@ func (fs *FS) SetCommitEvery(d time.Duration) {
 	}
 	fs.every.Store(int64(d))
 }
+
+// SetMaxDir keeps directories of bytes or more from growing; 0 means no limit.
+func (fs *FS) SetMaxDir(bytes int64) { fs.maxDir.Store(bytes) }
 
 // Damaged says whether changes are refused because damage was found, or because the
 // Device failed.

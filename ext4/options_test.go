@@ -1,9 +1,14 @@
 package ext4
 
 import (
+	"fmt"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/umlkit/umlkit/ext4/format"
+	"golang.org/x/sys/unix"
 )
 
 // syncCounter counts what the engine asks a device to make stable.
@@ -60,6 +65,35 @@ func TestBarrier(t *testing.T) {
 		}
 		fsck(t, image)
 	}
+}
+
+// A directory does not grow over a limit; names that fit still go in.
+func TestMaxDir(t *testing.T) {
+	image := makeImage(t, 16<<20, "-t", "ext4", "-b", "1024")
+	fs := openFS(t, image, Options{})
+	fs.SetMaxDir(4096)
+	root := must(fs.Root())
+	d := must(root.Create("d", NewInode{Mode: format.ModeDir | 0o755}))
+	var err error
+	made := 0
+	for ; err == nil && made < 10000; made++ {
+		var n *Inode
+		if n, err = d.Create(fmt.Sprint("name-", made), regular); err == nil {
+			check(t, n.Put())
+		}
+	}
+	wantErr(t, err, unix.ENOSPC)
+	if size := d.Attr().Size; size != 4096 || made < 50 {
+		t.Errorf("%d bytes, %d names", size, made)
+	}
+	check(t, d.Unlink("name-7"))
+	check(t, must(d.Create("name-7", regular)).Put())
+	fs.SetMaxDir(0)
+	check(t, must(d.Create(strings.Repeat("x", 200), regular)).Put())
+	check(t, d.Put())
+	check(t, root.Put())
+	closeFS(t, fs)
+	fsck(t, image)
 }
 
 // A change waits for the disk as long as CommitEvery says, also when that changes.

@@ -326,6 +326,7 @@ func (fs *filesystem) apply(o *options) {
 	fs.engine.SetErrors(o.errors)
 	fs.engine.SetBarrier(!o.shown["nobarrier"])
 	fs.engine.SetCommitEvery(o.commit)
+	fs.engine.SetMaxDir(int64(o.number("max_dir_size_kb", 0)) << 10)
 	fs.opts.Store(o)
 }
 

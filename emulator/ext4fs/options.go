@@ -81,8 +81,8 @@ var flagOptions = []struct{ name, undoes, shown string }{
 	{"nomand", "", ""},
 }
 
-// numberOptions are the options with a number that, but for resuid and resgid, do not
-// change what this filesystem does, in the order in which Linux shows them, and the numbers that are
+// numberOptions are the options with a number that, but for resuid, resgid and
+// max_dir_size_kb, do not change what this filesystem does, in the order in which Linux shows them, and the numbers that are
 // the default.
 var numberOptions = []struct{ name, def string }{
 	{"resuid", "0"},
