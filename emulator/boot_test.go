@@ -37,6 +37,8 @@ func TestEnds(t *testing.T) {
 			"Failed to initialize ubd device 0 :Couldn't determine size of device's file",
 			"Kernel panic - not syncing: VFS: Unable to mount root fs on unknown-block(98,0)"}},
 		{"empty disk", []string{"ubd0=" + disk(t, 1<<20), "root=/dev/ubd0"}, 134, []string{
+			"EXT4-fs (ubda): VFS: Can't find ext4 filesystem, found an empty disk",
+			"List of all bdev filesystems:", " ext4", " ext3", " ext2",
 			"Kernel panic - not syncing: VFS: Unable to mount root fs on unknown-block(98,0)"}},
 		{"no such root type", []string{"ubd0=" + disk(t, 1<<20), "rootfstype=xfs"}, 134, []string{
 			"Kernel panic - not syncing: VFS: Unable to mount root fs on unknown-block(98,0)"}},

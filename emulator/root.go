@@ -90,9 +90,11 @@ func (s *sentry) mountDisk() *ending {
 	for _, typ := range types {
 		write := c.RootWrite
 		errno = s.mountAs(typ, disk, write)
-		if write && errno == unix.EACCES {
-			// As Linux does with a disk that can only be read.
-			s.m.printk(klog.Warning, "VFS: %s is write-protected, mounting it read-only", disk.Name)
+		if write && (errno == unix.EACCES || errno == unix.EROFS) {
+			// As Linux does with a disk or a filesystem that can only be read.
+			if errno == unix.EACCES {
+				s.m.printk(klog.Warning, "VFS: %s is write-protected, mounting it read-only", disk.Name)
+			}
 			write = false
 			errno = s.mountAs(typ, disk, write)
 		}
@@ -104,7 +106,6 @@ func (s *sentry) mountDisk() *ending {
 			s.m.printk(klog.Info, "VFS: Mounted root (%s filesystem) %son device %d:%d.", typ, mode, major, minor)
 			return nil
 		}
-		s.m.printk(klog.Err, "List of all bdev filesystems:\n %s\n", strings.Join(rootTypes, "\n "))
 	}
 	if disk.Release != nil {
 		disk.Release()
@@ -158,6 +159,7 @@ func (s *sentry) noRoot(major, minor uint32, errno unix.Errno) *ending {
 	for _, d := range s.m.disks.List() {
 		s.m.printk(klog.Crit, "%02x%02x %15d %s", d.Major, d.Minor, d.Size/1024, d.Name)
 	}
+	s.m.printk(klog.Crit, "List of all bdev filesystems:\n %s\n", strings.Join(rootTypes, "\n "))
 	return panicked("VFS: Unable to mount root fs on unknown-block(%d,%d)", major, minor)
 }
 

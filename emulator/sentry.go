@@ -79,7 +79,8 @@ func (m *Machine) newSentry() (*sentry, error) {
 	s := &sentry{m: m, k: k, end: make(chan ending, 1), uevents: uevent.NewBus()}
 	s.sysrqMask.Store(1)
 	s.pidMax.Store(kernel.TasksLimit)
-	s.ext4 = &ext4fs.FilesystemType{Disks: m.disks, Logf: m.logf}
+	s.ext4 = &ext4fs.FilesystemType{Disks: m.disks, Logf: m.logf,
+		Panic: func(err error) { s.request(*panicked("%v", err)) }}
 	mf, err := m.memoryFile()
 	if err != nil {
 		return nil, err

@@ -9,9 +9,22 @@ import (
 
 // SetAttr changes the fields of a that mask names. It does not check permissions.
 func (n *Inode) SetAttr(mask AttrMask, a Attr) error {
-	if mask&AttrFlags != 0 { // flags say what the blocks mean, which mu guards
+	return n.fs.retry(func() error { return n.setAttr(mask, a) })
+}
+
+func (n *Inode) setAttr(mask AttrMask, a Attr) error {
+	chown := mask&(AttrUID|AttrGID|AttrProject) != 0 && n.charged()
+	if mask&AttrFlags != 0 || chown { // flags say what the blocks mean, which mu guards
 		n.mu.Lock()
 		defer n.mu.Unlock()
+	}
+	inodes := int64(1)
+	if chown {
+		outside, err := n.outsideValues()
+		if err != nil {
+			return err
+		}
+		inodes += outside
 	}
 	now := n.fs.now()
 	h, err := n.fs.begin()
@@ -19,7 +32,26 @@ func (n *Inode) SetAttr(mask AttrMask, a Attr) error {
 		return err
 	}
 	defer h.end()
-	return n.update(h, false, func(d *format.Inode) {
+	if chown {
+		n.amu.Lock()
+		who := ownerOf(&n.d)
+		n.amu.Unlock()
+		if mask&AttrUID != 0 {
+			who[0] = a.UID
+		}
+		if mask&AttrGID != 0 {
+			who[1] = a.GID
+		}
+		if mask&AttrProject != 0 {
+			who[2] = a.Project
+		}
+		if err := h.know(who); err != nil {
+			return err
+		}
+	}
+	var charged error
+	err = n.update(h, false, func(d *format.Inode) {
+		before := ownerOf(d)
 		if mask&AttrMode != 0 {
 			d.Mode = d.Mode&format.ModeType | a.Mode&format.ModePerm
 		}
@@ -48,7 +80,28 @@ func (n *Inode) SetAttr(mask AttrMask, a Attr) error {
 		if mask&AttrProject != 0 && d.ExtraIsize >= format.InodeExtraSize {
 			d.ProjID = a.Project
 		}
+		charged = n.transfer(h, before, ownerOf(d), inodes)
 	})
+	if err == nil {
+		err = charged
+	}
+	return err
+}
+
+// outsideValues counts the values of attributes that lie in inodes of their own: their
+// owner is charged for these. mu is held.
+func (n *Inode) outsideValues() (int64, error) {
+	if !n.fs.hasEAInode {
+		return 0, nil
+	}
+	all, err := n.allXattrs()
+	count := int64(0)
+	for _, x := range all {
+		if x.outside {
+			count++
+		}
+	}
+	return count, err
 }
 
 // Trim gives free ranges of at least minLen bytes within [start, start+length) of the

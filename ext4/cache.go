@@ -21,6 +21,7 @@ const (
 	kindXattr                    // block of extended attributes
 	kindOrphan                   // block of the orphan file
 	kindGroupDesc                // block of group descriptors
+	kindQuota                    // block of a quota file
 )
 
 // buffer is a block of metadata in memory.

@@ -48,6 +48,9 @@ func (fs *FS) startWriting() error {
 	if wasError || !valid && fs.jnl == nil {
 		fs.logf("EXT4-fs warning: mounting a filesystem that needs checking: running e2fsck is recommended")
 	}
+	if err := fs.openQuotas(); err != nil {
+		return err
+	}
 	t.started.Store(true)
 	fs.readOnly.Store(false)
 	if err := fs.recoverOrphans(); err != nil {
@@ -81,6 +84,11 @@ func (fs *FS) stopWriting() error {
 	marked := t.marked
 	t.mu.Unlock()
 	if fs.jnl != nil {
+		if fs.lax.Load() && !fs.jnl.empty { // what is home must be stable before the log is empty
+			if err := fs.flush(); err != nil {
+				return fs.fail(err)
+			}
+		}
 		if err := fs.jnl.finish(); err != nil {
 			return fs.fail(err)
 		}
@@ -94,7 +102,7 @@ func (fs *FS) stopWriting() error {
 	}); err != nil {
 		return fs.fail(err)
 	}
-	if err := fs.devSync(); err != nil {
+	if err := fs.flush(); err != nil {
 		return fs.fail(err)
 	}
 	t.mu.Lock()

@@ -69,9 +69,9 @@ func TestCrash(t *testing.T) {
 	if testing.Short() {
 		cuts = 8
 	}
-	for _, f := range []string{"4k", "default", "nocsum", "32bit", "ext3", "orphan_file"} {
+	for _, f := range []string{"4k", "default", "nocsum", "32bit", "ext3", "orphan_file", "quota"} {
 		t.Run(f, func(t *testing.T) {
-			var args []string
+			args := append([]string{"-t", "ext4"}, quotaForms[2]...)
 			for _, g := range forms {
 				if g.name == f {
 					args = g.args
@@ -125,9 +125,12 @@ func crashWork(t *testing.T, d *recorder) []synced {
 		check(t, n.Put())
 		for k := range 30 {
 			name := fmt.Sprintf("loose-%d-%d", i, k)
-			n := must(dir.Create(name, NewInode{Mode: format.ModeRegular | 0o644}))
+			n := must(dir.Create(name, NewInode{Mode: format.ModeRegular | 0o644, UID: uint32(i * k)}))
 			must(n.WriteAt(bytes.Repeat([]byte{0xEE}, 1+r.IntN(20000)), int64(r.IntN(50000))))
 			check(t, n.SetXattr("user.k", bytes.Repeat([]byte("v"), r.IntN(300)), XattrFlags{}))
+			if fs.hasEAInode && k%4 == 0 {
+				check(t, n.SetXattr("user.large", value(r.IntN(5), 5000+r.IntN(9)), XattrFlags{}))
+			}
 			check(t, n.Put())
 			old := fmt.Sprintf("loose-%d-%d", r.IntN(i+1), r.IntN(30))
 			switch r.IntN(5) {
@@ -261,9 +264,9 @@ func crashCheck(t *testing.T, data []byte, stable []synced, what string, both bo
 // A file of many extents is truncated and another removed in steps: a crash between two
 // of them leaves the rest to the next mount, ours or e2fsck's.
 func TestCrashTruncate(t *testing.T) {
-	for _, f := range []string{"32bit", "default", "ext3", "orphan_file"} {
+	for _, f := range []string{"32bit", "default", "ext3", "orphan_file", "quota"} {
 		t.Run(f, func(t *testing.T) {
-			var args []string
+			args := append([]string{"-t", "ext4"}, quotaForms[2]...)
 			for _, g := range forms {
 				if g.name == f {
 					args = g.args

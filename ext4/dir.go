@@ -202,12 +202,16 @@ func (n *Inode) Lookup(name string) (*Inode, error) {
 
 // child takes a reference to the inode of an entry.
 func (n *Inode) child(ino uint32) (*Inode, error) {
-	if ino != format.RootIno && ino < n.fs.firstIno || ino > n.fs.inodes {
+	if ino > n.fs.inodes || n.fs.own(ino) {
 		return nil, n.bad("entry for inode", ino)
 	}
 	c, err := n.fs.iget(ino)
 	if err != nil && unixIs(err, unix.ESTALE) {
 		return nil, n.bad("entry for unused inode", ino)
+	}
+	if err == nil && c.isValue() {
+		c.unref()
+		return nil, n.bad("entry for an attribute's value, inode", ino)
 	}
 	return c, err
 }

@@ -31,6 +31,9 @@ func (n *Inode) appendDirBlock(h *handle, kind bufKind) (*buffer, uint64, error)
 	if block >= 1<<28 {
 		return nil, 0, fmt.Errorf("ext4: directory %d is full: %w", n.ino, unix.ENOSPC)
 	}
+	if max := n.fs.maxDir.Load(); max > 0 && int64(n.d.Size) >= max {
+		return nil, 0, fmt.Errorf("ext4: directory %d has %d bytes already: %w", n.ino, n.d.Size, unix.ENOSPC)
+	}
 	goal, err := n.goal(block)
 	if err != nil {
 		return nil, 0, err

@@ -56,12 +56,17 @@ type Options struct {
 	// Discard trims freed blocks once the transaction that freed them is stable.
 	Discard bool
 
+	// NoBarrier leaves out the Device's Sync between and after the writes of a
+	// transaction. A crash of the machine that holds the disk can then damage the
+	// filesystem. Going read-only and closing still Sync.
+	NoBarrier bool
+
 	// Errors overrides the superblock's behaviour when damage is found; 0 takes
 	// the superblock's.
 	Errors ErrorPolicy
 
-	// Panic is called under ErrorsPanic, with the damage found. Nil means
-	// ErrorsReadOnly in its place.
+	// Panic is called under ErrorsPanic, with the damage found: the machine is to
+	// stop, and nothing more is written. Nil means ErrorsReadOnly in its place.
 	Panic func(error)
 
 	// CommitEvery is how long changes stay in memory at most; 0 means 5 seconds.
@@ -173,6 +178,7 @@ type NewInode struct {
 	UID, GID     uint32
 	Major, Minor uint32 // of a device node
 	Target       string // of a symlink
+	value        bool   // it holds the value of an extended attribute
 }
 
 // RenameFlags are those of renameat2(2).

@@ -340,7 +340,7 @@ func (n *Inode) removeExtent(h *handle, from, to uint64) (done bool, err error) 
 	if err != nil {
 		return true, err
 	}
-	if err := h.free(gone.start, gone.count, !n.isRegular()); err != nil {
+	if err := h.free(gone.start, gone.count, n.metadata()); err != nil {
 		return true, err
 	}
 	return lo == from, n.addBlocks(h, -int64(gone.count))

@@ -305,7 +305,7 @@ func TestDamagedIsReported(t *testing.T) {
 		_, err := d.Lookup("x")
 		wantErr(t, err, unix.EIO)
 		wantErr(t, err, unix.EUCLEAN)
-		if fs.ReadOnly() != (policy != ErrorsContinue) || (panicked != nil) != (policy == ErrorsPanic) {
+		if fs.ReadOnly() != (policy != ErrorsContinue) || fs.Damaged() != fs.ReadOnly() || (panicked != nil) != (policy == ErrorsPanic) {
 			t.Errorf("%v: read-only %v, panic %v", policy, fs.ReadOnly(), panicked)
 		}
 		_, err = root.Create(fmt.Sprint(policy), regular)

@@ -108,9 +108,12 @@ func getVictim(t testing.TB, form string) *victim {
 		return v
 	}
 	var args []string
-	if form == "inline_data" {
+	switch form {
+	case "inline_data":
 		args = []string{"-t", "ext4", "-I", "256", "-O", "inline_data", "-d", inlineTree(t)}
-	} else {
+	case "quota":
+		args = []string{"-t", "ext4", "-O", "quota,project,ea_inode", "-E", "quotatype=usrquota:grpquota:prjquota"}
+	default:
 		args = formArgs(form)
 	}
 	image := makeImage(t, 8<<20, append(slices.Clone(args), "-b", "1024")...)
@@ -130,6 +133,18 @@ func getVictim(t testing.TB, form string) *victim {
 	must(f.WriteAt(bytes.Repeat([]byte("data"), 5000), 0))
 	check(t, f.SetXattr("user.a", []byte("in the inode"), XattrFlags{}))
 	check(t, f.SetXattr("user.b", bytes.Repeat([]byte("b"), 600), XattrFlags{}))
+	list := []*Inode{root, d, small, n, f, must(fs.igetSpecial(fs.sb.JournalInum))}
+	if fs.hasEAInode {
+		check(t, f.SetXattr("user.c", value(1, 3000), XattrFlags{}))
+		check(t, d.SetXattr("user.c", value(1, 3000), XattrFlags{}))
+		check(t, d.SetXattr("user.d", value(2, 9000), XattrFlags{}))
+		for _, x := range must(d.allXattrs()) {
+			list = append(list, must(fs.igetSpecial(x.inode)))
+		}
+	}
+	for _, q := range fs.quotas.files {
+		list = append(list, q.n)
+	}
 	s := must(root.Create("slow", NewInode{Mode: format.ModeSymlink | 0o777, Target: strings.Repeat("t", 200)}))
 	gone := must(root.Create("gone", NewInode{Mode: format.ModeDir | 0o755}))
 	check(t, must(gone.Create("file", regular)).Put())
@@ -158,7 +173,7 @@ func getVictim(t testing.TB, form string) *victim {
 	if fs.sb.OrphanFileInum != 0 {
 		v.addOrphanFile(fs)
 	}
-	list := []*Inode{root, d, small, n, f, s}
+	list = append(list, s)
 	if form == "inline_data" {
 		for _, name := range []string{"inline-file", "inline-dir"} {
 			n := must(root.Lookup(name))
@@ -169,7 +184,7 @@ func getVictim(t testing.TB, form string) *victim {
 			defer n.unref()
 		}
 	}
-	for _, n := range append(list, must(fs.igetSpecial(fs.sb.JournalInum))) {
+	for _, n := range list {
 		block, off, _ := fs.inodePlace(n.ino)
 		iseed := n.iseed
 		add("inode", int64(block)*bs+int64(off), int64(fs.inodeSize), func(b []byte) {
@@ -213,6 +228,13 @@ func getVictim(t testing.TB, form string) *victim {
 						format.SetDirChecksum(iseed, b)
 					}
 				})
+			}
+		}
+	}
+	for _, q := range fs.quotas.files {
+		for i := range q.n.d.Size / uint64(bs) {
+			if m := must(q.n.mapBlock(i)); m.state == Written {
+				add("quota", int64(m.disk)*bs, bs, func([]byte) {})
 			}
 		}
 	}
@@ -332,6 +354,8 @@ func exercise(d Device) {
 		if c, err := root.Create(fmt.Sprintf("new-%d", i), regular); err == nil {
 			_, _ = c.WriteAt(bytes.Repeat([]byte("n"), 3000), int64(i)*1000)
 			_ = c.SetXattr("user.n", make([]byte, i*60), XattrFlags{})
+			_ = c.SetXattr("user.big", value(i/3, 3000), XattrFlags{})
+			_ = c.SetAttr(AttrUID|AttrProject, Attr{UID: uint32(i) << (2 * i), Project: uint32(i)})
 			_ = c.Put()
 		}
 	}
@@ -358,6 +382,7 @@ func exercise(d Device) {
 			_ = c.Fallocate(0, 600_000, true)
 			_ = c.SetXattr("user.b", []byte("other"), XattrFlags{})
 			_ = c.RemoveXattr("user.a")
+			_ = c.RemoveXattr("user.c")
 			_ = c.Sync(false)
 			_ = c.Truncate(7000)
 		}
@@ -373,12 +398,12 @@ func exercise(d Device) {
 	_ = root.Put()
 }
 
-var fuzzForms = []string{"32bit", "default", "ext3", "orphan_file", "inline_data"}
+var fuzzForms = []string{"32bit", "default", "ext3", "orphan_file", "inline_data", "quota"}
 
 // fuzzKinds are the structures that are attacked.
 var fuzzKinds = []string{
 	"super", "group", "bitmap", "inode", "extent", "dir", "htree", "xattr", "journal",
-	"log super", "log descriptor", "log revoke", "log commit", "orphans",
+	"log super", "log descriptor", "log revoke", "log commit", "orphans", "quota",
 }
 
 func fuzz(f *testing.F, kind string) {
@@ -404,6 +429,7 @@ func FuzzDescriptor(f *testing.F) { fuzz(f, "log descriptor") }
 func FuzzRevoke(f *testing.F)     { fuzz(f, "log revoke") }
 func FuzzCommit(f *testing.F)     { fuzz(f, "log commit") }
 func FuzzOrphans(f *testing.F)    { fuzz(f, "orphans") }
+func FuzzQuota(f *testing.F)      { fuzz(f, "quota") }
 
 // The fuzzers' attacks with edits of a fixed seed.
 func TestHostile(t *testing.T) {
@@ -418,7 +444,7 @@ func TestHostile(t *testing.T) {
 		for _, kind := range fuzzKinds {
 			t.Run(form+"/"+kind, func(t *testing.T) {
 				v := getVictim(t, form)
-				if len(v.at[kind]) == 0 && (kind != "orphans" || form == "orphan_file") && kind != "xattr" {
+				if len(v.at[kind]) == 0 && (kind != "orphans" || form == "orphan_file") && (kind != "quota" || form == "quota") && kind != "xattr" {
 					t.Fatal("the image has none")
 				}
 				r := rand.New(rand.NewPCG(uint64(len(form)), uint64(len(kind))))

@@ -247,6 +247,17 @@ const (
 // then that one waits for nothing any more.
 func (h *handle) newInode(parent *Inode, m NewInode, links uint16) (*Inode, error) {
 	fs := h.fs
+	parent.amu.Lock()
+	inherit, project := parent.d.Flags, uint32(0)
+	if inherit&format.FlagProjInherit != 0 && fs.projects {
+		project = parent.d.ProjID
+	}
+	parent.amu.Unlock()
+	if !m.value {
+		if err := h.know(owner{m.UID, m.GID, project}); err != nil {
+			return nil, err
+		}
+	}
 	ino, err := h.allocInode(parent, m.Mode&format.ModeType == format.ModeDir)
 	if err != nil {
 		return nil, err
@@ -264,12 +275,7 @@ func (h *handle) newInode(parent *Inode, m NewInode, links uint16) (*Inode, erro
 		fs.sbMu.Unlock()
 		d.ExtraIsize = min(want, uint16(fs.inodeSize-format.InodeBaseSize)) &^ 3
 	}
-	parent.amu.Lock()
-	inherit := parent.d.Flags
-	if inherit&format.FlagProjInherit != 0 {
-		d.ProjID = parent.d.ProjID
-	}
-	parent.amu.Unlock()
+	d.ProjID = project
 	switch n.typ {
 	case format.ModeDir:
 		inherit &= inheritDir
@@ -277,6 +283,9 @@ func (h *handle) newInode(parent *Inode, m NewInode, links uint16) (*Inode, erro
 		inherit &= inheritFile
 	default:
 		inherit &= inheritOther
+	}
+	if m.value {
+		inherit, d.ProjID = format.FlagEAInode, 0
 	}
 	d.Flags = inherit
 	n.iseed = format.InodeSeed(fs.seed, ino, d.Generation)
@@ -290,7 +299,12 @@ func (h *handle) newInode(parent *Inode, m NewInode, links uint16) (*Inode, erro
 	c.mu.Lock()
 	c.m[ino] = n
 	c.mu.Unlock()
-	return n, n.touch(h, true)
+	if err := n.touch(h, true); err != nil {
+		return n, err
+	}
+	n.amu.Lock()
+	defer n.amu.Unlock()
+	return n, n.charge(h, 0, 1)
 }
 
 // initMap gives the inode an empty map of blocks.

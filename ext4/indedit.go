@@ -115,7 +115,7 @@ func (n *Inode) removeIndirect(h *handle, from *uint64, to uint64) (done bool, e
 				return true, err
 			}
 		}
-		if err := h.free(m.disk, m.count, !n.isRegular()); err != nil {
+		if err := h.free(m.disk, m.count, n.metadata()); err != nil {
 			return true, err
 		}
 		if err := n.addBlocks(h, -int64(m.count)); err != nil {

@@ -79,10 +79,15 @@ func (fs *FS) Inode(ino uint32) (*Inode, error) {
 	if fs.closed.Load() {
 		return nil, errClosed
 	}
-	if ino != format.RootIno && (ino < fs.firstIno || ino > fs.inodes) {
+	if ino > fs.inodes || fs.own(ino) {
 		return nil, fmt.Errorf("ext4: inode %d: %w", ino, unix.ESTALE)
 	}
-	return fs.iget(ino)
+	n, err := fs.iget(ino)
+	if err == nil && n.isValue() {
+		n.unref()
+		return nil, fmt.Errorf("ext4: inode %d: %w", ino, unix.ESTALE)
+	}
+	return n, err
 }
 
 var errClosed = fmt.Errorf("ext4: filesystem is closed: %w", unix.EIO)
@@ -296,6 +301,9 @@ func (n *Inode) fastSymlink() bool {
 	}
 	if n.d.Size >= format.InodeBlockSize {
 		return false
+	}
+	if n.fs.hasEAInode {
+		return true // the values of attributes count, too
 	}
 	own := int64(0) // a block of attributes does not make a symlink slow
 	if n.d.FileACL != 0 {

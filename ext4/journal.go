@@ -96,13 +96,6 @@ func (fs *FS) openJournal() error {
 	if fs.sb.FeatureIncompat&format.IncompatRecover == 0 {
 		return nil
 	}
-	if j.super.FeatureIncompat&format.JournalIncompatFastCommit != 0 {
-		if used, err := j.fastCommits(); err != nil {
-			return err
-		} else if used {
-			return &UnsupportedError{Features: []string{"fast_commit (in a journal that was not left cleanly)"}}
-		}
-	}
 	if err := j.recover(); err != nil {
 		return err
 	}
@@ -261,19 +254,20 @@ func (fs *FS) loadJournal() (*journal, error) {
 	return j, nil
 }
 
-// fastCommits says whether the area for fast commits holds one.
-func (j *journal) fastCommits() (bool, error) {
+// fastCommits says whether the area for fast commits holds some that belong to the
+// transaction after the last whole one: those of others are void.
+func (j *journal) fastCommits(next uint32) (bool, error) {
+	if j.super.FeatureIncompat&format.JournalIncompatFastCommit == 0 {
+		return false, nil
+	}
 	b := make([]byte, j.fs.bs)
-	if err := j.read(j.last, b); err != nil {
+	if err := j.read(j.last+1, b); err != nil { // jbd2 leaves the first block of the area out
 		return false, err
 	}
 	// The first tag of a fast commit is a head: type 9 and 8 bytes, the transaction
-	// number last. One of an older transaction is no longer valid.
+	// number last.
 	const tagHead = 9
-	if le.Uint16(b) != tagHead || le.Uint16(b[2:]) != 8 {
-		return false, nil
-	}
-	return le.Uint32(b[8:]) >= j.super.Sequence, nil
+	return le.Uint16(b) == tagHead && le.Uint16(b[2:]) == 8 && le.Uint32(b[8:]) == next, nil
 }
 
 // copyTag is a block of a transaction: where it belongs and where its copy lies.
@@ -292,6 +286,11 @@ func (j *journal) recover() error {
 	copies, revoked, next, err := j.scan()
 	if err != nil {
 		return err
+	}
+	if used, err := j.fastCommits(next); err != nil {
+		return err
+	} else if used {
+		return &UnsupportedError{Features: []string{"fast_commit (in a journal that was not left cleanly)"}}
 	}
 	latest := make(map[uint64]copyTag, len(copies))
 	for _, c := range copies {
@@ -521,7 +520,16 @@ func putBE32(b []byte, v uint32) {
 	b[0], b[1], b[2], b[3] = byte(v>>24), byte(v>>16), byte(v>>8), byte(v)
 }
 
+// devSync is the barrier between writes, unless Options.NoBarrier leaves it out.
 func (fs *FS) devSync() error {
+	if fs.lax.Load() {
+		return nil
+	}
+	return fs.flush()
+}
+
+// flush makes the writes before it stable.
+func (fs *FS) flush() error {
 	if err := fs.dev.Sync(); err != nil {
 		return fmt.Errorf("ext4: sync disk: %w", ioError(err))
 	}

@@ -2,7 +2,6 @@ package ext4
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -100,25 +99,6 @@ func TestCommitIsJoined(t *testing.T) {
 	for _, n := range files {
 		check(t, n.Put())
 	}
-	check(t, root.Put())
-	check(t, fs.Close())
-}
-
-// Changes are committed after CommitEvery though nobody asks.
-func TestCommitEvery(t *testing.T) {
-	d := newHeld(must(os.ReadFile(makeImage(t, 16<<20, "-t", "ext4", "-b", "4096"))))
-	fs, err := Open(d, Options{CommitEvery: 20 * time.Millisecond})
-	check(t, err)
-	root := must(fs.Root())
-	d.holdNext()
-	waits, hold := d.waits, d.hold
-	check(t, must(root.Create("f", regular)).Put())
-	select {
-	case <-waits:
-	case <-time.After(time.Minute):
-		t.Error("no commit")
-	}
-	close(hold)
 	check(t, root.Put())
 	check(t, fs.Close())
 }
@@ -378,27 +358,6 @@ func TestCrashOrphanFile(t *testing.T) {
 	}
 	if partly == 0 {
 		t.Error("no cut left some of the orphans: the test proves little")
-	}
-}
-
-// A journal on another device is refused by name, and so is that device.
-func TestExternalJournal(t *testing.T) {
-	journal := filepath.Join(t.TempDir(), "journal.img")
-	image := filepath.Join(t.TempDir(), "disk.img")
-	for _, path := range []string{journal, image} {
-		check(t, os.WriteFile(path, nil, 0o644))
-		check(t, os.Truncate(path, 16<<20))
-	}
-	tool(t, "mke2fs", "-q", "-F", "-b", "4096", "-O", "journal_dev", journal)
-	dev := strings.TrimSpace(tool(t, "losetup", "-f", "--show", journal))
-	defer tool(t, "losetup", "-d", dev)
-	tool(t, "mke2fs", "-q", "-F", "-t", "ext4", "-b", "4096", "-J", "device="+dev, image)
-	for path, want := range map[string]string{journal: "journal_dev", image: "external journal"} {
-		_, err := Open(openDevice(t, path), Options{})
-		var u *UnsupportedError
-		if !errors.As(err, &u) || len(u.Features) != 1 || u.Features[0] != want {
-			t.Errorf("%s: %v, want %q", filepath.Base(path), err, want)
-		}
 	}
 }
 

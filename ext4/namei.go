@@ -264,6 +264,9 @@ func (n *Inode) link(name string, target *Inode) error {
 	if links == 0 && !orphan {
 		return fmt.Errorf("ext4: link %q to a removed file: %w", name, unix.ENOENT)
 	}
+	if n.crossesProject(target) {
+		return errOtherProject("link", name)
+	}
 	if err := n.addEntry(h, name, target.ino, format.TypeOfMode(target.typ)); err != nil {
 		return err
 	}

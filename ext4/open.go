@@ -15,7 +15,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-var le = binary.LittleEndian
+var (
+	le = binary.LittleEndian
+	be = binary.BigEndian
+)
 
 // maxGroups bounds the group table: 16 TiB in groups of 8 MiB.
 const maxGroups = 1 << 21
@@ -40,10 +43,15 @@ type FS struct {
 	csum      bool // metadata_csum
 	groupCsum bool // uninit_bg or metadata_csum: descriptor flags count
 	hasFtype  bool
-	dirIndex  bool
-	hashSeed  [4]uint32
-	hashBase  uint8 // added to a hash version: 3 when hashes are unsigned
-	zone      []run // where the filesystem's own structures lie, sorted
+	projects  bool // feature project
+
+	hasEAInode  bool
+	quotaInodes [3]uint32 // of the quota files of users, groups and projects, 0 for none
+	orphanInode uint32    // of the orphan file, or 0
+	dirIndex    bool
+	hashSeed    [4]uint32
+	hashBase    uint8 // added to a hash version: 3 when hashes are unsigned
+	zone        []run // where the filesystem's own structures lie, sorted
 
 	cache  *cache
 	icache inodeCache
@@ -60,18 +68,26 @@ type FS struct {
 	sb   format.Superblock
 
 	stableSB format.Superblock // what the disk has: sb as of the last commit
-	inUse    bool              // the superblock on disk says needs_recovery
+
+	// inUse adds needs_recovery to what is written: sb itself does not have it, so that
+	// its features can be looked at without sbMu.
+	inUse bool
 
 	readOnly atomic.Bool
 	damaged  atomic.Bool // damage made the filesystem read-only
 	discard  atomic.Bool
+	lax      atomic.Bool   // Options.NoBarrier
+	maxDir   atomic.Int64  // bytes that directories grow to, 0 for no limit
+	every    atomic.Int64  // Options.CommitEvery, nanoseconds
 	errors   atomic.Uint32 // ErrorPolicy
 	closed   atomic.Bool
 
+	values   valueInodes
 	renameMu sync.Mutex // one rename that moves directories or between directories
 	orphans  orphanList
 	windows  windowList
 	xattrMu  sync.Mutex // shared attribute blocks
+	quotas   quotas
 }
 
 // run is a range of blocks.
@@ -100,9 +116,6 @@ func Open(dev Device, o Options) (*FS, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	if o.CommitEvery <= 0 {
-		o.CommitEvery = 5 * time.Second
-	}
 	if o.CacheBytes <= 0 {
 		o.CacheBytes = 64 << 20
 	}
@@ -110,6 +123,7 @@ func Open(dev Device, o Options) (*FS, error) {
 		o.ReadOnly = true
 	}
 	fs := &FS{dev: dev, opt: o}
+	fs.SetCommitEvery(o.CommitEvery)
 	fs.txn.init(fs)
 	fs.icache.m = make(map[uint32]*Inode)
 	fs.windows.m = make(map[*Inode]struct{})
@@ -136,6 +150,7 @@ func Open(dev Device, o Options) (*FS, error) {
 		return nil, &CorruptError{"inode 2", "root is not a directory, mode", root.d.Mode}
 	}
 	fs.discard.Store(o.Discard)
+	fs.lax.Store(o.NoBarrier)
 	fs.errors.Store(uint32(o.Errors))
 	if !o.ReadOnly {
 		if err := fs.startWriting(); err != nil {
@@ -169,29 +184,6 @@ func (fs *FS) loadSuper() error {
 	}
 	fs.stableSB = fs.sb
 	return nil
-}
-
-// whatElse names a filesystem of another kind by its magic number.
-func (fs *FS) whatElse() string {
-	head := make([]byte, 0x11000)
-	n, _ := fs.dev.ReadAt(head, 0)
-	head = head[:n]
-	for _, m := range []struct {
-		off         int
-		magic, name string
-	}{
-		{0, "XFSB", "xfs"}, {0x10040, "_BHRfS_M", "btrfs"}, {0x8000, "JFS1", "jfs"},
-		{0x400, "\x10\x20\xF5\xF2", "f2fs"}, {0, "hsqs", "squashfs"}, {3, "NTFS    ", "ntfs"},
-		{0x400, "\xE2\xE1\xF5\xE0", "erofs"}, {0x10034, "ReIsEr", "reiserfs"}, {0x8001, "CD001", "iso9660"},
-		{0x36, "FAT", "vfat"}, {0x52, "FAT32", "vfat"}, {3, "EXFAT", "exfat"}, {0xFF6, "SWAPSPACE2", "swap"},
-		{0, "LUKS\xBA\xBE", "LUKS"}, {0x218, "LABELONE", "LVM2"}, {0x1018, "\xC6\x85\x73\xF6\x4E\x1A\x45\xCA", "bcachefs"},
-		{0x200, "EFI PART", "a GPT partition table"}, {0x1FE, "\x55\xAA", "a partition table or boot sector"},
-	} {
-		if m.off+len(m.magic) <= len(head) && string(head[m.off:m.off+len(m.magic)]) == m.magic {
-			return m.name
-		}
-	}
-	return ""
 }
 
 func badSuper(field string, v any) error { return &CorruptError{"superblock", field, v} }
@@ -278,6 +270,14 @@ func (fs *FS) takeGeometry(raw []byte) error {
 	fs.groupCsum = fs.csum || sb.FeatureRoCompat&format.RoGDTCsum != 0
 	fs.hasFtype = sb.FeatureIncompat&format.IncompatFiletype != 0
 	fs.dirIndex = sb.FeatureCompat&format.CompatDirIndex != 0
+	fs.hasEAInode = sb.FeatureIncompat&format.IncompatEAInode != 0
+	fs.projects = sb.FeatureRoCompat&format.RoProject != 0
+	if sb.FeatureRoCompat&format.RoQuota != 0 {
+		fs.quotaInodes = [3]uint32{sb.UsrQuotaInum, sb.GrpQuotaInum, sb.PrjQuotaInum}
+	}
+	if sb.FeatureCompat&format.CompatOrphanFile != 0 {
+		fs.orphanInode = sb.OrphanFileInum
+	}
 	fs.hashSeed = sb.HashSeed
 	if sb.Flags&format.FlagUnsignedHash != 0 {
 		fs.hashBase = format.HashLegacyUnsigned
@@ -291,17 +291,16 @@ func (fs *FS) takeGeometry(raw []byte) error {
 const (
 	knownIncompat = format.IncompatFiletype | format.IncompatRecover | format.IncompatMetaBG |
 		format.IncompatExtents | format.Incompat64Bit | format.IncompatFlexBG |
-		format.IncompatCsumSeed | format.IncompatLargeDir | format.IncompatInlineData
-	readIncompat = knownIncompat | format.IncompatEAInode
-	knownRo      = format.RoSparseSuper | format.RoLargeFile | format.RoBtreeDir | format.RoHugeFile |
+		format.IncompatCsumSeed | format.IncompatLargeDir | format.IncompatInlineData | format.IncompatEAInode
+	knownRo = format.RoSparseSuper | format.RoLargeFile | format.RoBtreeDir | format.RoHugeFile |
 		format.RoGDTCsum | format.RoDirNlink | format.RoExtraIsize | format.RoMetadataCsum |
-		format.RoProject | format.RoOrphanPresent
+		format.RoProject | format.RoQuota | format.RoOrphanPresent
 )
 
 // checkFeatures refuses by name what this package does not know.
 func (fs *FS) checkFeatures(readOnly bool) error {
 	sb := &fs.sb
-	if bad := sb.FeatureIncompat &^ readIncompat; bad != 0 {
+	if bad := sb.FeatureIncompat &^ knownIncompat; bad != 0 {
 		return &UnsupportedError{Features: bad.Names()}
 	}
 	if sb.FeatureRoCompat&(format.RoGDTCsum|format.RoMetadataCsum) == format.RoGDTCsum|format.RoMetadataCsum {
@@ -313,11 +312,8 @@ func (fs *FS) checkFeatures(readOnly bool) error {
 	if readOnly {
 		return nil
 	}
-	var names []string
-	names = append(names, (sb.FeatureIncompat &^ knownIncompat).Names()...)
-	names = append(names, (sb.FeatureRoCompat &^ knownRo).Names()...)
-	if len(names) > 0 {
-		return &UnsupportedError{Features: names, Write: true}
+	if bad := sb.FeatureRoCompat &^ knownRo; bad != 0 {
+		return &UnsupportedError{Features: bad.Names(), Write: true}
 	}
 	return nil
 }
@@ -549,6 +545,25 @@ func (fs *FS) ReadOnly() bool { return fs.readOnly.Load() }
 // SetDiscard switches Options.Discard.
 func (fs *FS) SetDiscard(on bool) { fs.discard.Store(on) }
 
+// SetBarrier switches Options.NoBarrier off and on.
+func (fs *FS) SetBarrier(on bool) { fs.lax.Store(!on) }
+
+// SetCommitEvery changes Options.CommitEvery, from the next transaction on; 0 means 5
+// seconds.
+func (fs *FS) SetCommitEvery(d time.Duration) {
+	if d <= 0 {
+		d = 5 * time.Second
+	}
+	fs.every.Store(int64(d))
+}
+
+// SetMaxDir keeps directories of bytes or more from growing; 0 means no limit.
+func (fs *FS) SetMaxDir(bytes int64) { fs.maxDir.Store(bytes) }
+
+// Damaged says whether changes are refused because damage was found, or because the
+// Device failed.
+func (fs *FS) Damaged() bool { return fs.damaged.Load() }
+
 // SetErrors changes what happens when damage is found; 0 means as the superblock says.
 func (fs *FS) SetErrors(p ErrorPolicy) { fs.errors.Store(uint32(p)) }
 
@@ -570,6 +585,9 @@ func (fs *FS) Info() Info {
 	}
 	if fs.inodeSize >= format.DefaultInode {
 		i.MaxTime = format.MaxTimeSec
+	}
+	if fs.hasEAInode {
+		i.XattrMaxValue = maxXattr
 	}
 	if i.Errors < ErrorsContinue || i.Errors > ErrorsPanic {
 		i.Errors = ErrorsContinue

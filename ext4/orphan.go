@@ -117,9 +117,14 @@ func (n *Inode) hasBlocks() bool {
 
 // evict frees an inode without links: its blocks, in as many handles as it takes, its
 // attributes, its number.
-func (fs *FS) evict(n *Inode) error {
+func (fs *FS) evict(n *Inode) (err error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	body, block, values, err := n.xattrsToDrop()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, values.put()) }()
 	mapped := n.hasBlocks()
 	from := uint64(0)
 	for {
@@ -132,7 +137,9 @@ func (fs *FS) evict(n *Inode) error {
 			done, err = n.removeSome(h, &from, 1<<62)
 		}
 		if err == nil && done {
-			err = fs.finishEvict(h, n)
+			if err = n.dropXattrs(h, body, block, values); err == nil {
+				err = fs.finishEvict(h, n)
+			}
 		}
 		h.end()
 		if done || err != nil {
@@ -141,14 +148,33 @@ func (fs *FS) evict(n *Inode) error {
 	}
 }
 
-func (fs *FS) finishEvict(h *handle, n *Inode) error {
-	if err := n.dropXattrBlock(h); err != nil {
-		return err
+// xattrsToDrop reads the attributes of an inode that is to be freed, and takes references
+// to the inodes of their values.
+func (n *Inode) xattrsToDrop() (body, block []xattr, values valueSet, err error) {
+	if !n.fs.hasEAInode || n.isValue() {
+		return nil, nil, nil, nil
 	}
+	if body, err = n.bodyXattrs(); err != nil {
+		return nil, nil, nil, err
+	}
+	if block, err = n.blockXattrs(); err != nil {
+		return nil, nil, nil, err
+	}
+	values, err = n.values(body, block)
+	return body, block, values, err
+}
+
+func (fs *FS) finishEvict(h *handle, n *Inode) error {
 	if err := fs.orphanRemove(h, n); err != nil {
 		return err
 	}
 	now := fs.now()
+	n.amu.Lock()
+	err := n.charge(h, 0, -1)
+	n.amu.Unlock()
+	if err != nil {
+		return err
+	}
 	if err := n.update(h, true, func(d *format.Inode) {
 		d.Dtime = max(uint32(now.Sec), 1)
 		d.Size = 0

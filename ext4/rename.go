@@ -242,6 +242,11 @@ func (r *rename) check() error {
 		case !r.src.isDir() && r.dst.isDir():
 			return wrap(unix.EISDIR)
 		}
+	}
+	if r.newDir.crossesProject(r.src) || r.f.Exchange && r.oldDir.crossesProject(r.dst) {
+		return errOtherProject("rename", r.oldName)
+	}
+	if r.target && !r.f.Exchange {
 		if r.dst.isDir() {
 			if empty, err := r.dst.isEmpty(); err != nil {
 				return err

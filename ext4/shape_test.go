@@ -313,8 +313,6 @@ func TestFeatures(t *testing.T) {
 		{[]string{"-t", "ext4", "-O", "casefold"}, "casefold", false},
 		{[]string{"-t", "ext4", "-O", "mmp"}, "mmp", false},
 		{[]string{"-t", "ext4", "-O", "verity"}, "verity", true},
-		{[]string{"-t", "ext4", "-O", "quota"}, "quota", true},
-		{[]string{"-t", "ext4", "-O", "ea_inode"}, "ea_inode", true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			image := makeImage(t, 64<<20, c.args...)
@@ -336,18 +334,25 @@ func TestFeatures(t *testing.T) {
 			}
 		})
 	}
-	for _, c := range []struct{ magic, name string }{{"XFSB", "xfs"}, {"hsqs", "squashfs"}} {
-		image := makeImage(t, 8<<20, "-t", "ext4")
-		f := openDevice(t, image)
-		must(f.WriteAt(make([]byte, 65536), 0))
-		must(f.WriteAt([]byte(c.magic), 0))
-		_, err := Open(f, Options{})
-		var e *NotExtError
-		if !errors.As(err, &e) || e.Found != c.name {
-			t.Errorf("%s: %v", c.name, err)
+}
+
+// A journal on another disk, and such a disk itself.
+func TestExternalJournal(t *testing.T) {
+	refused := func(image, name string) {
+		t.Helper()
+		for _, o := range []Options{{}, {ReadOnly: true}} {
+			_, err := Open(openDevice(t, image), o)
+			var u *UnsupportedError
+			if !errors.As(err, &u) || len(u.Features) != 1 || u.Features[0] != name || u.Write {
+				t.Errorf("error %v, should name %s", err, name)
+			}
 		}
-		wantErr(t, err, unix.EINVAL)
 	}
+	image := makeImage(t, 32<<20, "-t", "ext4")
+	tool(t, "debugfs", "-w", "-R", "ssv journal_inum 0", image)
+	tool(t, "debugfs", "-w", "-R", "ssv journal_dev 0x801", image)
+	refused(image, "external journal")
+	refused(makeImage(t, 8<<20, "-b", "4096", "-O", "journal_dev"), "journal_dev")
 }
 
 // Inline data and attributes in inodes of their own, written by others.

@@ -171,7 +171,7 @@ func (n *Inode) addBlocks(h *handle, count int64) error {
 		return fmt.Errorf("ext4: inode %d has too many blocks: %w", n.ino, unix.EFBIG)
 	}
 	n.d.Blocks = uint64(v)
-	return nil
+	return n.charge(h, count, 0)
 }
 
 // insert maps blocks that were set aside over a hole and takes them into use.
@@ -186,7 +186,7 @@ func (n *Inode) insert(h *handle, block uint64, r run, unwritten bool) error {
 		err = n.insertIndirect(h, block, r)
 	}
 	if err != nil {
-		if e := h.free(r.start, r.count, !n.isRegular()); e != nil {
+		if e := h.free(r.start, r.count, n.metadata()); e != nil {
 			return e
 		}
 		return err

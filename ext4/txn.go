@@ -154,7 +154,7 @@ func (h *handle) dirty(b *buffer, kind bufKind, seed uint32) {
 // arm starts the timer of the running transaction. mu is held.
 func (t *txn) arm() {
 	if t.timer == nil {
-		t.timer = time.AfterFunc(t.fs.opt.CommitEvery, func() {
+		t.timer = time.AfterFunc(time.Duration(t.fs.every.Load()), func() {
 			if err := t.fs.commitNow(); err != nil && !errors.Is(err, unix.EROFS) {
 				t.fs.logf("EXT4-fs error: commit: %v", err)
 			}
@@ -226,7 +226,9 @@ func (fs *FS) report(err error) error {
 	fs.countError()
 	policy := fs.errorPolicy()
 	if policy != ErrorsContinue && !fs.readOnly.Load() {
-		fs.logf("EXT4-fs: remounting filesystem read-only")
+		if policy == ErrorsReadOnly || fs.opt.Panic == nil {
+			fs.logf("EXT4-fs: Remounting filesystem read-only")
+		}
 		fs.damaged.Store(true)
 		fs.readOnly.Store(true)
 		fs.txn.mu.Lock()

@@ -16,8 +16,13 @@ type xattr struct {
 	index uint8
 	name  string // without prefix
 	value []byte
-	inode uint32 // holds the value in its stead, with the feature ea_inode
-	size  uint32
+
+	// With outside the value lies in an inode of its own.
+	outside bool
+	inode   uint32
+	size    uint32
+	hash    uint32 // of the entry
+	counted bool   // the inode counts this entry already
 }
 
 // compare is the order of attributes in a block.
@@ -91,7 +96,7 @@ func (n *Inode) parseXattrs(data []byte, first, base int) ([]xattr, error) {
 		if next+4 > len(data) {
 			return nil, n.bad("attribute name length", e.NameLen)
 		}
-		x := xattr{index: e.NameIndex, name: string(data[off+format.XattrEntrySize:][:e.NameLen]), inode: e.ValueInode, size: e.ValueSize}
+		x := xattr{index: e.NameIndex, name: string(data[off+format.XattrEntrySize:][:e.NameLen]), outside: e.ValueInode != 0, inode: e.ValueInode, size: e.ValueSize, hash: e.Hash}
 		if strings.IndexByte(x.name, 0) >= 0 {
 			return nil, n.bad("attribute name", fmt.Sprintf("%q", x.name))
 		}
@@ -227,25 +232,15 @@ const maxXattr = 64 << 10
 
 // xattrValue gives a value, also one that lies in an inode of its own.
 func (n *Inode) xattrValue(x xattr) ([]byte, error) {
-	if x.inode == 0 {
+	if !x.outside {
 		return x.value, nil
 	}
-	if n.fs.sb.FeatureIncompat&format.IncompatEAInode == 0 || x.inode == n.ino || x.size > maxXattr {
-		return nil, n.bad("attribute in inode", x.inode)
-	}
-	v, err := n.fs.igetSpecial(x.inode)
+	v, err := n.valueInode(x)
 	if err != nil {
 		return nil, err
 	}
 	defer v.unref()
-	if !v.isRegular() || v.d.Flags&format.FlagEAInode == 0 || v.d.Size != uint64(x.size) {
-		return nil, n.bad("attribute in inode", x.inode)
-	}
-	p := make([]byte, x.size)
-	if _, err := v.readAt(p, 0); err != nil {
-		return nil, err
-	}
-	return p, nil
+	return n.readValue(v, x)
 }
 
 // POSIX ACLs: the disk's version 1 leaves out the ids that say nothing, the system

@@ -229,3 +229,59 @@ func TestFullDiskAsOnARealKernel(t *testing.T) {
 		})
 	}
 }
+
+// TestValuesAsOnARealKernel sets attributes whose values lie in inodes of their own.
+func TestValuesAsOnARealKernel(t *testing.T) {
+	dir := t.TempDir()
+	form := []string{"-b", "4096", "-O", "ea_inode"}
+	want := realKernel(t, dir).run(t, time.Minute, newImage(t, "60M", form...), nil, "values", "/t")
+	image := newImage(t, "60M", form...)
+	sameLines(t, ours(t, dir).run(t, time.Minute, image, nil, "values", "/t"), want, "linux", "real kernel")
+	oracle.Fsck(t, image)
+}
+
+// TestRootForms boots from disks as mke2fs of several releases makes them and does random
+// work on them.
+func TestRootForms(t *testing.T) {
+	const debian11 = "none,has_journal,ext_attr,resize_inode,dir_index,filetype,extent,64bit,flex_bg,sparse_super,large_file,huge_file,dir_nlink,extra_isize,metadata_csum"
+	for name, args := range map[string][]string{
+		"Debian 11 and 12": {"-O", debian11},
+		"Debian 13":        {"-b", "4096", "-O", debian11 + ",metadata_csum_seed,orphan_file"},
+		"ext3":             {"-O", "none,has_journal,ext_attr,resize_inode,dir_index,filetype,sparse_super,large_file"},
+		"ext2":             {"-b", "4096", "-O", "none,ext_attr,resize_inode,dir_index,filetype,sparse_super,large_file"},
+		"fast_commit":      {"-b", "4096", "-O", "fast_commit"},
+		"quota":            {"-b", "4096", "-O", "quota,project,ea_inode", "-E", "quotatype=usrquota:grpquota:prjquota"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			image := newImage(t, "100M", args...)
+			commands := []string{"stress", "/t/s", fmt.Sprint(len(name)), "250", "2"}
+			if name == "quota" {
+				// mke2fs counts no files of -d; e2fsck does, and exits with 1 for it.
+				_ = exec.Command(oracle.Tool(t, "e2fsck"), "-fy", image).Run()
+				oracle.Fsck(t, image)
+				commands = append(commands, "then", "values", "/t/v", "then", "projects", "/t/p")
+			}
+			out := ours(t, t.TempDir()).run(t, time.Minute, image, nil, commands...)
+			if name == "quota" {
+				want := "link: EXDEV\nrename: EXDEV\nexchange: EXDEV\nrename out: ok\nrename back: ok\nremove: ok\n"
+				if !strings.HasSuffix(out, want) {
+					t.Errorf("projects:\n%s", out)
+				}
+			}
+			oracle.Fsck(t, image)
+		})
+	}
+}
+
+// TestReadOnlyForms boots, though rw is asked for, read-only from a disk with a feature
+// that can only be read.
+func TestReadOnlyForms(t *testing.T) {
+	image := newImage(t, "100M", "-b", "4096", "-O", "verity")
+	argv := append(ours(t, t.TempDir()).argv, "con=null", "con0=null,fd:1", "ubd0="+image, "root=/dev/ubda", "rw", "init=/fscheck", "--", "remove", "/nothing")
+	out, status := guest.Output(t, time.Minute, argv...)
+	for _, want := range []string{"cannot write a filesystem with verity", "Mounted root (ext4 filesystem) readonly", "fscheck: exit"} {
+		if status != 0 || !strings.Contains(out, want) {
+			t.Errorf("exit status %d, want %q:\n%s", status, want, out)
+		}
+	}
+}

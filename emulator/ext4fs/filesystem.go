@@ -3,6 +3,7 @@ package ext4fs
 import (
 	"container/list"
 	"os"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -35,6 +36,7 @@ type filesystem struct {
 	source      string
 	engine      *ext4.FS
 	info        ext4.Info
+	defaults    *options // as the superblock has them
 	blockSize   int
 	maxFileSize int64
 	layered     bool // a write may move data to another host file
@@ -46,8 +48,6 @@ type filesystem struct {
 
 	opts     atomic.Pointer[options]
 	readOnly atomic.Bool
-	// emergency is set once an error has made the filesystem read-only.
-	emergency atomic.Bool
 
 	// renameMu keeps the tree in shape: walks hold it for reading, a rename for
 	// writing. ancestryMu protects parent and name of dentries; a rename holds it
@@ -94,19 +94,29 @@ func (fs *filesystem) log(format string, args ...any) {
 	fs.typ.logf("EXT4-fs ("+fs.disk.Name+"): "+format, args...)
 }
 
+// engineLog is log for the engine's lines, which say themselves how bad it is.
+func (fs *filesystem) engineLog(format string, args ...any) {
+	for _, level := range []string{"error", "warning"} {
+		if rest, ok := strings.CutPrefix(format, "EXT4-fs "+level+": "); ok {
+			fs.typ.logf("EXT4-fs "+level+" (device "+fs.disk.Name+"): "+rest, args...)
+			return
+		}
+	}
+	fs.log(strings.TrimPrefix(format, "EXT4-fs: "), args...)
+}
+
 // fault is called for an error of the disk or of the filesystem itself, which the
 // engine has dealt with as errors= says.
-func (fs *filesystem) fault(err error) {
-	fs.log("error: %v", err)
-	if fs.engine.ReadOnly() && !fs.readOnly.Swap(true) {
-		fs.emergency.Store(true)
-		fs.log("Remounting filesystem read-only")
-	}
-}
+func (fs *filesystem) fault(err error) { fs.log("error: %v", err) }
+
+// struck says whether errors=remount-ro has come true: the filesystem refuses changes
+// though it was mounted for them. As on Linux its mounts stay what they are; the option
+// emergency_ro tells.
+func (fs *filesystem) struck() bool { return fs.engine.Damaged() && !fs.readOnly.Load() }
 
 // writable fails where the filesystem is read-only, whatever a mount of it is.
 func (fs *filesystem) writable() error {
-	if fs.readOnly.Load() {
+	if fs.readOnly.Load() || fs.engine.Damaged() {
 		return linuxerr.EROFS
 	}
 	return nil

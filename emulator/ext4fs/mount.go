@@ -199,27 +199,35 @@ func (t *FilesystemType) openDisk(ctx context.Context, vfsObj *vfs.VirtualFilesy
 		fs.log("required journal recovery suppressed and not mounted read-only")
 		return nil, linuxerr.EROFS
 	}
+	var panics func(error)
+	if t.Panic != nil {
+		panics = func(error) { t.Panic(fmt.Errorf("EXT4-fs (device %s): panic forced after error", disk.Name)) }
+	}
 	engine, err := ext4.Open(disk.Device, ext4.Options{
 		ReadOnly:    o.ro,
 		NoWrite:     disk.ReadOnly || o.noload && o.ro,
 		Discard:     o.discard,
 		CommitEvery: o.commit,
-		Panic:       t.Panic,
+		Panic:       panics,
 		Now: func() time.Time {
 			sec, nsec := fs.clock.Now().Unix()
 			return time.Unix(sec, nsec)
 		},
-		Logf: fs.log,
+		Logf: fs.engineLog,
 	})
 	if err != nil {
 		var notExt *ext4.NotExtError
 		var unsupported *ext4.UnsupportedError
 		if errors.As(err, &notExt) {
-			fs.log("VFS: Can't find ext4 filesystem")
+			what := ""
+			if notExt.Found != "" {
+				what = ", found " + notExt.Found
+			}
+			fs.log("VFS: Can't find ext4 filesystem%s", what)
 			return nil, linuxerr.EINVAL
 		}
 		fs.log("%v", err)
-		if errors.As(err, &unsupported) {
+		if errors.As(err, &unsupported) && !unsupported.Write {
 			return nil, linuxerr.EINVAL
 		}
 		return nil, errno(err)
@@ -235,8 +243,12 @@ func (t *FilesystemType) openDisk(ctx context.Context, vfsObj *vfs.VirtualFilesy
 		// A device that only counts what passes tells of the one below it.
 		fs.layered = d.Layered()
 	}
-	if o, err = parseOptions(data, defaultOptions(fs.info)); err == nil {
-		err = o.checkJournal(fs.info.Journal)
+	fs.defaults = defaultOptions(fs.info)
+	if fs.defaults.ignored != nil {
+		fs.log("failed to apply the options in the superblock '%s': %v", fs.info.MountOpts, fs.defaults.ignored)
+	}
+	if o, err = parseOptions(data, fs.defaults); err == nil {
+		err = o.checkJournal(fs.info.Journal, fs.defaults)
 	}
 	if err != nil {
 		return nil, fs.abandon(err)
@@ -262,8 +274,7 @@ func (t *FilesystemType) openDisk(ctx context.Context, vfsObj *vfs.VirtualFilesy
 	if fs.readOnly.Load() {
 		mode = "ro"
 	}
-	quota := "none"
-	fs.log("mounted filesystem %s %s with %s data mode. Quota mode: %s.", uuidString(fs.info.UUID), mode, fs.dataMode(), quota)
+	fs.log("mounted filesystem %s %s with %s data mode. Quota mode: %s.", uuidString(fs.info.UUID), mode, fs.dataMode(), fs.quotaMode())
 	return fs, nil
 }
 
@@ -298,21 +309,35 @@ func (fs *filesystem) dataMode() string {
 	return "ordered"
 }
 
+// quotaMode is how Linux names the way in which the usage of quotas gets to the disk.
+func (fs *filesystem) quotaMode() string {
+	switch {
+	case fs.info.RoCompat&format.RoQuota == 0:
+		return "none"
+	case fs.info.Journal:
+		return "journalled"
+	}
+	return "writeback"
+}
+
 // apply puts options into force.
 func (fs *filesystem) apply(o *options) {
 	fs.engine.SetDiscard(o.discard)
 	fs.engine.SetErrors(o.errors)
+	fs.engine.SetBarrier(!o.shown["nobarrier"])
+	fs.engine.SetCommitEvery(o.commit)
+	fs.engine.SetMaxDir(int64(o.number("max_dir_size_kb", 0)) << 10)
 	fs.opts.Store(o)
 }
 
 // MountOptions implements vfs.FilesystemImpl. As in Linux, a mount stays rw when
 // errors=remount-ro has struck, and an option tells.
 func (fs *filesystem) MountOptions() string {
-	text := fs.options().String(defaultOptions(fs.info))
-	if fs.emergency.Load() {
-		text = strings.TrimPrefix(text+",emergency_ro", ",")
+	s := fs.options().String(fs.defaults)
+	if !fs.struck() {
+		return s
 	}
-	return text
+	return strings.TrimPrefix(s+",emergency_ro", ",")
 }
 
 // MountSource is what was mounted: "/dev/ubda". It is the device column of
@@ -340,6 +365,9 @@ func (fs *filesystem) Remount(ctx context.Context, readOnly bool, data string) e
 		fs.log("can't change data mode on remount")
 		return linuxerr.EINVAL
 	}
+	if readOnly != fs.readOnly.Load() && fs.engine.Damaged() {
+		return linuxerr.EROFS
+	}
 	if readOnly != fs.readOnly.Load() {
 		if readOnly {
 			if err := fs.flushPages(ctx); err != nil {
@@ -357,7 +385,7 @@ func (fs *filesystem) Remount(ctx context.Context, readOnly bool, data string) e
 	if readOnly {
 		mode = "ro"
 	}
-	fs.log("re-mounted %s %s. Quota mode: none.", uuidString(fs.info.UUID), mode)
+	fs.log("re-mounted %s %s. Quota mode: %s.", uuidString(fs.info.UUID), mode, fs.quotaMode())
 	return nil
 }
 
@@ -434,7 +462,7 @@ func (t *FilesystemType) CloseAll(ctx context.Context) error {
 // shutDown makes the image clean while the filesystem stays mounted.
 func (fs *filesystem) shutDown(ctx context.Context) error {
 	fs.stopFlushing()
-	if fs.readOnly.Load() {
+	if fs.writable() != nil {
 		return nil
 	}
 	err := fs.flushPages(ctx)

@@ -28,6 +28,8 @@ type options struct {
 	shown map[string]bool
 	data  string // data=, where it was given
 	extra map[string]string
+
+	ignored error // what is wrong with the options in the superblock
 }
 
 // optionError is a mount option that is refused.
@@ -79,8 +81,8 @@ var flagOptions = []struct{ name, undoes, shown string }{
 	{"nomand", "", ""},
 }
 
-// numberOptions are the options with a number that, but for resuid and resgid, do not
-// change what this filesystem does, in the order in which Linux shows them, and the numbers that are
+// numberOptions are the options with a number that, but for resuid, resgid and
+// max_dir_size_kb, do not change what this filesystem does, in the order in which Linux shows them, and the numbers that are
 // the default.
 var numberOptions = []struct{ name, def string }{
 	{"resuid", "0"},
@@ -108,6 +110,7 @@ func parseOptions(data string, base *options) (*options, error) {
 	for k, v := range base.extra {
 		o.extra[k] = v
 	}
+	delayed := false
 	for _, opt := range strings.Split(data, ",") {
 		if opt == "" {
 			continue
@@ -115,6 +118,13 @@ func parseOptions(data string, base *options) (*options, error) {
 		if err := o.set(opt); err != nil {
 			return nil, err
 		}
+		delayed = delayed || opt == "delalloc"
+	}
+	if o.data == "journal" {
+		if delayed {
+			return nil, &optionError{"can't mount with both data=journal and delalloc"}
+		}
+		o.shown["nodioread_nolock"], o.shown["nodelalloc"] = true, true
 	}
 	return &o, nil
 }
@@ -226,10 +236,7 @@ func (o *options) setValue(name, value string) error {
 		return nil
 	case "data":
 		switch value {
-		case "journal":
-			o.shown["nodioread_nolock"], o.shown["nodelalloc"] = true, true
-			fallthrough
-		case "ordered", "writeback":
+		case "journal", "ordered", "writeback":
 			o.data = value
 			return nil
 		}
@@ -285,20 +292,58 @@ func (o *options) setValue(name, value string) error {
 	return &optionError{fmt.Sprintf("Unknown parameter '%s'", name)}
 }
 
-// defaultOptions are those that a superblock asks for.
+// defaultMounts are the options that bits of the superblock stand for. The bits of
+// user_xattr and acl say nothing: both are always on unless they are switched off.
+var defaultMounts = []struct {
+	bit    uint32
+	option string
+}{
+	{format.MountDebug, "debug"},
+	{format.MountBSDGroups, "grpid"},
+	{format.MountUID16, "nouid32"},
+	{format.MountNoBarrier, "nobarrier"},
+	{format.MountBlockValid, "block_validity"},
+	{format.MountDiscard, "discard"},
+	{format.MountNoDelayAlloc, "nodelalloc"},
+}
+
+// defaultOptions are those that a superblock asks for, as tune2fs -o and -E mount_opts
+// set them.
 func defaultOptions(info ext4.Info) *options {
 	o := &options{
 		acl:       true,
 		userXattr: true,
 		errors:    info.Errors,
 		commit:    defaultCommit,
-		grpid:     info.DefaultMount&format.MountBSDGroups != 0,
-		discard:   info.DefaultMount&format.MountDiscard != 0,
+		shown:     make(map[string]bool),
+		extra:     make(map[string]string),
 	}
 	if o.errors == 0 {
 		o.errors = ext4.ErrorsContinue
 	}
-	return o
+	for _, d := range defaultMounts {
+		if info.DefaultMount&d.bit != 0 {
+			o.setFlag(d.option)
+		}
+	}
+	switch info.DefaultMount & format.MountJournalMode {
+	case format.MountDataJournal:
+		o.data = "journal"
+	case format.MountDataOrdered:
+		o.data = "ordered"
+	case format.MountDataWriteb:
+		o.data = "writeback"
+	}
+	if info.MountOpts == "" {
+		return o
+	}
+	with, err := parseOptions(info.MountOpts, o)
+	if err != nil {
+		o.ignored = err
+		return o
+	}
+	with.ro = false // that is the mount's to say
+	return with
 }
 
 // String is the options that differ from those of base, as Linux prints them in
@@ -318,30 +363,47 @@ func (o *options) String(base *options) string {
 			add(o.discard && !base.discard, "discard")
 			add(!o.discard && base.discard, "nodiscard")
 		}
-		add(f.name == f.shown && o.shown[f.shown], f.shown)
+		if f.name == f.shown {
+			add(o.shown[f.shown] && !base.shown[f.shown], f.shown)
+		} else if undone := shownAs(f.undoes); undone != "" && f.shown == "" {
+			add(base.shown[undone] && !o.shown[undone], f.name)
+		}
 	}
-	add(!o.userXattr, "nouser_xattr")
-	add(!o.acl, "noacl")
+	add(!o.userXattr && base.userXattr, "nouser_xattr")
+	add(o.userXattr && !base.userXattr, "user_xattr")
+	add(!o.acl && base.acl, "noacl")
+	add(o.acl && !base.acl, "acl")
 	add(o.noload, "norecovery")
-	add(o.shown["data_err=abort"], "data_err=abort")
+	add(o.shown["data_err=abort"] && !base.shown["data_err=abort"], "data_err=abort")
 	for _, n := range numberOptions[:2] {
 		add(o.extra[n.name] != "", n.name+"="+o.extra[n.name])
 	}
 	add(o.errors != base.errors, "errors="+o.errors.String())
 	add(o.commit != defaultCommit, fmt.Sprintf("commit=%d", o.commit/time.Second))
 	for k, n := range numberOptions[2:] {
-		add(k == 3 && o.data != "", "data="+o.data)
+		add(k == 3 && o.data != base.data, "data="+o.data)
 		add(o.extra[n.name] != "", n.name+"="+o.extra[n.name])
 	}
 	return strings.Join(out, ",")
 }
 
-// checkJournal refuses the options that are about a journal where there is none.
-func (o *options) checkJournal(journal bool) error {
+// shownAs is the name under which Linux shows a flag; "" for a default.
+func shownAs(flag string) string {
+	for _, f := range flagOptions {
+		if f.name == flag {
+			return f.shown
+		}
+	}
+	return ""
+}
+
+// checkJournal refuses the options that are about a journal where there is none. base
+// are the superblock's.
+func (o *options) checkJournal(journal bool, base *options) error {
 	switch {
 	case journal:
 		return nil
-	case o.data != "":
+	case o.data != base.data:
 		return &optionError{"can't mount with data=, fs mounted w/o journal"}
 	case o.commit != defaultCommit:
 		return &optionError{fmt.Sprintf("can't mount with commit=%d, fs mounted w/o journal", o.commit/time.Second)}

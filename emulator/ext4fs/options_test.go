@@ -110,8 +110,9 @@ func TestOptionsAboutAJournal(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if o.checkJournal(true) != nil || o.checkJournal(false) == nil {
-			t.Errorf("%s: with a journal %v, without one %v", data, o.checkJournal(true), o.checkJournal(false))
+		base := defaultOptions(ext4.Info{})
+		if o.checkJournal(true, base) != nil || o.checkJournal(false, base) == nil {
+			t.Errorf("%s: with a journal %v, without one %v", data, o.checkJournal(true, base), o.checkJournal(false, base))
 		}
 	}
 }

@@ -4,10 +4,15 @@
 // run it on the guest's ext4 and on a real kernel's and compare.
 //
 //	fscheck calls DIR           the experiments
+//	fscheck values DIR          large values of attributes
+//	fscheck projects DIR        files of projects and of many owners
 //	fscheck fsx DIR SEED N      random operations on one file against a model
 //	fscheck stress DIR SEED N P random operations on a tree by P processes
 //	fscheck speed DIR           sequential and metadata speed
 //	fscheck mounts DEVICE DIR   mount(2) with options
+//	fscheck defaults DEVICE DIR mount options over those of the superblock
+//	fscheck struck DEVICE DIR   use a filesystem that is damaged
+//	fscheck panics DEVICE DIR   the same where the machine shall panic
 //	fscheck fill FILE MIB       make a file
 //	fscheck hold FILE SECONDS   map a file and keep it mapped
 //	fscheck fragment FILE PAGES make a file in many pieces and map it
@@ -32,6 +37,7 @@ import (
 	"sort"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -105,6 +111,16 @@ func run(args []string) (status int) {
 	switch command {
 	case "mounts":
 		return mounts(dir, args[0])
+	case "defaults":
+		return defaults(dir, args[0])
+	case "struck":
+		return struck(dir, args[0])
+	case "panics":
+		must(os.MkdirAll(args[0], 0o755))
+		must(unix.Mount(dir, args[0], "ext4", 0, "errors=panic"))
+		os.ReadDir(args[0] + "/bad")
+		time.Sleep(time.Minute)
+		return 1
 	case "fill":
 		return fill(dir, number(0, 1))
 	case "hold":
@@ -132,6 +148,10 @@ func run(args []string) (status int) {
 	switch command {
 	case "calls":
 		return calls(dir)
+	case "values":
+		return values(dir)
+	case "projects":
+		return projects(dir)
 	case "user":
 		return userCalls(dir)
 	case "locker":

@@ -1,0 +1,120 @@
+package ext4fs_test
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/umlkit/umlkit/internal/guest"
+	"github.com/umlkit/umlkit/internal/oracle"
+)
+
+// TestDefaultOptionsAsOnARealKernel mounts disks whose superblocks have mount options.
+func TestDefaultOptionsAsOnARealKernel(t *testing.T) {
+	dir := t.TempDir()
+	disks := []struct{ make, tool []string }{
+		{nil, []string{"tune2fs", "-o", "discard,acl,user_xattr,nobarrier,journal_data_ordered"}},
+		{nil, []string{"tune2fs", "-o", "journal_data"}},
+		{nil, []string{"tune2fs", "-o", "nodelalloc,bsdgroups,uid16", "-e", "remount-ro"}},
+		{nil, []string{"debugfs", "-w", "-R", "ssv mount_opts commit=7,nodelalloc,stripe=8"}},
+		{nil, []string{"tune2fs", "-o", "journal_data_writeback,block_validity", "-e", "panic"}},
+		{[]string{"-O", "^has_journal"}, []string{"tune2fs", "-o", "journal_data_ordered,discard"}},
+		{nil, []string{"debugfs", "-w", "-R", "ssv mount_opts nonsense,commit=7"}},
+	}
+	run := func(m machine) string {
+		var kernel, commands []string
+		var images []string
+		for i, d := range disks {
+			image := filepath.Join(t.TempDir(), "disk.img")
+			oracle.Run(t, "mke2fs", append(append([]string{"-q", "-F", "-t", "ext4"}, d.make...), image, "40M")...)
+			oracle.Run(t, d.tool[0], append(append([]string{}, d.tool[1:]...), image)...)
+			kernel = append(kernel, "ubd"+strconv.Itoa(i+1)+"="+image)
+			commands = append(commands, "then", "defaults", "/dev/ubd"+string(rune('b'+i)), "/tmp/m")
+			images = append(images, image)
+		}
+		out := m.run(t, 3*time.Minute, newImage(t, "60M"), kernel, commands[1:]...)
+		for _, image := range images {
+			oracle.Fsck(t, image)
+		}
+		return strings.NewReplacer(",relatime", "", ",lazytime", "").Replace(out)
+	}
+	sameLines(t, run(ours(t, dir)), run(realKernel(t, dir)), "linux", "real kernel")
+}
+
+// damaged makes an image with a directory "bad" that no kernel reads.
+func damaged(t *testing.T) string {
+	image := filepath.Join(t.TempDir(), "disk.img")
+	oracle.Run(t, "mke2fs", "-q", "-F", "-t", "ext4", "-b", "4096", image, "40M")
+	oracle.Run(t, "debugfs", "-w", "-R", "mkdir bad", image)
+	blocks := strings.Fields(oracle.Run(t, "debugfs", "-R", "blocks bad", image))
+	block, err := strconv.ParseInt(blocks[len(blocks)-1], 10, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.OpenFile(image, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := f.WriteAt([]byte{0xFF, 0xFF}, block*4096+4); err != nil {
+		t.Fatal(err)
+	}
+	return image
+}
+
+// TestDamageAsOnARealKernel meets damage under errors=continue and errors=remount-ro.
+func TestDamageAsOnARealKernel(t *testing.T) {
+	dir := t.TempDir()
+	run := func(m machine) string {
+		out := m.run(t, 2*time.Minute, newImage(t, "60M"), []string{"ubd1=" + damaged(t)}, "struck", "/dev/ubdb", "/tmp/m")
+		return strings.NewReplacer(",relatime", "", ",lazytime", "").Replace(out)
+	}
+	real := strings.Replace(run(realKernel(t, dir)), "Aborting journal on device ubdb-8.\n", "", 1) // of its log
+	sameLines(t, run(ours(t, dir)), real, "linux", "real kernel")
+}
+
+// TestDamagePanics meets damage under errors=panic: the machine ends as a panic ends it,
+// and the disk says that there was an error.
+func TestDamagePanics(t *testing.T) {
+	image := damaged(t)
+	argv := append(ours(t, t.TempDir()).argv, "con=null", "con0=null,fd:1", "ubd0="+newImage(t, "60M"), "ubd1="+image,
+		"root=/dev/ubda", "rw", "init=/fscheck", "--", "panics", "/dev/ubdb", "/tmp/m")
+	out, status := guest.Output(t, time.Minute, argv...)
+	if want := "Kernel panic - not syncing: EXT4-fs (device ubdb): panic forced after error"; status != 134 || !strings.Contains(out, want) {
+		t.Errorf("exit status %d, want 134 and %q\n%s", status, want, out)
+	}
+	if out := oracle.Run(t, "dumpe2fs", "-h", image); !strings.Contains(out, "with errors") {
+		t.Errorf("the superblock does not tell:\n%s", out)
+	}
+}
+
+// TestCommitInterval kills two machines 8 seconds after a store that nobody synced: with
+// commit=1 it is on the disk, with commit=600 it is not.
+func TestCommitInterval(t *testing.T) {
+	want := bytes.Repeat([]byte("stored"), 65536/6+1)[:65536]
+	images := map[string]string{"commit=1": newImage(t, "100M"), "commit=600": newImage(t, "100M")}
+	machines := make(map[string]*guest.Machine)
+	for option, image := range images {
+		argv := append(ours(t, t.TempDir()).argv, "con=null", "con0=null,fd:1", "quiet", "ubd0="+image, "root=/dev/ubda", "rw",
+			"rootflags="+option, "init=/fscheck", "--", "lose", "/t", "8")
+		machines[option] = guest.StartCmd(t, exec.Command(argv[0], argv[1:]...))
+	}
+	for option, m := range machines {
+		m.Expect(time.Minute, "waited")
+		m.Signal(syscall.SIGKILL)
+		m.Wait(time.Minute)
+		out, err := exec.Command(oracle.Tool(t, "e2fsck"), "-fy", images[option]).CombinedOutput()
+		if err != nil && err.(*exec.ExitError).ExitCode() > 1 {
+			t.Fatalf("e2fsck: %v\n%s", err, out)
+		}
+		if got := bytes.Equal(content(t, images[option], "/t/stored"), want); got != (option == "commit=1") {
+			t.Errorf("%s: the store is on the disk: %v", option, got)
+		}
+	}
+}
