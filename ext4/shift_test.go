@@ -106,11 +106,11 @@ func TestShiftTrees(t *testing.T) {
 func TestCrashShift(t *testing.T) {
 	for _, limit := range []int{0, 12} {
 		t.Run(fmt.Sprint("limit ", limit), func(t *testing.T) {
-			image := makeImage(t, 24<<20, "-t", "ext4", "-b", "1024", "-J", "size=4")
+			image := makeImage(t, 24<<20, "-t", "ext4", "-b", "1024", "-J", "size=4", "-m", "0")
 			fs := openFS(t, image, Options{})
 			root := must(fs.Root())
 			n := must(root.Create("f", regular))
-			for i := range 2000 {
+			for i := range 6000 {
 				must(n.WriteAt(bytes.Repeat([]byte{byte(i), byte(i >> 8)}, 512), int64(i)*2048))
 			}
 			check(t, n.Put())
@@ -131,30 +131,63 @@ func TestCrashShift(t *testing.T) {
 				must(n.ReadAt(p, 0))
 				return p
 			}
+			// Commits come between the steps of whatever has several.
+			stop, stopped := make(chan bool), make(chan error)
+			go func() {
+				other, err := root.Create("other", regular)
+				for err == nil {
+					select {
+					case <-stop:
+						stopped <- other.Put()
+						return
+					default:
+					}
+					if _, err = other.WriteAt([]byte("x"), 0); err == nil {
+						err = other.Sync(false)
+					}
+				}
+				stopped <- err
+			}()
 			states := []uint32{format.CRC32C(0, content(n))}
 			model := content(n)
 			r := rand.New(rand.NewPCG(4, uint64(limit)))
 			for i := range 12 {
 				off, length := r.IntN(len(model))&^1023, (1+r.IntN(500))*1024
+				d.mark(2*i + 1)
 				check(t, shiftModel(n, i%2 == 0, off, length, &model))
+				d.mark(2*i + 2)
 				states = append(states, format.CRC32C(0, model))
 				if i%3 == 2 {
 					check(t, n.Sync(true))
 				}
 			}
 			sameFile(t, n, model)
+			close(stop)
+			check(t, <-stopped)
 			check(t, n.Put())
 			check(t, root.Put())
 			check(t, fs.Close())
 
-			cuts := 30
-			if testing.Short() {
-				cuts = 10
+			cuts := 14
+			if os.Getenv("UMLKIT_NIGHTLY") != "" {
+				cuts = 100
+			}
+			var during []int // what was recorded while a shift ran
+			mark := 0
+			for i, e := range d.log {
+				if e.off == -2 {
+					mark = e.mark
+				} else if mark%2 == 1 {
+					during = append(during, i)
+				}
 			}
 			seen := map[int]bool{}
 			for i := range cuts {
 				cut := len(d.log) * (i + 1) / (cuts + 1)
-				data, _ := replayTo(base, d.log[:cut], r, i%2 == 0)
+				if i%2 == 0 && len(during) > 0 {
+					cut = during[len(during)*i/cuts]
+				}
+				data, _ := replayTo(base, d.log[:cut], r, i%4 == 0)
 				crashCheck(t, data, nil, fmt.Sprintf("cut %d of %d", cut, len(d.log)), i%10 == 0)
 				if limit > 0 {
 					continue // in steps: sound is all that is promised

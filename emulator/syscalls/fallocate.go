@@ -16,8 +16,9 @@ type Fallocator interface {
 	Fallocate(ctx context.Context, mode uint32, off, n int64) error
 }
 
-// falKeepSize is FALLOC_FL_KEEP_SIZE.
-const falKeepSize = 1
+// falOwnSize are the modes of fallocate(2) that do not make a file as long as their
+// range: keep size, collapse and insert.
+const falOwnSize = 0x01 | 0x08 | 0x20
 
 // fallocate implements fallocate(2).
 func fallocate(t *kernel.Task, sysno uintptr, args arch.SyscallArguments) (uintptr, *kernel.SyscallControl, error) {
@@ -39,7 +40,7 @@ func fallocate(t *kernel.Task, sysno uintptr, args arch.SyscallArguments) (uintp
 	case off+n < 0:
 		return 0, nil, linuxerr.EFBIG
 	}
-	if limit := limits.FromContext(t).Get(limits.FileSize).Cur; mode&falKeepSize == 0 && uint64(off+n) > limit {
+	if limit := limits.FromContext(t).Get(limits.FileSize).Cur; mode&falOwnSize == 0 && uint64(off+n) > limit {
 		_ = t.SendSignal(&linux.SignalInfo{Signo: int32(linux.SIGXFSZ), Code: linux.SI_USER})
 		return 0, nil, linuxerr.EFBIG
 	}

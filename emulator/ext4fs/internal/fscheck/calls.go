@@ -30,6 +30,7 @@ func calls(dir string) int {
 		{"truncate", truncateCalls},
 		{"seek", seekCalls},
 		{"fallocate", fallocateCalls},
+		{"shift", shiftCalls},
 		{"mmap", mmapCalls},
 		{"mapcopies", mapCopyCalls},
 		{"maptruncate", mapTruncateCalls},

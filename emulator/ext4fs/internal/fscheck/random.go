@@ -65,7 +65,7 @@ func fsx(d string, seed int64, ops int) int {
 		}
 		data := make([]byte, n)
 		rnd.Read(data)
-		kind := rnd.Intn(16)
+		kind := rnd.Intn(18)
 		log = append(log, fmt.Sprintf("%d: op %d off %d n %d size %d", op, kind, off, n, len(model)))
 		switch kind {
 		case 0, 1, 2: // write
@@ -164,6 +164,29 @@ func fsx(d string, seed int64, ops int) int {
 		case 14:
 			if rnd.Intn(4) == 0 {
 				must(unix.Fsync(h))
+			}
+		case 16, 17: // collapse, insert
+			off, n = off&^4095, (n+4095)&^4095
+			mode, want := uint32(unix.FALLOC_FL_COLLAPSE_RANGE), unix.Errno(0)
+			if kind == 17 {
+				mode = unix.FALLOC_FL_INSERT_RANGE
+			}
+			switch {
+			case noExtents(fd):
+				want = unix.EOPNOTSUPP
+			case kind == 16 && off+n >= len(model), kind == 17 && off >= len(model):
+				want = unix.EINVAL
+			case kind == 17 && len(model)+n > fsxSize:
+				continue
+			}
+			switch err := unix.Fallocate(h, mode, int64(off), int64(n)); {
+			case want != 0 && err != want, want == 0 && err != nil:
+				return fail("shift: %v, should be %v", err, want)
+			case want != 0:
+			case kind == 16:
+				model = append(model[:off:off], model[off+n:]...)
+			default:
+				model = append(append(model[:off:off], make([]byte, n)...), model[off:]...)
 			}
 		case 15: // close and open
 			must(unix.Close(other))
