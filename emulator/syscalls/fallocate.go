@@ -7,6 +7,8 @@ import (
 	"gvisor.dev/gvisor/pkg/sentry/arch"
 	"gvisor.dev/gvisor/pkg/sentry/kernel"
 	"gvisor.dev/gvisor/pkg/sentry/limits"
+
+	"github.com/umlkit/umlkit/emulator/reach"
 )
 
 // Fallocator is an open file that knows every mode of fallocate(2). The Sentry itself
@@ -28,6 +30,12 @@ func fallocate(t *kernel.Task, sysno uintptr, args arch.SyscallArguments) (uintp
 	}
 	defer file.DecRef(t)
 	impl, ok := file.Impl().(Fallocator)
+	if inner, err := reach.OverlayFile(t, file); err != nil {
+		return 0, nil, err
+	} else if inner != nil {
+		defer inner.DecRef(t)
+		impl, ok = inner.Impl().(Fallocator)
+	}
 	if !ok {
 		return sentryFallocate(t, sysno, args)
 	}

@@ -8,6 +8,7 @@
 //	fscheck stress DIR SEED N P random operations on a tree by P processes
 //	fscheck speed DIR           sequential and metadata speed
 //	fscheck mounts DEVICE DIR   mount(2) with options
+//	fscheck overlay DIR         an overlay filesystem with its layers in DIR
 //	fscheck fill FILE MIB       make a file
 //	fscheck hold FILE SECONDS   map a file and keep it mapped
 //	fscheck fragment FILE PAGES make a file in many pieces and map it
@@ -130,6 +131,8 @@ func run(args []string) (status int) {
 	switch command {
 	case "calls":
 		return calls(dir)
+	case "overlay":
+		return overlays(dir)
 	case "user":
 		return userCalls(dir)
 	case "locker":
