@@ -9,6 +9,7 @@
 //	fscheck speed DIR           sequential and metadata speed
 //	fscheck mounts DEVICE DIR   mount(2) with options
 //	fscheck overlay DIR         an overlay filesystem with its layers in DIR
+//	fscheck exec DIR PROG …     run a program in DIR, with the environment of a login
 //	fscheck fill FILE MIB       make a file
 //	fscheck hold FILE SECONDS   map a file and keep it mapped
 //	fscheck fragment FILE PAGES make a file in many pieces and map it
@@ -104,6 +105,8 @@ func run(args []string) (status int) {
 		return def
 	}
 	switch command {
+	case "exec":
+		return execute(dir, args)
 	case "mounts":
 		return mounts(dir, args[0])
 	case "fill":
@@ -158,6 +161,28 @@ func run(args []string) (status int) {
 	}
 	fmt.Fprintf(os.Stderr, "fscheck: unknown command %s\n", command)
 	return 2
+}
+
+// execute runs a program in a directory, which is made.
+func execute(dir string, argv []string) int {
+	must(os.MkdirAll(dir, 0o755))
+	unix.Mount("devtmpfs", "/dev", "devtmpfs", 0, "")
+	must(os.MkdirAll("/dev/shm", 0o1777))
+	must(os.Setenv("PATH", "/bin:/usr/bin:/sbin:/usr/sbin"))
+	must(os.Setenv("POSIX_DIR", dir))
+	cmd := exec.Command(argv[0], argv[1:]...)
+	cmd.Dir = dir
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stdout
+	err := cmd.Run()
+	if cmd.ProcessState == nil {
+		fmt.Printf("fscheck: %v\n", err)
+		return 126
+	}
+	if err != nil {
+		fmt.Printf("fscheck: %s: %v\n", argv[0], err)
+		return 1
+	}
+	return 0
 }
 
 // must stops everything: an experiment's preparation failed.
