@@ -32,6 +32,7 @@ func TestRemovedFilesGiveTheirSpaceBack(t *testing.T) {
 		{"trim", false, nil, []string{"discard", "/t/d", "64"}},
 		{"trim of a COW file", true, nil, []string{"discard", "/t/d", "64"}},
 		{"discard", false, []string{"rootflags=discard"}, []string{"fill", "/t/big", "64", "then", "remove", "/t/big"}},
+		{"discard of a COW file", true, []string{"rootflags=discard"}, []string{"fill", "/t/big", "64", "then", "remove", "/t/big"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			image := newImage(t, "200M")

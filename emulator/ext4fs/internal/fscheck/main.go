@@ -167,6 +167,7 @@ func run(args []string) (status int) {
 func execute(dir string, argv []string) int {
 	must(os.MkdirAll(dir, 0o755))
 	unix.Mount("devtmpfs", "/dev", "devtmpfs", 0, "")
+	unix.Mount("sysfs", "/sys", "sysfs", 0, "")
 	must(os.MkdirAll("/dev/shm", 0o1777))
 	must(os.Setenv("PATH", "/bin:/usr/bin:/sbin:/usr/sbin"))
 	must(os.Setenv("POSIX_DIR", dir))
