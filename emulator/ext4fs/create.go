@@ -90,6 +90,9 @@ func (fs *filesystem) create(ctx context.Context, creds *auth.Credentials, paren
 	if err != nil {
 		return nil, err
 	}
+	if def != nil {
+		n.Mode = beforeUmask(ctx, n.Mode)
+	}
 	node, err := parent.inode.node.Create(name, n)
 	if err != nil {
 		return nil, fs.errno(err)
@@ -389,6 +392,9 @@ func (fs *filesystem) openNameless(ctx context.Context, rp *vfs.ResolvingPath, o
 	n, def, err := fs.inherit(rp.Credentials(), dir, newFile{mode: linux.S_IFREG | uint16(opts.Mode)&07777})
 	if err != nil {
 		return nil, err
+	}
+	if def != nil {
+		n.Mode = beforeUmask(ctx, n.Mode)
 	}
 	node, err := dir.inode.node.CreateUnlinked(n)
 	if err != nil {

@@ -142,7 +142,7 @@ func (i *inode) setFlags(ctx context.Context, flags uint32) error {
 	defer i.mu.Unlock()
 	a := i.node.Attr()
 	if !vfs.CanActAsOwner(creds, auth.KUID(a.UID)) {
-		return linuxerr.EACCES
+		return linuxerr.EPERM
 	}
 	if flags&^format.FlagsUserVisible != 0 {
 		return linuxerr.EOPNOTSUPP
@@ -159,13 +159,22 @@ func (i *inode) setFlags(ctx context.Context, flags uint32) error {
 	if (flags^a.Flags)&format.FlagExtents != 0 && i.fs.info.Incompat&format.IncompatExtents == 0 {
 		return linuxerr.EINVAL
 	}
-	// Of the flags that lie beyond chattr's reach, asking to change one is an error.
-	if (flags^a.Flags)&format.FlagsUserVisible&^(format.FlagsUserChange|format.FlagDirSync|format.FlagTopDir) != 0 {
+	// Other flags that chattr(1) cannot change stay: it gives back what it was shown.
+	if (flags^a.Flags)&format.FlagCasefold != 0 {
 		return linuxerr.EOPNOTSUPP
 	}
+	migrate := (flags^a.Flags)&format.FlagExtents != 0
 	a.Flags = a.Flags&^format.FlagsUserChange | flags&format.FlagsUserChange
 	a.Ctime = i.fs.now()
-	return i.setAttr(ext4.AttrFlags|ext4.AttrCtime, a)
+	if err := i.setAttr(ext4.AttrFlags|ext4.AttrCtime, a); err != nil || !migrate {
+		return err
+	}
+	// As a kernel does it: the other flags are set whatever comes of this.
+	if c := i.content; c != nil {
+		c.dataMu.Lock()
+		defer c.dataMu.Unlock()
+	}
+	return i.fs.errno(i.node.SetExtents(flags&format.FlagExtents != 0))
 }
 
 // fsxattr is struct fsxattr.
