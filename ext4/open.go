@@ -536,6 +536,31 @@ func (fs *FS) Label() string {
 	return cstring(fs.sb.VolumeName[:])
 }
 
+// SetLabel changes the volume's name, of 16 bytes at most, and makes it stable. The
+// copies of the superblock keep the old one.
+func (fs *FS) SetLabel(label string) error {
+	if len(label) > len(fs.sb.VolumeName) {
+		return fmt.Errorf("ext4: label of %d bytes: %w", len(label), errInvalid)
+	}
+	h, err := fs.begin()
+	if err != nil {
+		return err
+	}
+	b, err := fs.cache.get(uint64(format.SuperblockOffset >> fs.bsBits))
+	if err == nil {
+		fs.sbMu.Lock()
+		clear(fs.sb.VolumeName[:])
+		copy(fs.sb.VolumeName[:], label)
+		fs.sbMu.Unlock()
+		h.dirty(b, kindPlain, 0) // the commit puts the superblock in
+	}
+	h.end()
+	if err != nil {
+		return err
+	}
+	return fs.commitNow()
+}
+
 // BlockSize is in bytes.
 func (fs *FS) BlockSize() int { return fs.bs }
 

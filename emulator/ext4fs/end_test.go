@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -79,4 +80,28 @@ func TestKill(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestRemountReadOnly kills a machine whose root was remounted read-only: the image is
+// clean as it lies, no journal waits to be replayed.
+func TestRemountReadOnly(t *testing.T) {
+	var told []string
+	var image string
+	for _, kernel := range []machine{realKernel(t, t.TempDir()), ours(t, t.TempDir())} {
+		image = newImage(t, "100M")
+		argv := append(kernel.argv, "con=null", "con0=null,fd:1", "quiet", "ubd0="+image, "root=/dev/ubda", "rw", "init=/fscheck", "--", "readonly", "/t")
+		m := guest.StartCmd(t, exec.Command(argv[0], argv[1:]...))
+		out := m.Expect(time.Minute, "read-only")
+		out = strings.ReplaceAll(out[strings.Index(out, "written to:"):], "\r", "")
+		told = append(told, strings.ReplaceAll(out, "ext4: Unknown parameter 'nonsense'\n", ""))
+		m.Signal(syscall.SIGKILL)
+		m.Wait(time.Minute)
+	}
+	sameLines(t, told[1], told[0], "linux", "real kernel")
+	oracle.Fsck(t, image)
+	if out := oracle.Run(t, "dumpe2fs", "-h", image); strings.Contains(out, "needs_recovery") || !strings.Contains(out, "Filesystem state:         clean") {
+		t.Errorf("the image is not clean:\n%s", out)
+	}
+	wantContent(t, image, "/t/file", []byte("written"))
+	wantContent(t, image, "/t/stored", bytes.Repeat([]byte("stored"), 65536/6+1)[:65536])
 }

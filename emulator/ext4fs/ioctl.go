@@ -36,6 +36,7 @@ const (
 	ioctlGetVersion32 = 0x80047601
 	ioctlExt4Version  = 0x80086603
 	ioctlGetLabel     = 0x81009431
+	ioctlSetLabel     = 0x41009432
 	ioctlGetUUID      = 0x80111500
 	ioctlFIEMAP       = 0xc020660b
 )
@@ -100,6 +101,8 @@ func (fd *fileDescription) ioctl(ctx context.Context, uio usermem.IO, sysno uint
 		var label [256]byte
 		copy(label[:255], fs.engine.Label())
 		return 0, copyOut(ctx, uio, addr, label)
+	case ioctlSetLabel:
+		return 0, fd.change(func() error { return fs.setLabel(ctx, uio, addr) })
 	case ioctlGetUUID:
 		return 0, copyOut(ctx, uio, addr, struct {
 			Len  uint8
@@ -175,6 +178,25 @@ func (i *inode) setFlags(ctx context.Context, flags uint32) error {
 		defer c.dataMu.Unlock()
 	}
 	return i.fs.errno(i.node.SetExtents(flags&format.FlagExtents != 0))
+}
+
+// setLabel is FS_IOC_SETFSLABEL, the guest's e2label(8).
+func (fs *filesystem) setLabel(ctx context.Context, uio usermem.IO, addr hostarch.Addr) error {
+	if !auth.CredentialsFromContext(ctx).HasRootCapability(linux.CAP_SYS_ADMIN) {
+		return linuxerr.EPERM
+	}
+	var label [17]byte // one more than a name can have
+	if err := copyIn(ctx, uio, addr, &label); err != nil {
+		return err
+	}
+	n := bytes.IndexByte(label[:], 0)
+	if n < 0 {
+		return linuxerr.EINVAL
+	}
+	if err := fs.writable(); err != nil {
+		return err
+	}
+	return fs.errno(fs.engine.SetLabel(string(label[:n])))
 }
 
 // fsxattr is struct fsxattr.

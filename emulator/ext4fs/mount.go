@@ -337,6 +337,9 @@ func (fs *filesystem) Remount(ctx context.Context, readOnly bool, data string) e
 	}
 	if readOnly != fs.readOnly.Load() {
 		if readOnly {
+			if fs.hasRemoved() {
+				return linuxerr.EBUSY
+			}
 			if err := fs.flushPages(ctx); err != nil {
 				return err
 			}
@@ -391,6 +394,19 @@ func (fs *filesystem) statfs(mnt *vfs.Mount) linux.Statfs {
 		NameLength:      linux.NAME_MAX,
 		Flags:           flags,
 	}
+}
+
+// hasRemoved says whether a file is in use that has no name any more. Once it is let go
+// the disk must be changed.
+func (fs *filesystem) hasRemoved() bool {
+	fs.inodesMu.Lock()
+	defer fs.inodesMu.Unlock()
+	for _, i := range fs.inodes {
+		if i.node.Attr().Links == 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // forget takes a closed filesystem from the table.

@@ -15,6 +15,8 @@
 //	fscheck fragment FILE PAGES make a file in many pieces and map it
 //	fscheck remove FILE         remove it
 //	fscheck many DIR N          a directory of many files
+//	fscheck crowd DIR N         N files in one directory, and N links of one file
+//	fscheck readonly DIR        change files and remount the root read-only
 //	fscheck discard DIR MIB     write, remove, give the space back
 //	fscheck full DIR            fill the disk
 //	fscheck patch FILE SEED N   change a file in small pieces while it is mapped
@@ -150,6 +152,10 @@ func run(args []string) (status int) {
 		return speed(dir)
 	case "many":
 		return many(dir, number(0, 1000))
+	case "crowd":
+		return crowd(dir, number(0, 1000))
+	case "readonly":
+		return readonly(dir)
 	case "discard":
 		return discard(dir, number(0, 1))
 	case "leave":

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"net"
@@ -257,6 +258,13 @@ func flagCalls(d string) {
 	show("clone", ce)
 	unix.Close(fd)
 	fd = open(d, unix.O_RDONLY, 0)
+	for _, l := range []string{"seventeen letters", "of sixteen chars", "", "short"} {
+		var set, get [256]byte
+		copy(set[:], l)
+		_, _, e := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), 0x41009432, uintptr(unsafe.Pointer(&set)))
+		_, _, e2 := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), 0x81009431, uintptr(unsafe.Pointer(&get)))
+		show("label", e, e2, bytes.TrimRight(get[:], "\x00"))
+	}
 	trim := [3]uint64{0, 1 << 62, 0}
 	_, _, e := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), 0xc0185879, uintptr(unsafe.Pointer(&trim)))
 	show("trim", e == 0 || e == unix.EOPNOTSUPP)
@@ -554,6 +562,9 @@ func userCalls(d string) int {
 	show("immutable", ioctlInt(fd, setFlags, &v))
 	v = 0x40 | 0x80000
 	show("nodump", ioctlInt(fd, setFlags, &v))
+	var label [256]byte
+	_, _, le := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), 0x41009432, uintptr(unsafe.Pointer(&label)))
+	show("label", le)
 	unix.Close(fd)
 	_, err = unix.Open(d+"/root-dir/x", unix.O_RDONLY|unix.O_NOATIME, 0)
 	show("noatime of root's", err)
