@@ -39,7 +39,7 @@ func (s *sentry) registerFilesystems() error {
 		{dev.Name, &dev.FilesystemType{}, vfs.RegisterFilesystemTypeOptions{}},
 		{devtmpfs.Name, &devtmpfs.FilesystemType{}, all},
 		{fuse.Name, &fuse.FilesystemType{}, all},
-		{overlayfs.Name, &overlayfs.FilesystemType{Logf: s.m.logf}, all},
+		{overlayfs.Name, &overlayfs.FilesystemType{Logf: s.m.logf, Note: s.sources.NoteOptions}, all},
 		{proc.Name, &procfs.FilesystemType{Options: s.procOptions()}, all},
 		{sys.Name, &sysfs.FilesystemType{Entries: s.sysEntries()}, all},
 		{tmpfs.Name, &tmpfs.FilesystemType{}, all},

@@ -1,6 +1,7 @@
 package ext4fs_test
 
 import (
+	"bytes"
 	"os/exec"
 	"strings"
 	"testing"
@@ -24,4 +25,6 @@ func TestOverlayAsOnARealKernel(t *testing.T) {
 	got := ours(t, t.TempDir()).run(t, 2*time.Minute, image, nil, "overlay", "/t")
 	sameLines(t, got, strings.TrimSuffix(string(out), "\n"), "linux", "host's kernel")
 	oracle.Fsck(t, image)
+	wantContent(t, image, "/t/kept/mapped", bytes.Repeat([]byte("stored"), 65536/6+1)[:65536])
+	wantContent(t, image, "/t/low/mapped", make([]byte, 65536))
 }

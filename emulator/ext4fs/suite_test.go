@@ -93,11 +93,11 @@ func TestStress(t *testing.T) {
 // them again after a reboot: every block has the checksum that it was written with.
 func TestFio(t *testing.T) {
 	dir := t.TempDir()
-	image := imageWith(t, "1G", func(tree string) { addProgram(t, tree, "fio") })
+	image := imageWith(t, "2G", func(tree string) { addProgram(t, tree, "fio") })
 	cow := filepath.Join(dir, "disk.cow")
 	size := "24m"
 	if nightly {
-		size = "300m"
+		size = "200m"
 	}
 	fio := func(how ...string) {
 		t.Helper()

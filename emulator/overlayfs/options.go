@@ -64,6 +64,26 @@ func parseOptions(data string) (*options, error) {
 	return o, nil
 }
 
+// String is the options as /proc/mounts shows them: as they were given, and what would
+// part words there as octal numbers.
+func (o *options) String() string {
+	escape := strings.NewReplacer(`\`, `\\`, ":", `\:`, ",", `\,`)
+	octal := strings.NewReplacer(" ", `\040`, "\t", `\011`, "\n", `\012`, `\`, `\134`, ",", `\054`, "#", `\043`)
+	show := func(path string) string { return octal.Replace(escape.Replace(path)) }
+	var lowers []string
+	for _, l := range o.lowers {
+		lowers = append(lowers, show(l))
+	}
+	s := "lowerdir=" + strings.Join(lowers, ":")
+	if o.upper != "" {
+		s += ",upperdir=" + show(o.upper) + ",workdir=" + show(o.work)
+	}
+	if o.userXattr {
+		s += ",userxattr"
+	}
+	return s
+}
+
 // split is strings.Split where the separator has no backslash before it.
 func split(s string, sep byte) (words []string) {
 	from := 0

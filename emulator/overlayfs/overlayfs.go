@@ -29,6 +29,10 @@ type FilesystemType struct {
 
 	// Logf writes a line to the guest's kernel log.
 	Logf func(format string, a ...any)
+
+	// Note is told of every overlay and its options as /proc/mounts has them: the
+	// Sentry's own shows those of the upper layer. It may be nil.
+	Note func(fs *vfs.Filesystem, options string)
 }
 
 // GetFilesystem implements vfs.FilesystemType.GetFilesystem.
@@ -52,7 +56,11 @@ func (t *FilesystemType) GetFilesystem(ctx context.Context, v *vfs.VirtualFilesy
 	if o.userXattr {
 		opts.Data = "userxattr"
 	}
-	return t.FilesystemType.GetFilesystem(ctx, v, creds, source, opts)
+	fs, root, err := t.FilesystemType.GetFilesystem(ctx, v, creds, source, opts)
+	if err == nil && t.Note != nil {
+		t.Note(fs, o.String())
+	}
+	return fs, root, err
 }
 
 // finder resolves paths as the task that mounts sees them.

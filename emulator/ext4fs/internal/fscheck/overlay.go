@@ -21,6 +21,14 @@ func overlays(dir string) int {
 	unix.Umask(0o022)
 	section(dir, "overlay", overlayCalls)
 	section(dir, "overlay options", overlayOptionCalls)
+
+	// One that is still mounted and mapped when the machine ends.
+	for _, d := range []string{"/low", "/kept", "/work", "/m"} {
+		must(os.MkdirAll(dir+d, 0o755))
+	}
+	write(dir+"/low/mapped", string(make([]byte, 65536)))
+	must(unix.Mount("overlay", dir+"/m", "overlay", 0, fmt.Sprintf("lowerdir=%s/low,upperdir=%s/kept,workdir=%s/work", dir, dir, dir)))
+	stored(dir + "/m/mapped")
 	return 0
 }
 
@@ -236,6 +244,17 @@ func overlayOptionCalls(d string) {
 		show(data, err)
 		if err == nil {
 			show("shows", names(d+"/m"), os.WriteFile(d+"/m/new", nil, 0o644))
+			for _, line := range strings.Split(read("/proc/self/mounts"), "\n") {
+				if words := strings.Fields(line); len(words) > 3 && words[2] == "overlay" && strings.HasSuffix(words[1], "/m") {
+					var layers []string // kernels add options of their own
+					for _, o := range strings.Split(strings.ReplaceAll(words[3], strings.ReplaceAll(d, " ", `\040`)+"/", "@"), ",") {
+						if strings.Contains(o, "dir=") && !strings.Contains(o, "redirect") {
+							layers = append(layers, o)
+						}
+					}
+					show("line", words[0], strings.Join(layers, ","))
+				}
+			}
 			must(unix.Unmount(d+"/m", 0))
 			os.RemoveAll(d + "/upper/new")
 		}
@@ -259,4 +278,11 @@ func overlayOptionCalls(d string) {
 	try("lowerdir=@low,upperdir=@upper,workdir=@work,userxattr")
 	try("lowerdir=@low,upperdir=@upper,workdir=@work,unheard")
 	try("lowerdir=@low,upperdir=/proc,workdir=/proc")
+	must(os.Mkdir(d+"/tmpfs", 0o755))
+	must(unix.Mount("tmpfs", d+"/tmpfs", "tmpfs", 0, ""))
+	must(os.Mkdir(d+"/tmpfs/upper", 0o755))
+	must(os.Mkdir(d+"/tmpfs/work", 0o755))
+	try("lowerdir=@low,upperdir=@tmpfs/upper,workdir=@tmpfs/work")
+	try("lowerdir=@low,upperdir=@tmpfs/upper,workdir=@work")
+	must(unix.Unmount(d+"/tmpfs", 0))
 }

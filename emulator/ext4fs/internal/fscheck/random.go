@@ -21,6 +21,7 @@ func fsx(d string, seed int64, ops int) int {
 	model := []byte{}
 	fd := open(f, unix.O_CREAT|unix.O_TRUNC|unix.O_RDWR, 0o644)
 	other := open(f, unix.O_RDWR, 0)
+	block := int(stat(f).Blksize)
 	var log []string
 	fail := func(format string, args ...any) int {
 		fmt.Printf("fsx seed %d: %s\n", seed, fmt.Sprintf(format, args...))
@@ -166,7 +167,7 @@ func fsx(d string, seed int64, ops int) int {
 				must(unix.Fsync(h))
 			}
 		case 16, 17: // collapse, insert
-			off, n = off&^4095, (n+4095)&^4095
+			off, n = off&^(block-1), (n+block-1)&^(block-1)
 			mode, want := uint32(unix.FALLOC_FL_COLLAPSE_RANGE), unix.Errno(0)
 			if kind == 17 {
 				mode = unix.FALLOC_FL_INSERT_RANGE
@@ -287,8 +288,13 @@ func worker(d string, seed int64, ops, id int) int {
 			if len(open) > 0 {
 				fd := open[rnd.Intn(len(open))]
 				unix.Pwrite(fd, make([]byte, rnd.Intn(50000)), int64(rnd.Intn(200000)))
-				if rnd.Intn(3) == 0 {
+				switch rnd.Intn(9) {
+				case 0, 1, 2:
 					unix.Ftruncate(fd, int64(rnd.Intn(100000)))
+				case 3:
+					unix.Fallocate(fd, unix.FALLOC_FL_COLLAPSE_RANGE, int64(rnd.Intn(20))*4096, 4096)
+				case 4:
+					unix.Fallocate(fd, unix.FALLOC_FL_INSERT_RANGE, int64(rnd.Intn(20))*4096, 4096)
 				}
 				if m, err := unix.Mmap(fd, 0, 4096, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED); err == nil {
 					if !touch(m, 0) && rnd.Intn(2) == 0 {
