@@ -26,9 +26,7 @@ func (fd *fileDescription) Release(ctx context.Context) {}
 
 // Stat implements vfs.FileDescriptionImpl.
 func (fd *fileDescription) Stat(ctx context.Context, opts vfs.StatOptions) (linux.Statx, error) {
-	var stat linux.Statx
-	fd.inode().statx(&stat)
-	return stat, nil
+	return fd.dentry().statxIn(fd.vfsfd.Mount()), nil
 }
 
 // SetStat implements vfs.FileDescriptionImpl.

@@ -414,20 +414,17 @@ func (fs *filesystem) ReadlinkAt(ctx context.Context, rp *vfs.ResolvingPath) (st
 
 // StatAt implements vfs.FilesystemImpl.
 func (fs *filesystem) StatAt(ctx context.Context, rp *vfs.ResolvingPath, opts vfs.StatOptions) (linux.Statx, error) {
-	var stat linux.Statx
 	if rp.Done() {
 		// The caller has a reference, and may have locks that resolve must not
 		// be called with.
-		rp.Start().Impl().(*dentry).inode.statx(&stat)
-		return stat, nil
+		return rp.Start().Impl().(*dentry).statxIn(rp.Mount()), nil
 	}
 	d, err := fs.resolve(ctx, rp)
 	if err != nil {
-		return stat, err
+		return linux.Statx{}, err
 	}
-	d.inode.statx(&stat)
-	d.DecRef(ctx)
-	return stat, nil
+	defer d.DecRef(ctx)
+	return d.statxIn(rp.Mount()), nil
 }
 
 // SetStatAt implements vfs.FilesystemImpl.
