@@ -23,7 +23,7 @@ func (n *Inode) SetExtents(on bool) error {
 		return refuse("which has no blocks")
 	case n.inline():
 		return refuse("which is inline")
-	case n.fs.sb.FeatureIncompat&format.IncompatExtents == 0:
+	case n.fs.incompat&format.IncompatExtents == 0:
 		return refuse("without the feature extent")
 	case n.extents() == on:
 		return nil

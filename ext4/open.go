@@ -36,8 +36,9 @@ type FS struct {
 	inodes    uint32
 	firstIno  uint32
 	seed      uint32
-	csum      bool // metadata_csum
-	groupCsum bool // uninit_bg or metadata_csum: descriptor flags count
+	incompat  format.IncompatFeatures // those of the superblock, where a commit sets IncompatRecover
+	csum      bool                    // metadata_csum
+	groupCsum bool                    // uninit_bg or metadata_csum: descriptor flags count
 	hasFtype  bool
 	dirIndex  bool
 	hashSeed  [4]uint32
@@ -271,6 +272,7 @@ func (fs *FS) takeGeometry(raw []byte) error {
 		return badSuper("log groups per flex", sb.LogGroupsPerFlex)
 	}
 	fs.seed = sb.Seed()
+	fs.incompat = sb.FeatureIncompat
 	fs.csum = sb.FeatureRoCompat&format.RoMetadataCsum != 0
 	fs.groupCsum = fs.csum || sb.FeatureRoCompat&format.RoGDTCsum != 0
 	fs.hasFtype = sb.FeatureIncompat&format.IncompatFiletype != 0
@@ -320,7 +322,7 @@ func (fs *FS) checkFeatures(readOnly bool) error {
 
 // descBlock is where block i of the group descriptors lies.
 func (fs *FS) descBlock(i uint64) uint64 {
-	if fs.sb.FeatureIncompat&format.IncompatMetaBG == 0 || i < uint64(fs.sb.FirstMetaBg) {
+	if fs.incompat&format.IncompatMetaBG == 0 || i < uint64(fs.sb.FirstMetaBg) {
 		return uint64(format.SuperblockOffset>>fs.bsBits) + 1 + i
 	}
 	g := i * uint64(fs.bs/fs.descSize)
@@ -633,7 +635,7 @@ func (fs *FS) Statfs() Statfs {
 // spare is the number of blocks that are kept for metadata of data that was promised
 // room, as the kernel keeps them: 2 %, 4096 at most.
 func (fs *FS) spare() uint64 {
-	if fs.sb.FeatureIncompat&format.IncompatExtents == 0 {
+	if fs.incompat&format.IncompatExtents == 0 {
 		return 0
 	}
 	return min(fs.blocks/50, 4096)
