@@ -96,6 +96,32 @@ func xattrCalls(d string) {
 		show(fmt.Sprint("value of ", n), unix.Lsetxattr(f, "user.big", make([]byte, n), 0))
 		get(f, "user.big")
 	}
+	// How much goes into one attribute, beside nothing and beside others.
+	most := func(p string) int {
+		n := 0
+		for step := 4096; step > 0; step /= 2 {
+			if unix.Lsetxattr(p, "user.most", make([]byte, n+step), 0) == nil {
+				n += step
+			}
+		}
+		return n
+	}
+	write(d+"/alone", "")
+	show("most alone", most(d+"/alone"), unix.Lremovexattr(d+"/alone", "user.most"))
+	for i := range 30 {
+		unix.Lsetxattr(d+"/alone", fmt.Sprint("user.", i), make([]byte, 3*i), 0) // small blocks hold few
+	}
+	show("most beside others", most(d+"/alone"))
+	for i := 0; i < 30; i += 2 {
+		unix.Lremovexattr(d+"/alone", fmt.Sprint("user.", i))
+	}
+	list(d + "/alone")
+	show("most with gaps", most(d+"/alone"))
+	list(d + "/alone")
+	count := 0
+	for ; count < 5000 && unix.Lsetxattr(d+"/alone", fmt.Sprint("user.more", count), []byte("12345678"), 0) == nil; count++ {
+	}
+	show("more", count)
 	show("value too big", unix.Lsetxattr(f, "user.big2", make([]byte, 65537), 0))
 	n, err := unix.Lgetxattr(f, "user.a", make([]byte, 3))
 	show("small buffer", n, err)
