@@ -110,7 +110,7 @@ func TestCrashShift(t *testing.T) {
 			fs := openFS(t, image, Options{})
 			root := must(fs.Root())
 			n := must(root.Create("f", regular))
-			for i := range 6000 {
+			for i := range 4000 {
 				must(n.WriteAt(bytes.Repeat([]byte{byte(i), byte(i >> 8)}, 512), int64(i)*2048))
 			}
 			check(t, n.Put())
@@ -168,7 +168,7 @@ func TestCrashShift(t *testing.T) {
 			check(t, root.Put())
 			check(t, fs.Close())
 
-			cuts := 14
+			cuts := 10
 			if os.Getenv("UMLKIT_NIGHTLY") != "" {
 				cuts = 100
 			}
