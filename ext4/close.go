@@ -51,28 +51,62 @@ func (fs *FS) stopWriting() error {
 		return err
 	}
 	t.gate.Lock()
-	defer t.gate.Unlock()
 	fs.readOnly.Store(true) // no handle begins after this
-	t.mu.Lock()
-	marked, dirty := t.marked, len(t.bufs) > 0
-	t.mu.Unlock()
-	if dirty {
-		// A change slipped in between; its handle has ended, for gate is ours.
-		t.gate.Unlock()
-		err := fs.commitIfDirty()
-		t.gate.Lock()
-		if err != nil {
-			return err
-		}
+	t.gate.Unlock()
+	if err := fs.commitIfDirty(); err != nil { // a change slipped in between
+		return err
 	}
 	t.commitMu.Lock()
 	defer t.commitMu.Unlock()
+	return fs.markClean()
+}
+
+// Freeze makes everything stable, marks the filesystem clean and holds every further
+// change of metadata until Thaw. Overwrites of data are the caller's to hold.
+func (fs *FS) Freeze() error {
+	t := &fs.txn
+	for {
+		if fs.readOnly.Load() {
+			return fs.refuse()
+		}
+		if err := fs.commitIfDirty(); err != nil {
+			return err
+		}
+		t.commitMu.Lock() // in the order in which a commit takes them
+		t.gate.Lock()
+		t.mu.Lock()
+		dirty := len(t.bufs) > 0
+		t.mu.Unlock()
+		if !dirty {
+			break
+		}
+		t.gate.Unlock()
+		t.commitMu.Unlock()
+	}
+	defer t.commitMu.Unlock()
+	err := fs.markClean()
+	if err != nil {
+		t.gate.Unlock()
+	}
+	return err
+}
+
+// Thaw ends a Freeze.
+func (fs *FS) Thaw() { fs.txn.gate.Unlock() }
+
+// markClean says on the disk that nothing is to be replayed or checked. commitMu is
+// held, nothing is dirty, and no handle can begin.
+func (fs *FS) markClean() error {
+	t := &fs.txn
+	t.mu.Lock()
+	marked := t.marked
+	t.mu.Unlock()
 	if fs.jnl != nil {
 		if err := fs.jnl.finish(); err != nil {
 			return fs.fail(err)
 		}
 	}
-	if !marked && !dirty {
+	if !marked {
 		return nil
 	}
 	if err := fs.writeSuper(func(sb *format.Superblock) {

@@ -38,6 +38,7 @@ func (fd *fileDescription) SetStat(ctx context.Context, opts vfs.SetStatOptions)
 
 // change runs f as a writer of the mount.
 func (fd *fileDescription) change(f func() error) error {
+	defer fd.filesystem().changing()()
 	mnt := fd.vfsfd.Mount()
 	if err := mnt.CheckBeginWrite(); err != nil {
 		return err
@@ -82,6 +83,7 @@ func (fd *fileDescription) GetPosixACL(ctx context.Context, t vfs.ACLType) (*vfs
 
 // SetPosixACL implements vfs.FileDescriptionImpl.
 func (fd *fileDescription) SetPosixACL(ctx context.Context, t vfs.ACLType, acl *vfs.PosixACL, clearSGID bool) (*vfs.PosixACL, linux.FileMode, error) {
+	defer fd.filesystem().changing()()
 	return fd.inode().setPosixACL(auth.CredentialsFromContext(ctx), t, acl, clearSGID)
 }
 
@@ -154,6 +156,7 @@ func (i *inode) checkOpenFlags(creds *auth.Credentials, ats vfs.AccessTypes, fla
 
 // openTruncate is O_TRUNC.
 func (d *dentry) openTruncate(ctx context.Context, rp *vfs.ResolvingPath) error {
+	defer d.fs().changing()()
 	if err := rp.Mount().CheckBeginWrite(); err != nil {
 		return err
 	}

@@ -66,6 +66,7 @@ type filesystem struct {
 	hostFiles map[*os.File]*hostFile
 
 	flusher flusher
+	freezer freezer
 }
 
 // flusher writes dirty pages back from time to time. It does not run while there
@@ -196,6 +197,7 @@ func (fs *filesystem) Sync(ctx context.Context) error {
 // Release implements vfs.FilesystemImpl. It runs when the last mount is gone.
 func (fs *filesystem) Release(ctx context.Context) {
 	fs.released.Store(true)
+	fs.endFreeze()
 	fs.stopFlushing()
 	for fs.evictOldest(ctx) {
 	}
@@ -434,6 +436,7 @@ func (fs *filesystem) SetStatAt(ctx context.Context, rp *vfs.ResolvingPath, opts
 		return err
 	}
 	defer d.DecRef(ctx)
+	defer fs.changing()()
 	if err := rp.Mount().CheckBeginWrite(); err != nil {
 		return err
 	}

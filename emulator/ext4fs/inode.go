@@ -419,7 +419,11 @@ func (i *inode) touchAtime(mnt *vfs.Mount) {
 	if !opts.strictatime && !before(a.Atime, a.Mtime) && !before(a.Atime, a.Ctime) && now.Sec-a.Atime.Sec < secondsPerDay {
 		return
 	}
-	if a.Atime == now || mnt.CheckBeginWrite() != nil {
+	if a.Atime == now || !i.fs.freezer.writers.TryRLock() {
+		return
+	}
+	defer i.fs.freezer.writers.RUnlock()
+	if mnt.CheckBeginWrite() != nil {
 		return
 	}
 	defer mnt.EndWrite()

@@ -25,6 +25,8 @@ const (
 	ioctlFIGETBSZ     = 0x2
 	ioctlFIONREAD     = 0x541b
 	ioctlFIOQSIZE     = 0x5460
+	ioctlFIFREEZE     = 0xc0045877
+	ioctlFITHAW       = 0xc0045878
 	ioctlFITRIM       = 0xc0185879
 	ioctlFSGetXattr   = 0x801c581f
 	ioctlFSSetXattr   = 0x401c5820
@@ -108,6 +110,10 @@ func (fd *fileDescription) ioctl(ctx context.Context, uio usermem.IO, sysno uint
 			Len  uint8
 			UUID [16]byte
 		}{16, fs.info.UUID})
+	case ioctlFIFREEZE:
+		return 0, fs.freeze(ctx)
+	case ioctlFITHAW:
+		return 0, fs.thaw(ctx)
 	case ioctlFITRIM:
 		return 0, fs.trim(ctx, uio, addr)
 	case ioctlFIEMAP:

@@ -327,6 +327,10 @@ func (fs *filesystem) Remount(ctx context.Context, readOnly bool, data string) e
 	if !readOnly && fs.disk.ReadOnly {
 		return linuxerr.EROFS
 	}
+	if !fs.freezer.writers.TryRLock() {
+		return linuxerr.EBUSY
+	}
+	defer fs.freezer.writers.RUnlock()
 	if o.noload != old.noload || old.ro && !readOnly && o.noload {
 		fs.log("can't change norecovery on remount")
 		return linuxerr.EINVAL
@@ -444,6 +448,7 @@ func (t *FilesystemType) CloseAll(ctx context.Context) error {
 
 // shutDown makes the image clean while the filesystem stays mounted.
 func (fs *filesystem) shutDown(ctx context.Context) error {
+	fs.endFreeze()
 	fs.stopFlushing()
 	if fs.readOnly.Load() {
 		return nil

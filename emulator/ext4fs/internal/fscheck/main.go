@@ -17,6 +17,8 @@
 //	fscheck many DIR N          a directory of many files
 //	fscheck crowd DIR N         N files in one directory, and N links of one file
 //	fscheck readonly DIR        change files and remount the root read-only
+//	fscheck freeze DEVICE DIR   freeze a filesystem, change it and thaw it
+//	fscheck frozen DEVICE DIR   freeze a filesystem and wait to be killed
 //	fscheck discard DIR MIB     write, remove, give the space back
 //	fscheck full DIR            fill the disk
 //	fscheck patch FILE SEED N   change a file in small pieces while it is mapped
@@ -111,6 +113,8 @@ func run(args []string) (status int) {
 		return execute(dir, args)
 	case "mounts":
 		return mounts(dir, args[0])
+	case "freeze", "frozen":
+		return freeze(dir, args[0], command == "frozen")
 	case "fill":
 		return fill(dir, number(0, 1))
 	case "hold":
