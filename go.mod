@@ -4,6 +4,7 @@ go 1.26.3
 
 require (
 	github.com/go-crypt/x v0.4.17
+	github.com/hanwen/go-fuse/v2 v2.12.1
 	github.com/klauspost/compress v1.20.3
 	github.com/schollz/progressbar/v3 v3.19.1
 	github.com/ulikunitz/xz v0.5.17

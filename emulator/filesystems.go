@@ -13,13 +13,13 @@ import (
 	"gvisor.dev/gvisor/pkg/sentry/fsimpl/devtmpfs"
 	"gvisor.dev/gvisor/pkg/sentry/fsimpl/fuse"
 	"gvisor.dev/gvisor/pkg/sentry/fsimpl/mqfs"
-	"gvisor.dev/gvisor/pkg/sentry/fsimpl/overlay"
 	"gvisor.dev/gvisor/pkg/sentry/fsimpl/proc"
 	"gvisor.dev/gvisor/pkg/sentry/fsimpl/sys"
 	"gvisor.dev/gvisor/pkg/sentry/fsimpl/tmpfs"
 	"gvisor.dev/gvisor/pkg/sentry/vfs"
 
 	"github.com/umlkit/umlkit/emulator/ext4fs"
+	"github.com/umlkit/umlkit/emulator/overlayfs"
 	"github.com/umlkit/umlkit/emulator/procfs"
 	"github.com/umlkit/umlkit/emulator/sysfs"
 )
@@ -39,7 +39,7 @@ func (s *sentry) registerFilesystems() error {
 		{dev.Name, &dev.FilesystemType{}, vfs.RegisterFilesystemTypeOptions{}},
 		{devtmpfs.Name, &devtmpfs.FilesystemType{}, all},
 		{fuse.Name, &fuse.FilesystemType{}, all},
-		{overlay.Name, &overlay.FilesystemType{}, all},
+		{overlayfs.Name, &overlayfs.FilesystemType{Logf: s.m.logf, Note: s.sources.NoteOptions}, all},
 		{proc.Name, &procfs.FilesystemType{Options: s.procOptions()}, all},
 		{sys.Name, &sysfs.FilesystemType{Entries: s.sysEntries()}, all},
 		{tmpfs.Name, &tmpfs.FilesystemType{}, all},

@@ -80,6 +80,46 @@ func (fs *FS) stopWriting() error {
 	if err != nil {
 		return err
 	}
+	return fs.markClean()
+}
+
+// Freeze makes everything stable, marks the filesystem clean and holds every further
+// change of metadata until Thaw. Overwrites of data are the caller's to hold.
+func (fs *FS) Freeze() error {
+	t := &fs.txn
+	for {
+		if fs.readOnly.Load() {
+			return fs.refuse()
+		}
+		if err := fs.commitIfDirty(); err != nil {
+			return err
+		}
+		t.commitMu.Lock() // in the order in which a commit takes them
+		t.gate.Lock()
+		t.mu.Lock()
+		dirty := len(t.bufs) > 0
+		t.mu.Unlock()
+		if !dirty {
+			break
+		}
+		t.gate.Unlock()
+		t.commitMu.Unlock()
+	}
+	defer t.commitMu.Unlock()
+	err := fs.markClean()
+	if err != nil {
+		t.gate.Unlock()
+	}
+	return err
+}
+
+// Thaw ends a Freeze.
+func (fs *FS) Thaw() { fs.txn.gate.Unlock() }
+
+// markClean says on the disk that nothing is to be replayed or checked. commitMu is
+// held, nothing is dirty, and no handle can begin.
+func (fs *FS) markClean() error {
+	t := &fs.txn
 	t.mu.Lock()
 	marked := t.marked
 	t.mu.Unlock()

@@ -40,6 +40,7 @@ type FS struct {
 	firstIno  uint32
 	seed      uint32
 	roCompat  format.RoCompatFeatures
+	incompat  format.IncompatFeatures
 	csum      bool // metadata_csum
 	groupCsum bool // uninit_bg or metadata_csum: descriptor flags count
 	hasFtype  bool
@@ -266,6 +267,7 @@ func (fs *FS) takeGeometry(raw []byte) error {
 	}
 	fs.seed = sb.Seed()
 	fs.roCompat = sb.FeatureRoCompat
+	fs.incompat = sb.FeatureIncompat
 	fs.csum = sb.FeatureRoCompat&format.RoMetadataCsum != 0
 	fs.groupCsum = fs.csum || sb.FeatureRoCompat&format.RoGDTCsum != 0
 	fs.hasFtype = sb.FeatureIncompat&format.IncompatFiletype != 0
@@ -320,7 +322,7 @@ func (fs *FS) checkFeatures(readOnly bool) error {
 
 // descBlock is where block i of the group descriptors lies.
 func (fs *FS) descBlock(i uint64) uint64 {
-	if fs.sb.FeatureIncompat&format.IncompatMetaBG == 0 || i < uint64(fs.sb.FirstMetaBg) {
+	if fs.incompat&format.IncompatMetaBG == 0 || i < uint64(fs.sb.FirstMetaBg) {
 		return uint64(format.SuperblockOffset>>fs.bsBits) + 1 + i
 	}
 	g := i * uint64(fs.bs/fs.descSize)
@@ -536,6 +538,31 @@ func (fs *FS) Label() string {
 	return cstring(fs.sb.VolumeName[:])
 }
 
+// SetLabel changes the volume's name, of 16 bytes at most, and makes it stable. The
+// copies of the superblock keep the old one.
+func (fs *FS) SetLabel(label string) error {
+	if len(label) > len(fs.sb.VolumeName) {
+		return fmt.Errorf("ext4: label of %d bytes: %w", len(label), errInvalid)
+	}
+	h, err := fs.begin()
+	if err != nil {
+		return err
+	}
+	b, err := fs.cache.get(uint64(format.SuperblockOffset >> fs.bsBits))
+	if err == nil {
+		fs.sbMu.Lock()
+		clear(fs.sb.VolumeName[:])
+		copy(fs.sb.VolumeName[:], label)
+		fs.sbMu.Unlock()
+		h.dirty(b, kindPlain, 0) // the commit puts the superblock in
+	}
+	h.end()
+	if err != nil {
+		return err
+	}
+	return fs.commitNow()
+}
+
 // BlockSize is in bytes.
 func (fs *FS) BlockSize() int { return fs.bs }
 
@@ -630,7 +657,7 @@ func (fs *FS) Statfs() Statfs {
 // spare is the number of blocks that are kept for metadata of data that was promised
 // room, as the kernel keeps them: 2 %, 4096 at most.
 func (fs *FS) spare() uint64 {
-	if fs.sb.FeatureIncompat&format.IncompatExtents == 0 {
+	if fs.incompat&format.IncompatExtents == 0 {
 		return 0
 	}
 	return min(fs.blocks/50, 4096)

@@ -155,6 +155,12 @@ func worker(fs *FS, root, shared *Inode, w, steps int) error {
 				if err = n.Truncate(int64(r.IntN(40000))); err == nil {
 					err = n.SetXattr("user.w", []byte{byte(w)}, XattrFlags{})
 				}
+				at, count := int64(r.IntN(8))<<12, int64(1+r.IntN(4))<<12
+				for _, e := range []error{n.Insert(at, count), n.Collapse(at/2&^4095, count), n.SetExtents(r.IntN(2) == 0)} {
+					if err == nil {
+						err = ok(e, unix.EINVAL, unix.EOPNOTSUPP)
+					}
+				}
 				if e := n.Put(); err == nil {
 					err = e
 				}

@@ -215,7 +215,7 @@ func TestFileModel(t *testing.T) {
 				if r.IntN(3) == 0 {
 					off, length = off&^4095, (length+4095)&^4095
 				}
-				op := r.IntN(12)
+				op := r.IntN(14)
 				var err error
 				switch {
 				case op < 6:
@@ -257,6 +257,9 @@ func TestFileModel(t *testing.T) {
 						grow(off + length)
 					}
 					err = n.Fallocate(int64(off), int64(length), keep)
+				case op >= 12:
+					off, length = off&^(fs.bs-1), (length+fs.bs-1)&^(fs.bs-1)
+					err = shiftModel(n, op == 12, off, length, &model)
 				case op == 10:
 					err = placeData(n, off&^(fs.bs-1), fs.bs*(1+r.IntN(5)), byte(i)|1, &model)
 				default:

@@ -47,6 +47,12 @@ func fscheckBinary(t testing.TB) string {
 // are not mke2fs's default for small disks.
 func newImage(t testing.TB, size string, args ...string) string {
 	t.Helper()
+	return imageWith(t, size, nil, args...)
+}
+
+// imageWith is newImage with more in it: add puts that below the directory it gets.
+func imageWith(t testing.TB, size string, add func(tree string), args ...string) string {
+	t.Helper()
 	dir := t.TempDir()
 	tree := filepath.Join(dir, "tree")
 	for _, d := range []string{"dev", "proc", "sys", "tmp", "t", "mnt"} {
@@ -55,6 +61,9 @@ func newImage(t testing.TB, size string, args ...string) string {
 		}
 	}
 	oracle.Run(t, "cp", fscheckBinary(t), tree+"/fscheck")
+	if add != nil {
+		add(tree)
+	}
 	image := filepath.Join(dir, "disk.img")
 	if args == nil {
 		args = []string{"-b", "4096"}

@@ -24,6 +24,7 @@ type newFile struct {
 // createAt resolves the directory of rp, checks that a file may be made there, and
 // calls create with the directory's dirMu held for writing.
 func (fs *filesystem) createAt(ctx context.Context, rp *vfs.ResolvingPath, dir bool, create func(parent *dentry, name string) (*dentry, error)) error {
+	defer fs.changing()()
 	fs.renameMu.RLock()
 	defer fs.renameMu.RUnlock()
 	parent, err := fs.walkParent(ctx, rp, rp.Start().Impl().(*dentry))
@@ -89,6 +90,9 @@ func (fs *filesystem) create(ctx context.Context, creds *auth.Credentials, paren
 	n, def, err := fs.inherit(creds, parent, f)
 	if err != nil {
 		return nil, err
+	}
+	if def != nil {
+		n.Mode = beforeUmask(ctx, n.Mode)
 	}
 	node, err := parent.inode.node.Create(name, n)
 	if err != nil {
@@ -282,6 +286,7 @@ func (fs *filesystem) OpenAt(ctx context.Context, rp *vfs.ResolvingPath, opts vf
 // openOrCreate returns the file at rp, made if it was not there, with a reference.
 func (fs *filesystem) openOrCreate(ctx context.Context, rp *vfs.ResolvingPath, opts *vfs.OpenOptions) (d *dentry, created bool, err error) {
 	must := opts.Flags&linux.O_EXCL != 0
+	defer fs.changing()()
 	fs.renameMu.RLock()
 	defer fs.renameMu.RUnlock()
 	start := rp.Start().Impl().(*dentry)
@@ -379,6 +384,7 @@ func (fs *filesystem) openNameless(ctx context.Context, rp *vfs.ResolvingPath, o
 	if err := dir.inode.allows(rp.Credentials(), vfs.MayWrite|vfs.MayExec); err != nil {
 		return nil, err
 	}
+	defer fs.changing()()
 	if err := rp.Mount().CheckBeginWrite(); err != nil {
 		return nil, err
 	}
@@ -389,6 +395,9 @@ func (fs *filesystem) openNameless(ctx context.Context, rp *vfs.ResolvingPath, o
 	n, def, err := fs.inherit(rp.Credentials(), dir, newFile{mode: linux.S_IFREG | uint16(opts.Mode)&07777})
 	if err != nil {
 		return nil, err
+	}
+	if def != nil {
+		n.Mode = beforeUmask(ctx, n.Mode)
 	}
 	node, err := dir.inode.node.CreateUnlinked(n)
 	if err != nil {

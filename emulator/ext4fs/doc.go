@@ -36,6 +36,7 @@
 //
 // In the order in which they are taken:
 //
+//	freezer.writers                   that the filesystem may be changed
 //	filesystem.renameMu               the shape of the tree
 //	  dentry.cachingMu                whether a dentry is among the unreferenced
 //	    dentry.dirMu                  a directory; parents before children

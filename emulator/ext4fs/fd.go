@@ -26,9 +26,7 @@ func (fd *fileDescription) Release(ctx context.Context) {}
 
 // Stat implements vfs.FileDescriptionImpl.
 func (fd *fileDescription) Stat(ctx context.Context, opts vfs.StatOptions) (linux.Statx, error) {
-	var stat linux.Statx
-	fd.inode().statx(&stat)
-	return stat, nil
+	return fd.dentry().statxIn(fd.vfsfd.Mount()), nil
 }
 
 // SetStat implements vfs.FileDescriptionImpl.
@@ -40,6 +38,7 @@ func (fd *fileDescription) SetStat(ctx context.Context, opts vfs.SetStatOptions)
 
 // change runs f as a writer of the mount.
 func (fd *fileDescription) change(f func() error) error {
+	defer fd.filesystem().changing()()
 	mnt := fd.vfsfd.Mount()
 	if err := mnt.CheckBeginWrite(); err != nil {
 		return err
@@ -84,6 +83,7 @@ func (fd *fileDescription) GetPosixACL(ctx context.Context, t vfs.ACLType) (*vfs
 
 // SetPosixACL implements vfs.FileDescriptionImpl.
 func (fd *fileDescription) SetPosixACL(ctx context.Context, t vfs.ACLType, acl *vfs.PosixACL, clearSGID bool) (*vfs.PosixACL, linux.FileMode, error) {
+	defer fd.filesystem().changing()()
 	return fd.inode().setPosixACL(auth.CredentialsFromContext(ctx), t, acl, clearSGID)
 }
 
@@ -156,6 +156,7 @@ func (i *inode) checkOpenFlags(creds *auth.Credentials, ats vfs.AccessTypes, fla
 
 // openTruncate is O_TRUNC.
 func (d *dentry) openTruncate(ctx context.Context, rp *vfs.ResolvingPath) error {
+	defer d.fs().changing()()
 	if err := rp.Mount().CheckBeginWrite(); err != nil {
 		return err
 	}

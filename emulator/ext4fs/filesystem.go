@@ -68,6 +68,7 @@ type filesystem struct {
 	hostFiles map[*os.File]*hostFile
 
 	flusher flusher
+	freezer freezer
 }
 
 // flusher writes dirty pages back from time to time. It does not run while there
@@ -209,6 +210,7 @@ func (fs *filesystem) Sync(ctx context.Context) error {
 // Release implements vfs.FilesystemImpl. It runs when the last mount is gone.
 func (fs *filesystem) Release(ctx context.Context) {
 	fs.released.Store(true)
+	fs.endFreeze()
 	fs.stopFlushing()
 	for fs.evictOldest(ctx) {
 	}
@@ -427,20 +429,17 @@ func (fs *filesystem) ReadlinkAt(ctx context.Context, rp *vfs.ResolvingPath) (st
 
 // StatAt implements vfs.FilesystemImpl.
 func (fs *filesystem) StatAt(ctx context.Context, rp *vfs.ResolvingPath, opts vfs.StatOptions) (linux.Statx, error) {
-	var stat linux.Statx
 	if rp.Done() {
 		// The caller has a reference, and may have locks that resolve must not
 		// be called with.
-		rp.Start().Impl().(*dentry).inode.statx(&stat)
-		return stat, nil
+		return rp.Start().Impl().(*dentry).statxIn(rp.Mount()), nil
 	}
 	d, err := fs.resolve(ctx, rp)
 	if err != nil {
-		return stat, err
+		return linux.Statx{}, err
 	}
-	d.inode.statx(&stat)
-	d.DecRef(ctx)
-	return stat, nil
+	defer d.DecRef(ctx)
+	return d.statxIn(rp.Mount()), nil
 }
 
 // SetStatAt implements vfs.FilesystemImpl.
@@ -450,6 +449,7 @@ func (fs *filesystem) SetStatAt(ctx context.Context, rp *vfs.ResolvingPath, opts
 		return err
 	}
 	defer d.DecRef(ctx)
+	defer fs.changing()()
 	if err := rp.Mount().CheckBeginWrite(); err != nil {
 		return err
 	}

@@ -203,6 +203,19 @@ func (i *inode) statx(stat *linux.Statx) {
 	}
 }
 
+// statxIn is what statx(2) tells of d seen through mnt.
+func (d *dentry) statxIn(mnt *vfs.Mount) linux.Statx {
+	var stat linux.Statx
+	d.inode.statx(&stat)
+	stat.Mask |= linux.STATX_MNT_ID
+	stat.MntID = mnt.ID
+	stat.AttributesMask |= statxAutomount | statxMountRoot | statxDAX
+	if mnt.Root() == &d.vfsd {
+		stat.Attributes |= statxMountRoot
+	}
+	return stat
+}
+
 // The attributes of statx(2).
 const (
 	statxCompressed = 0x4
@@ -210,7 +223,10 @@ const (
 	statxAppend     = 0x20
 	statxNodump     = 0x40
 	statxEncrypted  = 0x800
+	statxAutomount  = 0x1000
+	statxMountRoot  = 0x2000
 	statxVerity     = 0x100000
+	statxDAX        = 0x200000
 )
 
 var statxFlags = []struct {
@@ -403,7 +419,11 @@ func (i *inode) touchAtime(mnt *vfs.Mount) {
 	if !opts.strictatime && !before(a.Atime, a.Mtime) && !before(a.Atime, a.Ctime) && now.Sec-a.Atime.Sec < secondsPerDay {
 		return
 	}
-	if a.Atime == now || mnt.CheckBeginWrite() != nil {
+	if a.Atime == now || !i.fs.freezer.writers.TryRLock() {
+		return
+	}
+	defer i.fs.freezer.writers.RUnlock()
+	if mnt.CheckBeginWrite() != nil {
 		return
 	}
 	defer mnt.EndWrite()

@@ -25,6 +25,8 @@ const (
 	ioctlFIGETBSZ     = 0x2
 	ioctlFIONREAD     = 0x541b
 	ioctlFIOQSIZE     = 0x5460
+	ioctlFIFREEZE     = 0xc0045877
+	ioctlFITHAW       = 0xc0045878
 	ioctlFITRIM       = 0xc0185879
 	ioctlFSGetXattr   = 0x801c581f
 	ioctlFSSetXattr   = 0x401c5820
@@ -36,6 +38,7 @@ const (
 	ioctlGetVersion32 = 0x80047601
 	ioctlExt4Version  = 0x80086603
 	ioctlGetLabel     = 0x81009431
+	ioctlSetLabel     = 0x41009432
 	ioctlGetUUID      = 0x80111500
 	ioctlFIEMAP       = 0xc020660b
 )
@@ -100,11 +103,17 @@ func (fd *fileDescription) ioctl(ctx context.Context, uio usermem.IO, sysno uint
 		var label [256]byte
 		copy(label[:255], fs.engine.Label())
 		return 0, copyOut(ctx, uio, addr, label)
+	case ioctlSetLabel:
+		return 0, fd.change(func() error { return fs.setLabel(ctx, uio, addr) })
 	case ioctlGetUUID:
 		return 0, copyOut(ctx, uio, addr, struct {
 			Len  uint8
 			UUID [16]byte
 		}{16, fs.info.UUID})
+	case ioctlFIFREEZE:
+		return 0, fs.freeze(ctx)
+	case ioctlFITHAW:
+		return 0, fs.thaw(ctx)
 	case ioctlFITRIM:
 		return 0, fs.trim(ctx, uio, addr)
 	case ioctlFIEMAP:
@@ -142,7 +151,7 @@ func (i *inode) setFlags(ctx context.Context, flags uint32) error {
 	defer i.mu.Unlock()
 	a := i.node.Attr()
 	if !vfs.CanActAsOwner(creds, auth.KUID(a.UID)) {
-		return linuxerr.EACCES
+		return linuxerr.EPERM
 	}
 	if flags&^format.FlagsUserVisible != 0 {
 		return linuxerr.EOPNOTSUPP
@@ -159,13 +168,41 @@ func (i *inode) setFlags(ctx context.Context, flags uint32) error {
 	if (flags^a.Flags)&format.FlagExtents != 0 && i.fs.info.Incompat&format.IncompatExtents == 0 {
 		return linuxerr.EINVAL
 	}
-	// Of the flags that lie beyond chattr's reach, asking to change one is an error.
-	if (flags^a.Flags)&format.FlagsUserVisible&^(format.FlagsUserChange|format.FlagDirSync|format.FlagTopDir) != 0 {
+	// Other flags that chattr(1) cannot change stay: it gives back what it was shown.
+	if (flags^a.Flags)&format.FlagCasefold != 0 {
 		return linuxerr.EOPNOTSUPP
 	}
+	migrate := (flags^a.Flags)&format.FlagExtents != 0
 	a.Flags = a.Flags&^format.FlagsUserChange | flags&format.FlagsUserChange
 	a.Ctime = i.fs.now()
-	return i.setAttr(ext4.AttrFlags|ext4.AttrCtime, a)
+	if err := i.setAttr(ext4.AttrFlags|ext4.AttrCtime, a); err != nil || !migrate {
+		return err
+	}
+	// As a kernel does it: the other flags are set whatever comes of this.
+	if c := i.content; c != nil {
+		c.dataMu.Lock()
+		defer c.dataMu.Unlock()
+	}
+	return i.fs.errno(i.node.SetExtents(flags&format.FlagExtents != 0))
+}
+
+// setLabel is FS_IOC_SETFSLABEL, the guest's e2label(8).
+func (fs *filesystem) setLabel(ctx context.Context, uio usermem.IO, addr hostarch.Addr) error {
+	if !auth.CredentialsFromContext(ctx).HasRootCapability(linux.CAP_SYS_ADMIN) {
+		return linuxerr.EPERM
+	}
+	var label [17]byte // one more than a name can have
+	if err := copyIn(ctx, uio, addr, &label); err != nil {
+		return err
+	}
+	n := bytes.IndexByte(label[:], 0)
+	if n < 0 {
+		return linuxerr.EINVAL
+	}
+	if err := fs.writable(); err != nil {
+		return err
+	}
+	return fs.errno(fs.engine.SetLabel(string(label[:n])))
 }
 
 // fsxattr is struct fsxattr.

@@ -357,6 +357,10 @@ func (fs *filesystem) Remount(ctx context.Context, readOnly bool, data string) e
 	if !readOnly && fs.disk.ReadOnly {
 		return linuxerr.EROFS
 	}
+	if !fs.freezer.writers.TryRLock() {
+		return linuxerr.EBUSY
+	}
+	defer fs.freezer.writers.RUnlock()
 	if o.noload != old.noload || old.ro && !readOnly && o.noload {
 		fs.log("can't change norecovery on remount")
 		return linuxerr.EINVAL
@@ -370,6 +374,9 @@ func (fs *filesystem) Remount(ctx context.Context, readOnly bool, data string) e
 	}
 	if readOnly != fs.readOnly.Load() {
 		if readOnly {
+			if fs.hasRemoved() {
+				return linuxerr.EBUSY
+			}
 			if err := fs.flushPages(ctx); err != nil {
 				return err
 			}
@@ -426,6 +433,19 @@ func (fs *filesystem) statfs(mnt *vfs.Mount) linux.Statfs {
 	}
 }
 
+// hasRemoved says whether a file is in use that has no name any more. Once it is let go
+// the disk must be changed.
+func (fs *filesystem) hasRemoved() bool {
+	fs.inodesMu.Lock()
+	defer fs.inodesMu.Unlock()
+	for _, i := range fs.inodes {
+		if i.node.Attr().Links == 0 {
+			return true
+		}
+	}
+	return false
+}
+
 // forget takes a closed filesystem from the table.
 func (t *FilesystemType) forget(fs *filesystem) {
 	t.mu.Lock()
@@ -461,6 +481,7 @@ func (t *FilesystemType) CloseAll(ctx context.Context) error {
 
 // shutDown makes the image clean while the filesystem stays mounted.
 func (fs *filesystem) shutDown(ctx context.Context) error {
+	fs.endFreeze()
 	fs.stopFlushing()
 	if fs.writable() != nil {
 		return nil

@@ -115,6 +115,7 @@ func (fd *regularFD) pwrite(ctx context.Context, src usermem.IOSequence, offset 
 		return 0, offset, linuxerr.EOPNOTSUPP
 	}
 	i, fs := fd.inode(), fd.filesystem()
+	defer fs.changing()()
 	if err := fs.writable(); err != nil {
 		return 0, offset, err
 	}
@@ -346,6 +347,7 @@ func (fd *regularFD) Allocate(ctx context.Context, mode, offset, length uint64) 
 // call knows only 0. The caller has checked that the file is open for writing.
 func (fd *regularFD) Fallocate(ctx context.Context, mode uint32, off, n int64) error {
 	i := fd.inode()
+	defer i.fs.changing()()
 	if a := i.node.Attr(); a.Flags&format.FlagImmutable != 0 || a.Flags&format.FlagAppend != 0 && mode&^fallocKeepSize != 0 {
 		return linuxerr.EPERM
 	}

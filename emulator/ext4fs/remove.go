@@ -25,6 +25,7 @@ func (fs *filesystem) removeAt(ctx context.Context, rp *vfs.ResolvingPath, dir b
 			r.DecRef(ctx)
 		}
 	}()
+	defer fs.changing()()
 	fs.renameMu.RLock()
 	defer fs.renameMu.RUnlock()
 	parent, err := fs.walkParent(ctx, rp, rp.Start().Impl().(*dentry))

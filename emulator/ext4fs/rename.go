@@ -42,6 +42,7 @@ func (fs *filesystem) RenameAt(ctx context.Context, rp *vfs.ResolvingPath, oldPa
 			ref.DecRef(ctx)
 		}
 	}()
+	defer fs.changing()()
 	fs.renameMu.Lock()
 	defer fs.renameMu.Unlock()
 	var err error

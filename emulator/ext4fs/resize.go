@@ -7,6 +7,8 @@ import (
 	"gvisor.dev/gvisor/pkg/sentry/fsutil"
 	"gvisor.dev/gvisor/pkg/sentry/memmap"
 	"gvisor.dev/gvisor/pkg/sentry/vfs"
+
+	"github.com/umlkit/umlkit/ext4/format"
 )
 
 // Modes of fallocate(2).
@@ -134,25 +136,105 @@ func (i *inode) clear(ctx context.Context, off, n int64, erase func() error) err
 	return err
 }
 
-// fallocate implements fallocate(2) on a regular file. Collapsing, inserting and
-// unsharing ranges are not supported.
+// keptDirty says whether a page of mr can be stored to without a fault. dataMu is held.
+func (c *content) keptDirty(mr memmap.MappableRange) bool {
+	for seg := c.dirty.LowerBoundSegment(mr.Start); seg.Ok() && seg.Start() < mr.End; seg = seg.NextSegment() {
+		if seg.Value().Keep {
+			return true
+		}
+	}
+	return false
+}
+
+// shift moves what lies from off on by way of the engine's method move. inode.mu is
+// held.
+func (i *inode) shift(ctx context.Context, off int64, move func() error) error {
+	c := i.content
+	mr := memmap.MappableRange{Start: pageRange(off, off).Start, End: maxOffset}
+	c.dataMu.Lock()
+	c.frozen++
+	c.dataMu.Unlock()
+	i.invalidate(mr, true)
+
+	// What was stored moves with the rest: it has to be on the disk, and from then on
+	// no page may be stored to without a fault. A store that comes between the two
+	// makes its page dirty anew.
+	for tries := 0; ; tries++ {
+		i.unkeep(mr)
+		c.dataMu.Lock()
+		if !c.keptDirty(mr) {
+			break
+		}
+		if tries == 1000 {
+			c.frozen--
+			c.dataMu.Unlock()
+			return linuxerr.EAGAIN
+		}
+		c.dataMu.Unlock()
+	}
+	err := i.flushLocked(ctx, mr, false)
+	var freed []memmap.FileRange
+	if err == nil {
+		err = i.fs.errno(move())
+	}
+	if err == nil {
+		c.cache.RemoveRangeWith(mr, func(seg fsutil.FileRangeIterator) {
+			freed = append(freed, seg.FileRange())
+		})
+		c.dirty.KeepClean(mr)
+		c.dirtyPages.Store(!c.dirty.IsEmpty())
+	}
+	c.frozen--
+	c.size.Store(i.node.Attr().Size)
+	c.dataMu.Unlock()
+
+	i.invalidate(mr, true)
+	for _, fr := range freed {
+		i.fs.mf.DecRef(fr)
+	}
+	return err
+}
+
+// checkShift refuses to collapse or insert what the engine would refuse, before any
+// mapping loses its pages. inode.mu is held.
+func (i *inode) checkShift(mode uint32, off, n int64) error {
+	size := i.content.size.Load()
+	switch {
+	case mode&(fallocCollapse|fallocInsert) == 0:
+	case (off|n)&int64(i.fs.blockSize-1) != 0,
+		mode == fallocCollapse && off+n >= size,
+		mode == fallocInsert && off >= size:
+		return linuxerr.EINVAL
+	case mode == fallocInsert && size+n > i.fs.maxFileSize:
+		return linuxerr.EFBIG
+	}
+	return nil
+}
+
+// fallocate implements fallocate(2) on a regular file. Unsharing ranges is not
+// supported.
 func (i *inode) fallocate(ctx context.Context, mode uint32, off, n int64) error {
 	if off < 0 || n <= 0 {
 		return linuxerr.EINVAL
 	}
+	keep, shifts := mode&fallocKeepSize != 0, mode&(fallocCollapse|fallocInsert) != 0
+	if shifts && i.node.Attr().Flags&format.FlagExtents == 0 && i.node.Attr().Flags&format.FlagInlineData == 0 {
+		return linuxerr.EOPNOTSUPP
+	}
 	if off+n < 0 || off+n > i.fs.maxFileSize {
 		return linuxerr.EFBIG
 	}
-	keep := mode&fallocKeepSize != 0
 	switch mode &^ fallocKeepSize {
 	case 0, fallocZeroRange:
 	case fallocPunchHole:
 		if !keep {
 			return linuxerr.EOPNOTSUPP
 		}
-	case fallocUnshare:
-		return linuxerr.EOPNOTSUPP
-	default:
+	case fallocCollapse, fallocInsert:
+		if keep {
+			return linuxerr.EOPNOTSUPP
+		}
+	default: // fallocUnshare among them
 		return linuxerr.EOPNOTSUPP
 	}
 	if err := i.fs.writable(); err != nil {
@@ -161,7 +243,10 @@ func (i *inode) fallocate(ctx context.Context, mode uint32, off, n int64) error 
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	size := i.content.size.Load()
-	if !keep && off+n > size {
+	if err := i.checkShift(mode, off, n); err != nil {
+		return err
+	}
+	if !keep && !shifts && off+n > size {
 		if limit, err := vfs.CheckLimit(ctx, 0, off+n); err != nil || limit < off+n {
 			return linuxerr.ErrExceedsFileSizeLimit
 		}
@@ -170,7 +255,7 @@ func (i *inode) fallocate(ctx context.Context, mode uint32, off, n int64) error 
 		return err
 	}
 	var err error
-	if mode&fallocPunchHole == 0 {
+	if mode&fallocPunchHole == 0 && !shifts {
 		switch most, err := i.affordable(ctx, off, n); {
 		case err != nil:
 			return err
@@ -195,6 +280,10 @@ func (i *inode) fallocate(ctx context.Context, mode uint32, off, n int64) error 
 		// Blocks after the page that the file ends in stay, as Linux has it.
 		n = min(n, int64(pageRange(0, size).End)-off)
 		err = i.clear(ctx, off, n, func() error { return i.node.Punch(off, n) })
+	case fallocCollapse:
+		err = i.shift(ctx, off, func() error { return i.node.Collapse(off, n) })
+	case fallocInsert:
+		err = i.shift(ctx, off, func() error { return i.node.Insert(off, n) })
 	}
 	if err != nil {
 		return err

@@ -3,6 +3,7 @@ package ext4fs_test
 import (
 	"os"
 	"path/filepath"
+	"strconv"
 	"syscall"
 	"testing"
 	"time"
@@ -32,6 +33,7 @@ func TestRemovedFilesGiveTheirSpaceBack(t *testing.T) {
 		{"trim", false, nil, []string{"discard", "/t/d", "64"}},
 		{"trim of a COW file", true, nil, []string{"discard", "/t/d", "64"}},
 		{"discard", false, []string{"rootflags=discard"}, []string{"fill", "/t/big", "64", "then", "remove", "/t/big"}},
+		{"discard of a COW file", true, []string{"rootflags=discard"}, []string{"fill", "/t/big", "64", "then", "remove", "/t/big"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			image := newImage(t, "200M")
@@ -55,5 +57,19 @@ func TestRemovedFilesGiveTheirSpaceBack(t *testing.T) {
 func TestManyFiles(t *testing.T) {
 	image := newImage(t, "200M", "-b", "4096", "-N", "60000")
 	ours(t, t.TempDir()).run(t, 3*time.Minute, image, nil, "many", "/t/d", "30000")
+	oracle.Fsck(t, image)
+}
+
+// TestCrowd fills one directory, and gives one file as many names as it can have.
+func TestCrowd(t *testing.T) {
+	n, image := 10000, newImage(t, "200M", "-b", "4096", "-N", "120000")
+	want := "crowd: 10000 10000 10000 \"\"\nlinks: 10000 ok 10000\n"
+	if nightly {
+		n = 100000
+		want = "crowd: 100000 100000 100000 \"\"\nlinks: 65000 EMLINK 65000\nafter one is gone: ok ok EMLINK\n"
+	}
+	if got := ours(t, t.TempDir()).run(t, 10*time.Minute, image, nil, "crowd", "/t/d", strconv.Itoa(n)); got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
 	oracle.Fsck(t, image)
 }

@@ -390,6 +390,7 @@ func (fs *filesystem) changeXattr(ctx context.Context, rp *vfs.ResolvingPath, ch
 		return err
 	}
 	defer d.DecRef(ctx)
+	defer fs.changing()()
 	if err := rp.Mount().CheckBeginWrite(); err != nil {
 		return err
 	}
@@ -418,5 +419,6 @@ func (fs *filesystem) SetPosixACLAt(ctx context.Context, rp *vfs.ResolvingPath, 
 		return nil, 0, err
 	}
 	defer d.DecRef(ctx)
+	defer fs.changing()()
 	return d.inode.setPosixACL(rp.Credentials(), t, acl, clearSGID)
 }

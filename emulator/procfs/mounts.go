@@ -22,6 +22,9 @@ import (
 type Sources struct {
 	// names is by filesystem, which it does not keep alive.
 	names sync.Map // weak.Pointer[vfs.Filesystem] -> string
+
+	// options is the same for options that the Sentry does not tell of.
+	options sync.Map
 }
 
 // Wrap is a filesystem type that notes the source of each mount of t.
@@ -42,14 +45,22 @@ func (n noting) GetFilesystem(ctx context.Context, v *vfs.VirtualFilesystem, cre
 	return fs, root, err
 }
 
-func (s *Sources) note(fs *vfs.Filesystem, source string) {
+func (s *Sources) note(fs *vfs.Filesystem, source string) { remember(&s.names, fs, source) }
+
+// NoteOptions sets the options that are shown of a filesystem, in place of those that
+// the Sentry has. Blanks in them are octal numbers.
+func (s *Sources) NoteOptions(fs *vfs.Filesystem, options string) {
+	remember(&s.options, fs, options)
+}
+
+func remember(m *sync.Map, fs *vfs.Filesystem, text string) {
 	key := weak.Make(fs)
-	if _, known := s.names.Swap(key, source); !known {
-		// A cleanup that held s would keep the kernel that s is of, and so fs itself.
-		forgetful := weak.Make(s)
+	if _, known := m.Swap(key, text); !known {
+		// A cleanup that held m would keep the kernel that m is of, and so fs itself.
+		forgetful := weak.Make(m)
 		runtime.AddCleanup(fs, func(key weak.Pointer[vfs.Filesystem]) {
-			if s := forgetful.Value(); s != nil {
-				s.names.Delete(key)
+			if m := forgetful.Value(); m != nil {
+				m.Delete(key)
 			}
 		}, key)
 	}
@@ -95,9 +106,12 @@ func (m *mountsSource) Generate(ctx context.Context, buf *bytes.Buffer) error {
 	}
 	defer root.DecRef(ctx)
 	v := m.task.Kernel().VFS()
-	sources := make(map[uint64]string)
+	sources, options := make(map[uint64]string), make(map[uint64]string)
 	for _, mount := range reach.Mounts(ctx, v, root) {
 		sources[mount.ID] = mangle(m.sources.Of(mount.Filesystem()))
+		if o, ok := m.sources.options.Load(weak.Make(mount.Filesystem())); ok {
+			options[mount.ID] = o.(string)
+		}
 		mount.DecRef(ctx)
 	}
 	var info bytes.Buffer
@@ -108,6 +122,10 @@ func (m *mountsSource) Generate(ctx context.Context, buf *bytes.Buffer) error {
 		if l, ok := parseMountLine(line); ok {
 			if source, ok := sources[l.id]; ok {
 				l.source = source
+			}
+			if own, ok := options[l.id]; ok {
+				access, _, _ := strings.Cut(l.super, ",")
+				l.super = access + "," + own
 			}
 			m.write(buf, l)
 		}

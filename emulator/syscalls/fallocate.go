@@ -7,6 +7,8 @@ import (
 	"gvisor.dev/gvisor/pkg/sentry/arch"
 	"gvisor.dev/gvisor/pkg/sentry/kernel"
 	"gvisor.dev/gvisor/pkg/sentry/limits"
+
+	"github.com/umlkit/umlkit/emulator/reach"
 )
 
 // Fallocator is an open file that knows every mode of fallocate(2). The Sentry itself
@@ -16,8 +18,9 @@ type Fallocator interface {
 	Fallocate(ctx context.Context, mode uint32, off, n int64) error
 }
 
-// falKeepSize is FALLOC_FL_KEEP_SIZE.
-const falKeepSize = 1
+// falOwnSize are the modes of fallocate(2) that do not make a file as long as their
+// range: keep size, collapse and insert.
+const falOwnSize = 0x01 | 0x08 | 0x20
 
 // fallocate implements fallocate(2).
 func fallocate(t *kernel.Task, sysno uintptr, args arch.SyscallArguments) (uintptr, *kernel.SyscallControl, error) {
@@ -27,6 +30,12 @@ func fallocate(t *kernel.Task, sysno uintptr, args arch.SyscallArguments) (uintp
 	}
 	defer file.DecRef(t)
 	impl, ok := file.Impl().(Fallocator)
+	if inner, err := reach.OverlayFile(t, file); err != nil {
+		return 0, nil, err
+	} else if inner != nil {
+		defer inner.DecRef(t)
+		impl, ok = inner.Impl().(Fallocator)
+	}
 	if !ok {
 		return sentryFallocate(t, sysno, args)
 	}
@@ -39,7 +48,7 @@ func fallocate(t *kernel.Task, sysno uintptr, args arch.SyscallArguments) (uintp
 	case off+n < 0:
 		return 0, nil, linuxerr.EFBIG
 	}
-	if limit := limits.FromContext(t).Get(limits.FileSize).Cur; mode&falKeepSize == 0 && uint64(off+n) > limit {
+	if limit := limits.FromContext(t).Get(limits.FileSize).Cur; mode&falOwnSize == 0 && uint64(off+n) > limit {
 		_ = t.SendSignal(&linux.SignalInfo{Signo: int32(linux.SIGXFSZ), Code: linux.SI_USER})
 		return 0, nil, linuxerr.EFBIG
 	}

@@ -41,16 +41,20 @@ func mount(t *kernel.Task, sysno uintptr, args arch.SyscallArguments) (uintptr, 
 		flags = flags&^msUnbindable | linux.MS_PRIVATE
 	}
 	args[3].Value = uintptr(flags)
-	if flags&linux.MS_REMOUNT != 0 && flags&linux.MS_BIND == 0 {
-		if err := remount(t, args[1].Pointer(), flags&linux.MS_RDONLY != 0, args[4].Pointer()); err != nil {
-			return 0, nil, err
-		}
+	if flags&linux.MS_REMOUNT == 0 || flags&linux.MS_BIND != 0 {
+		return sentryMount(t, sysno, args)
 	}
-	return sentryMount(t, sysno, args)
+	sentry := func(flags uint64) error {
+		args[3].Value = uintptr(flags)
+		_, _, err := sentryMount(t, sysno, args)
+		return err
+	}
+	return 0, nil, remount(t, args[1].Pointer(), flags, args[4].Pointer(), sentry)
 }
 
-// remount tells the filesystem mounted at a path of a remount.
-func remount(t *kernel.Task, target hostarch.Addr, readOnly bool, dataAddr hostarch.Addr) error {
+// remount changes the mount at a path, by way of sentry, and tells its filesystem. A
+// mount that is written to does not become read-only, and then nor does the filesystem.
+func remount(t *kernel.Task, target hostarch.Addr, flags uint64, dataAddr hostarch.Addr, sentry func(flags uint64) error) error {
 	if !t.Credentials().HasCapabilityIn(linux.CAP_SYS_ADMIN, t.MountNamespace().Owner) {
 		return linuxerr.EPERM
 	}
@@ -75,10 +79,27 @@ func remount(t *kernel.Task, target hostarch.Addr, readOnly bool, dataAddr hosta
 		return err
 	}
 	defer at.DecRef(t)
-	if fs, ok := at.Mount().Filesystem().Impl().(Remounter); ok {
-		return fs.Remount(t, readOnly, data)
+	fs, ok := at.Mount().Filesystem().Impl().(Remounter)
+	if !ok {
+		return sentry(flags)
 	}
-	return nil
+	if flags&linux.MS_RDONLY == 0 {
+		if err := fs.Remount(t, false, data); err != nil {
+			return err
+		}
+		return sentry(flags)
+	}
+	was := at.Mount().ReadOnly()
+	if err := sentry(flags); err != nil {
+		return err
+	}
+	err = fs.Remount(t, true, data)
+	if err != nil && !was {
+		if back := sentry(flags &^ linux.MS_RDONLY); back != nil {
+			return back
+		}
+	}
+	return err
 }
 
 // umount implements umount2(2). MNT_FORCE is for filesystems whose server is gone,

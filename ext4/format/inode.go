@@ -42,8 +42,8 @@ const (
 	FlagInlineData   = 0x10000000
 	FlagProjInherit  = 0x20000000
 	FlagCasefold     = 0x40000000
-	FlagsUserVisible = 0x604BDFFF // what FS_IOC_GETFLAGS shows
-	FlagsUserChange  = 0x200380FF // those that say nothing of how the file's data or names lie, so that they may change alone
+	FlagsUserVisible = 0x725BDFFF // what FS_IOC_GETFLAGS shows
+	FlagsUserChange  = 0x2203C0FF // those that say nothing of how the file's data or names lie, so that they may change alone
 )
 
 const (

@@ -30,6 +30,7 @@ func calls(dir string) int {
 		{"truncate", truncateCalls},
 		{"seek", seekCalls},
 		{"fallocate", fallocateCalls},
+		{"shift", shiftCalls},
 		{"mmap", mmapCalls},
 		{"mapcopies", mapCopyCalls},
 		{"maptruncate", mapTruncateCalls},
@@ -487,6 +488,8 @@ func timeCalls(d string) {
 	show("symlink", unix.UtimesNanoAt(-100, d+"/l", set, unix.AT_SYMLINK_NOFOLLOW), stat(d+"/l").Mtim)
 	var sx unix.Statx_t
 	show("statx", unix.Statx(-100, f, 0, unix.STATX_ALL, &sx), sx.Mask&unix.STATX_BTIME != 0, now(sx.Btime.Sec), sx.Blksize)
+	show("statx attributes", fmt.Sprintf("%x %x %x", sx.Mask, sx.Attributes, sx.Attributes_mask), sx.Dio_mem_align, sx.Dio_offset_align, sx.Dev_major, sx.Dev_minor)
+	show("statx mount root", unix.Statx(-100, "/", 0, unix.STATX_ALL, &sx), fmt.Sprintf("%x", sx.Attributes))
 }
 
 func statfsCalls(d string) {

@@ -212,6 +212,64 @@ func many(d string, n int) int {
 	return 0
 }
 
+// crowd makes n files in one directory, finds, lists and removes them, and gives one
+// file n names, up to the most there can be.
+func crowd(d string, n int) int {
+	name := func(i int) string { return fmt.Sprintf("%s/in-a-crowd-%d", d, i) }
+	for i := range n {
+		fd := open(name(i), unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY, 0o644)
+		unix.Close(fd)
+	}
+	entries, err := os.ReadDir(d)
+	must(err)
+	found := 0
+	for i := range n {
+		if unix.Access(name(i), unix.F_OK) == nil {
+			found++
+		}
+	}
+	for i := range n {
+		must(unix.Unlink(name(i)))
+	}
+	show("crowd", n, len(entries), found, names(d))
+	write(d+"/f", "")
+	links := 1
+	for ; links < n; links++ {
+		if err = unix.Link(d+"/f", name(links)); err != nil {
+			break
+		}
+	}
+	show("links", links, err, stat(d+"/f").Nlink)
+	if err == unix.EMLINK {
+		show("after one is gone", unix.Unlink(name(1)), unix.Link(d+"/f", name(1)), unix.Link(d+"/f", name(links)))
+	}
+	must(os.RemoveAll(d))
+	return 0
+}
+
+// readonly changes files, remounts the root read-only, says so and waits to be killed.
+func readonly(d string) int {
+	write(d+"/file", "written")
+	fd := open(d+"/stored", unix.O_CREAT|unix.O_RDWR, 0o644)
+	must(unix.Ftruncate(fd, 65536))
+	m, err := unix.Mmap(fd, 0, 65536, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	must(err)
+	copy(m, bytes.Repeat([]byte("stored"), 65536/6+1))
+	readOnly := func() error { return unix.Mount("", "/", "", unix.MS_REMOUNT|unix.MS_RDONLY, "") }
+	show("written to", readOnly(), os.WriteFile(d+"/new", nil, 0o644))
+	unix.Munmap(m)
+	unix.Close(fd)
+	fd = open(d+"/removed", unix.O_CREAT|unix.O_RDONLY, 0o644)
+	must(unix.Unlink(d + "/removed"))
+	show("removed and open", readOnly(), os.WriteFile(d+"/new", nil, 0o644))
+	unix.Close(fd)
+	show("unknown option", unix.Mount("", "/", "", unix.MS_REMOUNT|unix.MS_RDONLY, "nonsense"), os.WriteFile(d+"/new", nil, 0o644))
+	show("remounted", readOnly(), os.WriteFile(d+"/new", nil, 0o644))
+	fmt.Println("read-only")
+	time.Sleep(time.Hour)
+	return 0
+}
+
 // discard writes a file, removes it, and gives its space back with FITRIM, which with
 // the option discard has been done before.
 func discard(d string, mib int) int {

@@ -13,11 +13,17 @@
 //	fscheck defaults DEVICE DIR mount options over those of the superblock
 //	fscheck struck DEVICE DIR   use a filesystem that is damaged
 //	fscheck panics DEVICE DIR   the same where the machine shall panic
+//	fscheck overlay DIR         an overlay filesystem with its layers in DIR
+//	fscheck exec DIR PROG …     run a program in DIR, with the environment of a login
 //	fscheck fill FILE MIB       make a file
 //	fscheck hold FILE SECONDS   map a file and keep it mapped
 //	fscheck fragment FILE PAGES make a file in many pieces and map it
 //	fscheck remove FILE         remove it
 //	fscheck many DIR N          a directory of many files
+//	fscheck crowd DIR N         N files in one directory, and N links of one file
+//	fscheck readonly DIR        change files and remount the root read-only
+//	fscheck freeze DEVICE DIR   freeze a filesystem, change it and thaw it
+//	fscheck frozen DEVICE DIR   freeze a filesystem and wait to be killed
 //	fscheck discard DIR MIB     write, remove, give the space back
 //	fscheck full DIR            fill the disk
 //	fscheck patch FILE SEED N   change a file in small pieces while it is mapped
@@ -109,6 +115,8 @@ func run(args []string) (status int) {
 		return def
 	}
 	switch command {
+	case "exec":
+		return execute(dir, args)
 	case "mounts":
 		return mounts(dir, args[0])
 	case "defaults":
@@ -121,6 +129,8 @@ func run(args []string) (status int) {
 		os.ReadDir(args[0] + "/bad")
 		time.Sleep(time.Minute)
 		return 1
+	case "freeze", "frozen":
+		return freeze(dir, args[0], command == "frozen")
 	case "fill":
 		return fill(dir, number(0, 1))
 	case "hold":
@@ -152,6 +162,8 @@ func run(args []string) (status int) {
 		return values(dir)
 	case "projects":
 		return projects(dir)
+	case "overlay":
+		return overlays(dir)
 	case "user":
 		return userCalls(dir)
 	case "locker":
@@ -166,6 +178,10 @@ func run(args []string) (status int) {
 		return speed(dir)
 	case "many":
 		return many(dir, number(0, 1000))
+	case "crowd":
+		return crowd(dir, number(0, 1000))
+	case "readonly":
+		return readonly(dir)
 	case "discard":
 		return discard(dir, number(0, 1))
 	case "leave":
@@ -177,6 +193,29 @@ func run(args []string) (status int) {
 	}
 	fmt.Fprintf(os.Stderr, "fscheck: unknown command %s\n", command)
 	return 2
+}
+
+// execute runs a program in a directory, which is made.
+func execute(dir string, argv []string) int {
+	must(os.MkdirAll(dir, 0o755))
+	unix.Mount("devtmpfs", "/dev", "devtmpfs", 0, "")
+	unix.Mount("sysfs", "/sys", "sysfs", 0, "")
+	must(os.MkdirAll("/dev/shm", 0o1777))
+	must(os.Setenv("PATH", "/bin:/usr/bin:/sbin:/usr/sbin"))
+	must(os.Setenv("POSIX_DIR", dir))
+	cmd := exec.Command(argv[0], argv[1:]...)
+	cmd.Dir = dir
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stdout
+	err := cmd.Run()
+	if cmd.ProcessState == nil {
+		fmt.Printf("fscheck: %v\n", err)
+		return 126
+	}
+	if err != nil {
+		fmt.Printf("fscheck: %s: %v\n", argv[0], err)
+		return 1
+	}
+	return 0
 }
 
 // must stops everything: an experiment's preparation failed.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"net"
@@ -95,6 +96,32 @@ func xattrCalls(d string) {
 		show(fmt.Sprint("value of ", n), unix.Lsetxattr(f, "user.big", make([]byte, n), 0))
 		get(f, "user.big")
 	}
+	// How much goes into one attribute, beside nothing and beside others.
+	most := func(p string) int {
+		n := 0
+		for step := 4096; step > 0; step /= 2 {
+			if unix.Lsetxattr(p, "user.most", make([]byte, n+step), 0) == nil {
+				n += step
+			}
+		}
+		return n
+	}
+	write(d+"/alone", "")
+	show("most alone", most(d+"/alone"), unix.Lremovexattr(d+"/alone", "user.most"))
+	for i := range 30 {
+		unix.Lsetxattr(d+"/alone", fmt.Sprint("user.", i), make([]byte, 3*i), 0) // small blocks hold few
+	}
+	show("most beside others", most(d+"/alone"))
+	for i := 0; i < 30; i += 2 {
+		unix.Lremovexattr(d+"/alone", fmt.Sprint("user.", i))
+	}
+	list(d + "/alone")
+	show("most with gaps", most(d+"/alone"))
+	list(d + "/alone")
+	count := 0
+	for ; count < 5000 && unix.Lsetxattr(d+"/alone", fmt.Sprint("user.more", count), []byte("12345678"), 0) == nil; count++ {
+	}
+	show("more", count)
 	show("value too big", unix.Lsetxattr(f, "user.big2", make([]byte, 65537), 0))
 	n, err := unix.Lgetxattr(f, "user.a", make([]byte, 3))
 	show("small buffer", n, err)
@@ -257,6 +284,13 @@ func flagCalls(d string) {
 	show("clone", ce)
 	unix.Close(fd)
 	fd = open(d, unix.O_RDONLY, 0)
+	for _, l := range []string{"seventeen letters", "of sixteen chars", "", "short"} {
+		var set, get [256]byte
+		copy(set[:], l)
+		_, _, e := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), 0x41009432, uintptr(unsafe.Pointer(&set)))
+		_, _, e2 := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), 0x81009431, uintptr(unsafe.Pointer(&get)))
+		show("label", e, e2, bytes.TrimRight(get[:], "\x00"))
+	}
 	trim := [3]uint64{0, 1 << 62, 0}
 	_, _, e := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), 0xc0185879, uintptr(unsafe.Pointer(&trim)))
 	show("trim", e == 0 || e == unix.EOPNOTSUPP)
@@ -554,6 +588,9 @@ func userCalls(d string) int {
 	show("immutable", ioctlInt(fd, setFlags, &v))
 	v = 0x40 | 0x80000
 	show("nodump", ioctlInt(fd, setFlags, &v))
+	var label [256]byte
+	_, _, le := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), 0x41009432, uintptr(unsafe.Pointer(&label)))
+	show("label", le)
 	unix.Close(fd)
 	_, err = unix.Open(d+"/root-dir/x", unix.O_RDONLY|unix.O_NOATIME, 0)
 	show("noatime of root's", err)

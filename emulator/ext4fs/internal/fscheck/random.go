@@ -21,6 +21,7 @@ func fsx(d string, seed int64, ops int) int {
 	model := []byte{}
 	fd := open(f, unix.O_CREAT|unix.O_TRUNC|unix.O_RDWR, 0o644)
 	other := open(f, unix.O_RDWR, 0)
+	block := int(stat(f).Blksize)
 	var log []string
 	fail := func(format string, args ...any) int {
 		fmt.Printf("fsx seed %d: %s\n", seed, fmt.Sprintf(format, args...))
@@ -65,7 +66,7 @@ func fsx(d string, seed int64, ops int) int {
 		}
 		data := make([]byte, n)
 		rnd.Read(data)
-		kind := rnd.Intn(16)
+		kind := rnd.Intn(18)
 		log = append(log, fmt.Sprintf("%d: op %d off %d n %d size %d", op, kind, off, n, len(model)))
 		switch kind {
 		case 0, 1, 2: // write
@@ -164,6 +165,29 @@ func fsx(d string, seed int64, ops int) int {
 		case 14:
 			if rnd.Intn(4) == 0 {
 				must(unix.Fsync(h))
+			}
+		case 16, 17: // collapse, insert
+			off, n = off&^(block-1), (n+block-1)&^(block-1)
+			mode, want := uint32(unix.FALLOC_FL_COLLAPSE_RANGE), unix.Errno(0)
+			if kind == 17 {
+				mode = unix.FALLOC_FL_INSERT_RANGE
+			}
+			switch {
+			case noExtents(fd):
+				want = unix.EOPNOTSUPP
+			case kind == 16 && off+n >= len(model), kind == 17 && off >= len(model):
+				want = unix.EINVAL
+			case kind == 17 && len(model)+n > fsxSize:
+				continue
+			}
+			switch err := unix.Fallocate(h, mode, int64(off), int64(n)); {
+			case want != 0 && err != want, want == 0 && err != nil:
+				return fail("shift: %v, should be %v", err, want)
+			case want != 0:
+			case kind == 16:
+				model = append(model[:off:off], model[off+n:]...)
+			default:
+				model = append(append(model[:off:off], make([]byte, n)...), model[off:]...)
 			}
 		case 15: // close and open
 			must(unix.Close(other))
@@ -264,8 +288,13 @@ func worker(d string, seed int64, ops, id int) int {
 			if len(open) > 0 {
 				fd := open[rnd.Intn(len(open))]
 				unix.Pwrite(fd, make([]byte, rnd.Intn(50000)), int64(rnd.Intn(200000)))
-				if rnd.Intn(3) == 0 {
+				switch rnd.Intn(9) {
+				case 0, 1, 2:
 					unix.Ftruncate(fd, int64(rnd.Intn(100000)))
+				case 3:
+					unix.Fallocate(fd, unix.FALLOC_FL_COLLAPSE_RANGE, int64(rnd.Intn(20))*4096, 4096)
+				case 4:
+					unix.Fallocate(fd, unix.FALLOC_FL_INSERT_RANGE, int64(rnd.Intn(20))*4096, 4096)
 				}
 				if m, err := unix.Mmap(fd, 0, 4096, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED); err == nil {
 					if !touch(m, 0) && rnd.Intn(2) == 0 {

@@ -1,0 +1,3 @@
+package ext4fs
+
+var oldModeArgs map[uintptr]int
