@@ -44,6 +44,9 @@ func (l *layout) copy(ctx context.Context, d Disk) error {
 		c.tell = func(int64, int64) {}
 	}
 	c.tell(0, c.total)
+	if len(c.jobs) == 0 {
+		return nil
+	}
 	var workers sync.WaitGroup
 	for range min(max(runtime.GOMAXPROCS(0), 2), 4) {
 		workers.Go(func() {
