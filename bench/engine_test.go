@@ -74,8 +74,9 @@ type filesystem interface {
 
 // BenchmarkEngine measures the engine alone, without a machine around it, against the
 // host kernel's ext4 on a loop device. Both are called from one thread of this process,
-// pinned to one processor; the kernel's own threads are not. What changed is made
-// stable within the time that is measured: the kernel would else do it later.
+// pinned to one processor; the kernel's own threads are not. Each time is told up to
+// when the last call has returned, and up to when all of it is stable: the kernel does
+// most of its work then.
 func BenchmarkEngine(b *testing.B) {
 	oracle.NeedsRoot(b) // to mount
 	dir := b.TempDir()
@@ -106,18 +107,22 @@ func BenchmarkEngine(b *testing.B) {
 	}
 	few, many := names(engineFiles), names(engineEntries)
 	block := [4096]byte{1}
-	best := map[string][2]float64{}
+	type times struct{ returned, stable [2]float64 }
+	best := map[string]times{}
 	measure := func(name string, i int, work func()) {
 		runtime.GC()
 		start := time.Now()
 		work()
-		s := time.Since(start).Seconds()
-		pair, ok := best[name]
+		returned := time.Since(start).Seconds()
+		sides[i].sync()
+		stable := time.Since(start).Seconds()
+		t, ok := best[name]
 		if !ok {
-			pair = [2]float64{math.Inf(1), math.Inf(1)}
+			inf := [2]float64{math.Inf(1), math.Inf(1)}
+			t = times{inf, inf}
 		}
-		pair[i] = min(pair[i], s)
-		best[name] = pair
+		t.returned[i], t.stable[i] = min(t.returned[i], returned), min(t.stable[i], stable)
+		best[name] = t
 	}
 	for range max(b.N, 7) {
 		for i, side := range sides {
@@ -125,13 +130,11 @@ func BenchmarkEngine(b *testing.B) {
 				for _, name := range few {
 					side.create(name)
 				}
-				side.sync()
 			})
 			measure("delete 5,000 files", i, func() {
 				for _, name := range few {
 					side.unlink(name)
 				}
-				side.sync()
 			})
 			side.truncate()
 			side.sync()
@@ -139,14 +142,12 @@ func BenchmarkEngine(b *testing.B) {
 				for n := range int64(engineWrites) {
 					side.writeAt(block[:], n*4096)
 				}
-				side.sync()
 			})
 			order := rand.New(rand.NewPCG(1, 2)).Perm(engineWrites)
 			measure("overwrite 4 KiB at random", i, func() {
 				for _, n := range order {
 					side.writeAt(block[:], int64(n)*4096)
 				}
-				side.sync()
 			})
 			measure("write 4 KiB and fsync", i, func() {
 				for _, n := range order[:engineSyncs] {
@@ -178,10 +179,17 @@ func BenchmarkEngine(b *testing.B) {
 		{"create 5,000 files", engineFiles}, {"delete 5,000 files", engineFiles}, {"append 4 KiB", engineWrites},
 		{"overwrite 4 KiB at random", engineWrites}, {"write 4 KiB and fsync", engineSyncs}, {"readdir of 100,000", engineEntries},
 	} {
-		ours, host := best[w.name][0], best[w.name][1]
-		fmt.Printf("engine, %-26s %9.2f us each, host's kernel %9.2f us, ratio %.2f (wanted: at most 1.5)\n",
-			w.name+":", ours/float64(w.count)*1e6, host/float64(w.count)*1e6, ours/host)
-		b.ReportMetric(ours/host, "ratio-"+w.name[:4])
+		for _, t := range []struct {
+			when       string
+			ours, host float64
+		}{
+			{"returned", best[w.name].returned[0], best[w.name].returned[1]},
+			{"stable", best[w.name].stable[0], best[w.name].stable[1]},
+		} {
+			fmt.Printf("engine, %-26s %-8s %9.2f us each, host's kernel %9.2f us, ratio %.2f (wanted: at most 1.5)\n",
+				w.name+":", t.when, t.ours/float64(w.count)*1e6, t.host/float64(w.count)*1e6, t.ours/t.host)
+			b.ReportMetric(t.ours/t.host, t.when+"-"+w.name[:4])
+		}
 	}
 	if err := fs.Close(); err != nil {
 		b.Fatal(err)
