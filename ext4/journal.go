@@ -515,6 +515,7 @@ func (fs *FS) writeSuper(change func(sb *format.Superblock)) error {
 	fs.sbMu.Lock()
 	change(&fs.sb)
 	change(&fs.stableSB)
+	fs.superAside = true
 	err := fs.stableSB.Encode(raw)
 	fs.sbMu.Unlock()
 	if err != nil {
