@@ -47,8 +47,12 @@ func (l *layout) copy(ctx context.Context, d Disk) error {
 	if len(c.jobs) == 0 {
 		return nil
 	}
+	n := min(max(runtime.GOMAXPROCS(0), 2), 4)
+	if c.total <= gather {
+		n = 1
+	}
 	var workers sync.WaitGroup
-	for range min(max(runtime.GOMAXPROCS(0), 2), 4) {
+	for range n {
 		workers.Go(func() {
 			if err := c.work(); err != nil {
 				c.failure.CompareAndSwap(nil, &err)
@@ -83,7 +87,7 @@ func (c *copier) take() []job {
 }
 
 func (c *copier) work() error {
-	w := writer{d: c.d, buf: make([]byte, 0, gather)}
+	w := writer{d: c.d, buf: make([]byte, 0, max(min(c.total, gather), 64<<10))}
 	for {
 		jobs := c.take()
 		if len(jobs) == 0 {
