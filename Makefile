@@ -27,7 +27,8 @@ boot: build
 # Debian packages that the tests compare with. Root installs what is missing; anyone
 # else is told what to install.
 ORACLES  = uml-utilities e2fsprogs debootstrap xfsprogs attr acl libcap2-bin patchelf busybox-static xz-utils \
-           zstd bzip2 kmod mandoc util-linux mount openssl perl procps iproute2 binutils bsdextrautils xxd gcc libc6-dev stress-ng fio
+           zstd bzip2 kmod mandoc util-linux mount openssl perl procps iproute2 binutils bsdextrautils xxd gcc libc6-dev \
+           stress-ng fio strace
 
 tools-for-tests:
 	@missing=; for p in $(ORACLES); do \

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"sort"
 	"strconv"
 	"strings"
@@ -37,10 +38,17 @@ type kernel struct {
 	argv []string
 }
 
-// command is the kernel with its state below dir.
+// command is the kernel with its state below dir. Both keep the guest's memory in the
+// first fitting place of $TMPDIR and /dev/shm; a memory on a disk is written back to it
+// and says little of the machine, so $TMPDIR and its kind are left out.
 func (k kernel) command(t testing.TB, dir string, args ...string) *exec.Cmd {
 	argv := append(append([]string{}, k.argv...), "uml_dir="+filepath.Join(dir, k.name)+"/")
-	return pinned(t, append(argv, args...)...)
+	cmd := pinned(t, append(argv, args...)...)
+	cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool {
+		name, _, _ := strings.Cut(v, "=")
+		return name == "TMPDIR" || name == "TMP" || name == "TEMP"
+	})
+	return cmd
 }
 
 // small is an image of the built-in userland.

@@ -79,8 +79,11 @@ func (m *Machine) newSentry() (*sentry, error) {
 	s := &sentry{m: m, k: k, end: make(chan ending, 1), uevents: uevent.NewBus()}
 	s.sysrqMask.Store(1)
 	s.pidMax.Store(kernel.TasksLimit)
-	s.ext4 = &ext4fs.FilesystemType{Disks: m.disks, Logf: m.logf,
+	s.ext4 = &ext4fs.FilesystemType{Disks: m.disks, Logf: m.logf, CacheBytes: m.config.Ext4Cache,
 		Panic: func(err error) { s.request(*panicked("%v", err)) }}
+	if s.ext4.CacheBytes == 0 {
+		s.ext4.CacheBytes = m.config.Memory / 8
+	}
 	mf, err := m.memoryFile()
 	if err != nil {
 		return nil, err

@@ -9,6 +9,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// minTransaction is the least number of blocks that a transaction may grow to before it
+// is committed for its size.
+const minTransaction = 256
+
 // startWriting makes the filesystem writable: it empties the log, finishes what a crash
 // left half done, and lets handles begin.
 func (fs *FS) startWriting() error {
@@ -38,6 +42,8 @@ func (fs *FS) startWriting() error {
 	} else {
 		t.limit, t.most = 4096, math.MaxInt
 	}
+	// What is dirty cannot be dropped, so that it must leave room in a small cache.
+	t.limit = min(t.limit, max(int(fs.cache.limit/2), minTransaction))
 	if _, err := fs.cache.get(uint64(format.SuperblockOffset >> fs.bsBits)); err != nil {
 		return err
 	}

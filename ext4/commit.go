@@ -254,6 +254,14 @@ func (fs *FS) encodeSuper() error {
 	fs.sb.Wtime, fs.sb.WtimeHi = uint32(now), uint8(now>>32)
 	fs.sb.SetFreeBlocksCount(uint64(fs.freeBlocks.Load()))
 	fs.sb.FreeInodesCount = uint32(fs.freeInodes.Load())
+	// One that differs in nothing but the time of writing need not go with it: an fsync
+	// that only brings times is cheaper by a block in the log and one at home.
+	was := fs.stableSB
+	was.Wtime, was.WtimeHi = fs.sb.Wtime, fs.sb.WtimeHi
+	if was == fs.sb && !fs.superAside && !b.dirty {
+		return nil
+	}
+	fs.superAside = false
 	if !b.dirty {
 		b.dirty, b.kind = true, kindPlain
 		fs.txn.bufs = append(fs.txn.bufs, b)

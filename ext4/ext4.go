@@ -72,7 +72,9 @@ type Options struct {
 	// CommitEvery is how long changes stay in memory at most; 0 means 5 seconds.
 	CommitEvery time.Duration
 
-	// CacheBytes bounds the clean metadata kept in memory; 0 means 64 MiB.
+	// CacheBytes bounds the metadata kept in memory, as far as it is not dirty; a
+	// transaction is committed before it takes more than half of it, or 1 MiB (with
+	// 4 KiB blocks). 0 means 64 MiB.
 	CacheBytes int64
 
 	// Now is the clock for times in inodes; nil means time.Now.

@@ -556,6 +556,7 @@ func (fs *FS) writeSuper(change func(sb *format.Superblock)) error {
 	fs.sbMu.Lock()
 	change(&fs.sb)
 	change(&fs.stableSB)
+	fs.superAside = true
 	err := fs.encodedSuper(&fs.stableSB, raw)
 	fs.sbMu.Unlock()
 	if err != nil {

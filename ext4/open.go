@@ -68,7 +68,8 @@ type FS struct {
 	sbMu sync.Mutex // guards sb and what changes in it
 	sb   format.Superblock
 
-	stableSB format.Superblock // what the disk has: sb as of the last commit
+	stableSB   format.Superblock // what the disk has: sb as of the last commit
+	superAside bool              // it was written since past the log, which may hold an older one; guarded by sbMu
 
 	// inUse adds needs_recovery to what is written: sb itself does not have it, so that
 	// its features can be looked at without sbMu.

@@ -44,8 +44,15 @@ func (l *layout) copy(ctx context.Context, d Disk) error {
 		c.tell = func(int64, int64) {}
 	}
 	c.tell(0, c.total)
+	if len(c.jobs) == 0 {
+		return nil
+	}
+	n := min(max(runtime.GOMAXPROCS(0), 2), 4)
+	if c.total <= gather {
+		n = 1
+	}
 	var workers sync.WaitGroup
-	for range min(max(runtime.GOMAXPROCS(0), 2), 4) {
+	for range n {
 		workers.Go(func() {
 			if err := c.work(); err != nil {
 				c.failure.CompareAndSwap(nil, &err)
@@ -80,7 +87,7 @@ func (c *copier) take() []job {
 }
 
 func (c *copier) work() error {
-	w := writer{d: c.d, buf: make([]byte, 0, gather)}
+	w := writer{d: c.d, buf: make([]byte, 0, max(min(c.total, gather), 64<<10))}
 	for {
 		jobs := c.take()
 		if len(jobs) == 0 {
@@ -182,9 +189,16 @@ func (c *copier) kernelCopy(in *os.File, from, to, n int64) (int64, error) {
 		case got == 0: // the end, or a file whose size lies: reading will tell
 			return moved, nil
 		}
+		startWriteback(c.out, to-int64(got), int64(got))
 		moved += int64(got)
 	}
 	return moved, nil
+}
+
+// startWriteback has the host begin to write a range to its disk, which goes on while
+// the next files are read. It is a hint: the image is made stable at its end.
+func startWriteback(f *os.File, off, n int64) {
+	_ = unix.SyncFileRange(int(f.Fd()), off, n, unix.SYNC_FILE_RANGE_WRITE)
 }
 
 // writer gathers what lies together on the disk and writes it at once.
@@ -224,6 +238,9 @@ func (w *writer) flush() error {
 		return nil
 	}
 	_, err := w.d.WriteAt(w.buf, w.at)
+	if f := w.d.File(); f != nil && err == nil {
+		startWriteback(f, w.at, int64(len(w.buf)))
+	}
 	w.buf = w.buf[:0]
 	return err
 }

@@ -9,6 +9,8 @@ import (
 	"io/fs"
 	"os"
 	"os/signal"
+	"runtime"
+	"runtime/debug"
 	"strings"
 	"syscall"
 
@@ -16,9 +18,17 @@ import (
 )
 
 func main() {
+	lateCollection()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	context.AfterFunc(ctx, stop) // a second signal ends the program at once
 	os.Exit(run(ctx, os.Args, os.Stdin, os.Stdout, os.Stderr))
+}
+
+// lateCollection lets the heap grow to 32 MiB before it is collected for the first time,
+// which is later than most images take; from then on it is collected as usual.
+func lateCollection() {
+	usual := debug.SetGCPercent(800) // of 4 MiB
+	runtime.SetFinalizer(&struct{ _ [64]byte }{}, func(any) { debug.SetGCPercent(usual) })
 }
 
 // Exit statuses. An interrupted program's is what a shell would give it.

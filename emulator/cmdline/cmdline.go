@@ -43,6 +43,10 @@ type Config struct {
 	Memory int64
 	CPUs   int
 
+	// Ext4Cache bounds the metadata that an ext4 filesystem keeps in memory, in bytes;
+	// 0 means an eighth of Memory.
+	Ext4Cache int64
+
 	// Settings configures devices, in the line's order.
 	Settings []Setting
 

@@ -102,7 +102,7 @@ func number(unit string) bool {
 var Options = []Option{
 	{Name: "mem", Form: Value, Show: "mem=N[K|M|G]",
 		Text:  "Memory of the guest, in bytes or with a unit in either case. The default is 64M.",
-		apply: func(c *Config, s setting) string { return memory(&c.Memory, s.value) }},
+		apply: func(c *Config, s setting) string { return memory(&c.Memory, s.value, minMemory) }},
 	{Name: "ncpus", Form: Value, Show: "ncpus=N",
 		Text:  "Processors the guest sees, 1 to 64. The default is 1.",
 		apply: func(c *Config, s setting) string { return integer(&c.CPUs, s.value, 1, 64) }},
@@ -141,6 +141,10 @@ var Options = []Option{
 	{Name: "rootdelay", Form: Value, Show: "rootdelay=N",
 		Text:  "Seconds to wait before the root is mounted.",
 		apply: func(c *Config, s setting) string { return integer(&c.RootDelay, s.value, 0, 3600) }},
+	{Name: "ext4.cache", Form: Value, Show: "ext4.cache=N[K|M|G]",
+		Text: "Bound of the metadata that each mounted ext4 filesystem keeps in memory, beside mem=, which counts the guest's. " +
+			"The default is an eighth of mem=. File data is not cached: the host's page cache serves it.",
+		apply: func(c *Config, s setting) string { return memory(&c.Ext4Cache, s.value, minCache) }},
 	{Name: "initrd", Form: Value, Show: "initrd=FILE",
 		Text: "A cpio archive on the host, plain or compressed (gzip, xz, zstd), that is unpacked into the first root. " +
 			"Its /init, or what rdinit= names, runs in place of the root's init.",
@@ -318,13 +322,15 @@ func integer(field *int, value string, low, high int) string {
 	return ""
 }
 
-// minMemory is the least a guest gets: below it nothing would run.
+// minMemory is the least a guest gets: below it nothing would run. minCache is 64
+// blocks, with which ext4 still works.
 const (
 	minMemory = 4 << 20
+	minCache  = 256 << 10
 	maxMemory = 1 << 46
 )
 
-func memory(field *int64, value string) string {
+func memory(field *int64, value string, least int64) string {
 	digits, unit := value, int64(1)
 	if value != "" {
 		digits = value[:len(value)-1]
@@ -343,8 +349,12 @@ func memory(field *int64, value string) string {
 	if err != nil || int64(n) > maxMemory/unit {
 		return fmt.Sprintf("%q is not an amount of memory; write bytes, or a number with K, M or G", value)
 	}
-	if int64(n)*unit < minMemory {
-		return fmt.Sprintf("%q is too little memory; the least is 4M", value)
+	if int64(n)*unit < least {
+		text := fmt.Sprintf("%dM", least>>20)
+		if least < 1<<20 {
+			text = fmt.Sprintf("%dK", least>>10)
+		}
+		return fmt.Sprintf("%q is too little memory; the least is %s", value, text)
 	}
 	*field = int64(n) * unit &^ 4095
 	return ""

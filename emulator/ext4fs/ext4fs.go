@@ -55,6 +55,10 @@ type FilesystemType struct {
 	// Logf writes a line to the guest's kernel log. It may be nil.
 	Logf func(format string, a ...any)
 
+	// CacheBytes bounds the metadata that each filesystem keeps in memory; 0 means
+	// the engine's default.
+	CacheBytes int64
+
 	// Panic ends the machine, where a filesystem mounted with errors=panic is found
 	// damaged. Without it such a filesystem becomes read-only.
 	Panic func(error)

@@ -208,6 +208,7 @@ func (t *FilesystemType) openDisk(ctx context.Context, vfsObj *vfs.VirtualFilesy
 		NoWrite:     disk.ReadOnly || o.noload && o.ro,
 		Discard:     o.discard,
 		CommitEvery: o.commit,
+		CacheBytes:  t.CacheBytes,
 		Panic:       panics,
 		Now: func() time.Time {
 			sec, nsec := fs.clock.Now().Unix()

@@ -126,8 +126,8 @@ func (b *Builder) inodeBitmap(d *format.GroupDesc, first, inUse uint32, gone []u
 }
 
 func fillBits(b []byte) {
-	for i := range b {
-		b[i] = 0xFF
+	for i := 0; i+8 <= len(b); i += 8 { // a bitmap is a block
+		le.PutUint64(b[i:], ^uint64(0))
 	}
 }
 

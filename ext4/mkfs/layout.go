@@ -23,7 +23,7 @@ func newLayout(g *geometry) *layout {
 		blockBitmap: all[:n], inodeBitmap: all[n : 2*n], table: all[2*n : 3*n],
 		meta: all[3*n : 4*n], own: all[4*n:],
 	}
-	var used []run
+	used := make([]run, 0, 3*n+n/8+16)
 	for first := uint32(0); first < g.groups; first += g.flex {
 		last := min(first+g.flex, g.groups)
 		var heads []run

@@ -3,7 +3,7 @@ package mkfs
 import "fmt"
 
 // outputBuffer is how much metadata is written at once.
-const outputBuffer = 1 << 20
+const outputBuffer = 256 << 10
 
 // output gathers blocks that follow each other and writes them together.
 type output struct {
