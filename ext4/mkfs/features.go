@@ -2,6 +2,7 @@ package mkfs
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -22,6 +23,20 @@ var defaults = features{
 		format.IncompatFlexBG,
 	ro: format.RoSparseSuper | format.RoLargeFile | format.RoHugeFile | format.RoDirNlink |
 		format.RoExtraIsize | format.RoMetadataCsum,
+}
+
+// byType are the features of `mke2fs -t` on Debian 12, by the type of the filesystem.
+var byType = map[string]features{
+	"":     defaults,
+	"ext4": defaults,
+	"ext3": ext2.with(features{compat: format.CompatHasJournal}),
+	"ext2": ext2,
+}
+
+var ext2 = features{
+	compat:   format.CompatExtAttr | format.CompatResizeInode | format.CompatDirIndex,
+	incompat: format.IncompatFiletype,
+	ro:       format.RoSparseSuper | format.RoLargeFile,
 }
 
 // makeable are the features that this package can turn on and off. Those beyond the defaults
@@ -66,9 +81,8 @@ func (f features) without(g features) features {
 	return features{f.compat &^ g.compat, f.incompat &^ g.incompat, f.ro &^ g.ro}
 }
 
-// parseFeatures applies a list of names to the defaults and refuses what does not go together.
-func parseFeatures(list []string) (features, error) {
-	f := defaults
+// parseFeatures applies a list of names to a beginning and refuses what does not go together.
+func parseFeatures(f features, list []string) (features, error) {
 	for _, word := range list {
 		name, off := strings.CutPrefix(word, "^")
 		if alias, ok := aliases[name]; ok {
@@ -80,7 +94,8 @@ func parseFeatures(list []string) (features, error) {
 		}
 		bit, known := one(name)
 		if !known {
-			return f, fmt.Errorf("feature %q: there is none of that name", word)
+			return f, fmt.Errorf("feature %q: there is none of that name; this program makes %s",
+				word, strings.Join(makeable.names(), " "))
 		}
 		if bit.without(makeable) != (features{}) {
 			return f, fmt.Errorf("feature %q: not made by this program, which makes %s",
@@ -147,7 +162,8 @@ func parseMountOptions(list []string) (uint32, error) {
 		name, off := strings.CutPrefix(word, "^")
 		bit, ok := mountBits[name]
 		if !ok {
-			return 0, fmt.Errorf("default mount option %q: there is none of that name", word)
+			return 0, fmt.Errorf("default mount option %q: there is none of that name; they are %s",
+				word, strings.Join(slices.Sorted(maps.Keys(mountBits)), " "))
 		}
 		if bit&format.MountJournalMode != 0 || off {
 			mask := bit

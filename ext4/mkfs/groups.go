@@ -24,7 +24,7 @@ func (b *Builder) writeGroups(t *tally) error {
 			BlockBitmap: b.l.blockBitmap[group], InodeBitmap: b.l.inodeBitmap[group], InodeTable: b.l.table[group],
 			UsedDirs: t.dirs[group],
 		}
-		if b.o.f.lazy() {
+		if b.o.f.lazy() && !b.o.lazyTables {
 			d.Flags = format.GroupItableZero
 		}
 		here := run{g.groupStart(group), g.groupEnd(group)}
@@ -227,6 +227,7 @@ func (b *Builder) superblock(t *tally) *format.Superblock {
 	s.SetBlocksCount(g.blocks)
 	s.SetFreeBlocksCount(t.freeBlocks)
 	s.SetRBlocksCount(g.reserved)
+	s.RaidStride, s.RaidStripeWidth = uint16(o.stride), uint32(o.stripeWidth)
 	copy(s.VolumeName[:], o.label)
 	copy(s.LastMounted[:], o.lastMounted)
 	if f.wide() {
