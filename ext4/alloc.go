@@ -39,8 +39,8 @@ func (h *handle) change(g uint32) error {
 	h.dirty(b, kindGroupDesc, 0)
 	t := &fs.txn
 	t.mu.Lock()
-	if !fs.groups[g].dirty {
-		fs.groups[g].dirty = true
+	if !fs.group(g).dirty {
+		fs.group(g).dirty = true
 		t.groups = append(t.groups, g)
 	}
 	t.mu.Unlock()
@@ -55,7 +55,7 @@ func (fs *FS) locate(block uint64) (g, bit uint32) {
 // blockBitmap gives the block bitmap of a group, made when it was never written. mu of
 // the group is held.
 func (fs *FS) blockBitmap(g uint32) (*buffer, error) {
-	gr := &fs.groups[g]
+	gr := fs.group(g)
 	if gr.bad {
 		return nil, fmt.Errorf("ext4: group %d is damaged: %w", g, unix.EIO)
 	}
@@ -104,16 +104,17 @@ func (fs *FS) badGroup(g uint32, field string, v any) error {
 func (fs *FS) zoneIn(g uint32, f func(from, to uint32)) {
 	start := fs.groupStart(g)
 	end := start + fs.groupBlocks(g)
-	lo, hi := 0, len(fs.zone)
+	zone := *fs.zone.Load()
+	lo, hi := 0, len(zone)
 	for lo < hi {
-		if m := (lo + hi) / 2; fs.zone[m].end() <= start {
+		if m := (lo + hi) / 2; zone[m].end() <= start {
 			lo = m + 1
 		} else {
 			hi = m
 		}
 	}
-	for ; lo < len(fs.zone) && fs.zone[lo].start < end; lo++ {
-		z := fs.zone[lo]
+	for ; lo < len(zone) && zone[lo].start < end; lo++ {
+		z := zone[lo]
 		f(uint32(max(z.start, start)-start), uint32(min(z.end(), end)-start))
 	}
 }
@@ -258,12 +259,12 @@ func (gr *group) search(bitmap []byte, bit, n, want uint32) (at, count uint32) {
 // holds it: nobody else gets it, and the disk says nothing of it yet. It may return
 // fewer blocks, never none.
 func (fs *FS) setAside(goal, want uint64) (run, error) {
-	if goal < fs.firstData || goal >= fs.blocks {
+	if goal < fs.firstData || goal >= fs.blocks.Load() {
 		goal = fs.firstData
 	}
 	want = min(want, fs.bpg, 1<<15)
 	g0, bit0 := fs.locate(goal)
-	n := uint32(len(fs.groups))
+	n := fs.groupCount()
 	// First a group with room for all of it, then any room.
 	for pass := range 2 {
 		tries := 0
@@ -292,7 +293,7 @@ func (fs *FS) setAside(goal, want uint64) (run, error) {
 }
 
 func (fs *FS) setAsideIn(g, bit, want uint32, whole, home bool) (r run, ok, looked bool, err error) {
-	gr := &fs.groups[g]
+	gr := fs.group(g)
 	gr.mu.Lock()
 	defer gr.mu.Unlock()
 	if gr.bad || gr.desc.FreeBlocks <= gr.nheld {
@@ -326,7 +327,7 @@ func (fs *FS) giveBack(r run) {
 		return
 	}
 	g, bit := fs.locate(r.start)
-	gr := &fs.groups[g]
+	gr := fs.group(g)
 	gr.mu.Lock()
 	gr.unhold(bit, bit+uint32(r.count))
 	gr.mu.Unlock()
@@ -336,7 +337,7 @@ func (fs *FS) giveBack(r run) {
 func (h *handle) claim(r run) error {
 	fs := h.fs
 	g, bit := fs.locate(r.start)
-	gr := &fs.groups[g]
+	gr := fs.group(g)
 	gr.mu.Lock()
 	defer gr.mu.Unlock()
 	b, err := fs.blockBitmap(g)
@@ -395,7 +396,7 @@ func (h *handle) free(start, count uint64, metadata bool) error {
 }
 
 func (h *handle) freeIn(g, bit, n uint32) error {
-	fs, gr := h.fs, &h.fs.groups[g]
+	fs, gr := h.fs, h.fs.group(g)
 	gr.mu.Lock()
 	defer gr.mu.Unlock()
 	b, err := fs.blockBitmap(g)
@@ -447,7 +448,7 @@ func (fs *FS) release(freed []freedRun) {
 				discard = false
 			}
 		}
-		gr := &fs.groups[f.group]
+		gr := fs.group(f.group)
 		gr.mu.Lock()
 		gr.unhold(f.bit, f.bit+f.count)
 		gr.mu.Unlock()

@@ -191,7 +191,7 @@ func (fs *FS) encodeInodes(list []*Inode) {
 // encodeGroup makes the checksums of a group's bitmaps and puts its descriptor into
 // its block.
 func (fs *FS) encodeGroup(g uint32) error {
-	gr := &fs.groups[g]
+	gr := fs.group(g)
 	gr.dirty = false
 	d := &gr.desc
 	if fs.csum {

@@ -138,7 +138,7 @@ func getVictim(t testing.TB, form string) *victim {
 	add("super", format.SuperblockOffset, format.SuperblockSize, func(b []byte) {
 		le.PutUint32(b[format.SuperblockSize-4:], format.SuperblockChecksum(b))
 	})
-	for g := range fs.groups {
+	for g := range int(fs.groupCount()) {
 		off := int64(fs.descBlock(0))<<fs.bsBits + int64(g*fs.descSize)
 		add("group", off, int64(fs.descSize), func(b []byte) {
 			le.PutUint16(b[0x1E:], fs.descSum(uint32(g), b))

@@ -151,7 +151,7 @@ func (fs *FS) loadJournal() (*journal, error) {
 	}
 	j := &journal{fs: fs, raw: make([]byte, fs.bs), logged: make(map[uint64]uint32)}
 	want := n.d.Size >> fs.bsBits
-	if want == 0 || want > fs.blocks || want > 1<<31 {
+	if want == 0 || want > fs.blocks.Load() || want > 1<<31 {
 		return nil, badJournal("size", n.d.Size)
 	}
 	for b := uint64(0); b < want; {
@@ -374,7 +374,7 @@ func (j *journal) scan() (copies []copyTag, revoked map[uint64]uint32, next uint
 					}
 					crc = format.CRC32BE(crc, data)
 				}
-				if t.Block >= j.fs.blocks {
+				if t.Block >= j.fs.blocks.Load() {
 					return nil, nil, 0, badJournal(fmt.Sprintf("transaction %d, block", seq), t.Block)
 				}
 				pending = append(pending, copyTag{t.Block, at, seq, t.Flags&format.TagEscape != 0, t.Checksum})

@@ -28,12 +28,10 @@ type FS struct {
 	// The geometry does not change while the filesystem is open.
 	bs        int
 	bsBits    uint
-	blocks    uint64
 	firstData uint64
 	bpg, ipg  uint64
 	inodeSize int
 	descSize  int
-	inodes    uint32
 	firstIno  uint32
 	seed      uint32
 	csum      bool // metadata_csum
@@ -42,14 +40,19 @@ type FS struct {
 	dirIndex  bool
 	hashSeed  [4]uint32
 	hashBase  uint8 // added to a hash version: 3 when hashes are unsigned
-	zone      []run // where the filesystem's own structures lie, sorted
+
+	// The extent changes when the filesystem grows, each part after those above it: who
+	// sees a block or an inode also sees its group.
+	groups atomic.Pointer[[]*group]
+	zone   atomic.Pointer[[]run] // where the filesystem's own structures lie, sorted
+	blocks atomic.Uint64
+	inodes atomic.Uint32
 
 	cache  *cache
 	icache inodeCache
 	txn    txn
 	jnl    *journal // nil without a journal
 
-	groups     []group
 	freeBlocks atomic.Int64
 	freeInodes atomic.Int64
 	dirs       atomic.Int64
@@ -249,13 +252,14 @@ func (fs *FS) takeGeometry(raw []byte) error {
 	if fs.firstData > 1 || fs.bs == 1024 && ratio == 1 && fs.firstData != 1 || fs.bs > 1024 && fs.firstData != 0 {
 		return badSuper("first data block", sb.FirstDataBlock)
 	}
-	fs.blocks = sb.BlocksCount()
-	if fs.blocks <= fs.firstData {
-		return badSuper("blocks count", fs.blocks)
+	blocks := sb.BlocksCount()
+	if blocks <= fs.firstData {
+		return badSuper("blocks count", blocks)
 	}
-	if fs.blocks > uint64(fs.dev.Size())>>fs.bsBits {
-		return badSuper("blocks count", fmt.Sprintf("%d, more than the disk's %d", fs.blocks, uint64(fs.dev.Size())>>fs.bsBits))
+	if blocks > uint64(fs.dev.Size())>>fs.bsBits {
+		return badSuper("blocks count", fmt.Sprintf("%d, more than the disk's %d", blocks, uint64(fs.dev.Size())>>fs.bsBits))
 	}
+	fs.blocks.Store(blocks)
 	groups := sb.GroupCount()
 	if groups > maxGroups {
 		return badSuper("number of groups", groups)
@@ -263,7 +267,8 @@ func (fs *FS) takeGeometry(raw []byte) error {
 	if groups*fs.ipg != uint64(sb.InodesCount) {
 		return badSuper("inodes count", sb.InodesCount)
 	}
-	fs.inodes, fs.firstIno = sb.InodesCount, sb.FirstFileIno()
+	fs.firstIno = sb.FirstFileIno()
+	fs.inodes.Store(sb.InodesCount)
 	if fs.firstIno < format.GoodOldFirst || uint64(fs.firstIno) > fs.ipg {
 		return badSuper("first inode", fs.firstIno)
 	}
@@ -339,11 +344,15 @@ func (fs *FS) loadGroups() error {
 	count := fs.sb.GroupCount()
 	per := uint64(fs.bs / fs.descSize)
 	descBlocks := (count + per - 1) / per
-	tableBlocks := (fs.ipg*uint64(fs.inodeSize) + uint64(fs.bs) - 1) >> fs.bsBits
-	if descBlocks > fs.blocks {
+	tableBlocks := fs.tableBlocks()
+	if descBlocks > fs.blocks.Load() {
 		return badSuper("number of groups", count)
 	}
-	fs.groups = make([]group, count)
+	all, list := make([]group, count), make([]*group, count)
+	for g := range all {
+		list[g] = &all[g]
+	}
+	fs.groups.Store(&list)
 	var free, freeIno, dirs int64
 	flex := fs.sb.FeatureIncompat&format.IncompatFlexBG != 0
 	var raw []byte
@@ -351,7 +360,7 @@ func (fs *FS) loadGroups() error {
 	for g := range count {
 		if g%per == 0 {
 			nr := fs.descBlock(g / per)
-			if nr >= fs.blocks {
+			if nr >= fs.blocks.Load() {
 				return badSuper("first meta_bg", fs.sb.FirstMetaBg)
 			}
 			if o := fs.cache.overlay[nr]; o != nil {
@@ -363,7 +372,7 @@ func (fs *FS) loadGroups() error {
 		}
 		d := raw[:fs.descSize]
 		raw = raw[fs.descSize:]
-		gr := &fs.groups[g]
+		gr := list[g]
 		if err := gr.desc.Decode(d); err != nil {
 			return err
 		}
@@ -376,10 +385,10 @@ func (fs *FS) loadGroups() error {
 			gr.desc.Flags = 0
 			gr.desc.ItableUnused = 0
 		}
-		first, last := fs.firstData, fs.blocks
+		first, last := fs.firstData, fs.blocks.Load()
 		if !flex {
 			first = fs.firstData + g*fs.bpg
-			last = min(fs.blocks, first+fs.bpg)
+			last = min(fs.blocks.Load(), first+fs.bpg)
 		}
 		inside := func(start, n uint64) bool { return start >= first && n <= last && start <= last-n }
 		if !inside(gr.desc.BlockBitmap, 1) {
@@ -404,7 +413,7 @@ func (fs *FS) loadGroups() error {
 	fs.freeBlocks.Store(free)
 	fs.freeInodes.Store(freeIno)
 	fs.dirs.Store(dirs)
-	return fs.makeZone(descBlocks, tableBlocks)
+	return fs.makeZone()
 }
 
 // descSum is the checksum of an encoded group descriptor.
@@ -417,16 +426,54 @@ func (fs *FS) descSum(g uint32, d []byte) uint16 {
 
 // groupBlocks is the number of blocks of group g: the last can be short.
 func (fs *FS) groupBlocks(g uint32) uint64 {
-	return min(fs.bpg, fs.blocks-fs.groupStart(g))
+	return min(fs.bpg, fs.blocks.Load()-fs.groupStart(g))
 }
 
 func (fs *FS) groupStart(g uint32) uint64 { return fs.firstData + uint64(g)*fs.bpg }
 
+// group is a block group that there is.
+func (fs *FS) group(g uint32) *group { return (*fs.groups.Load())[g] }
+
+func (fs *FS) groupCount() uint32 { return uint32(len(*fs.groups.Load())) }
+
+// tableBlocks is the length of an inode table.
+func (fs *FS) tableBlocks() uint64 {
+	return (fs.ipg*uint64(fs.inodeSize) + uint64(fs.bs) - 1) >> fs.bsBits
+}
+
+// headBlocks is the number of blocks at the start of a group, under a superblock, that
+// hold a copy of that, group descriptors, and blocks reserved for more of them.
+func (fs *FS) headBlocks(sb *format.Superblock, g uint32) uint64 {
+	per := uint64(fs.bs / fs.descSize)
+	old := (sb.GroupCount() + per - 1) / per // blocks of descriptors before those of meta_bg
+	metaBG := sb.FeatureIncompat&format.IncompatMetaBG != 0
+	if metaBG {
+		old = min(old, uint64(sb.FirstMetaBg))
+	}
+	meta := metaBG && uint64(g)/per >= uint64(sb.FirstMetaBg)
+	n := uint64(0)
+	if sb.GroupHasSuper(g) {
+		if n = 1; !meta {
+			n += old + uint64(sb.ReservedGDTBlocks)
+		}
+		if fs.bs == 1024 && fs.firstData == 0 && g == 0 {
+			n++
+		}
+	}
+	if i := uint64(g) % per; meta && (i == 0 || i == 1 || i == per-1) {
+		n++
+	}
+	return n
+}
+
 // makeZone collects the blocks of superblocks, descriptors, bitmaps and inode tables.
 // Two structures in one block are damage: writing one would destroy the other.
-func (fs *FS) makeZone(descBlocks, tableBlocks uint64) error {
+func (fs *FS) makeZone() error {
 	var zone []run
 	add := func(r run) {
+		if r.count == 0 {
+			return
+		}
 		if n := len(zone); n > 0 && zone[n-1].end() == r.start {
 			zone[n-1].count += r.count
 			return
@@ -436,43 +483,18 @@ func (fs *FS) makeZone(descBlocks, tableBlocks uint64) error {
 	if fs.firstData == 1 {
 		add(run{0, 1})
 	}
-	metaBG := fs.sb.FeatureIncompat&format.IncompatMetaBG != 0
-	per := uint64(fs.bs / fs.descSize)
-	for g := range uint32(len(fs.groups)) {
-		start := fs.groupStart(g)
-		super := fs.sb.GroupHasSuper(g)
-		oldBlocks := descBlocks
-		if metaBG {
-			oldBlocks = min(descBlocks, uint64(fs.sb.FirstMetaBg))
-		}
-		if super {
-			n := uint64(1)
-			if !metaBG || uint64(g)/per < uint64(fs.sb.FirstMetaBg) {
-				n += oldBlocks + uint64(fs.sb.ReservedGDTBlocks)
-			}
-			if fs.bs == 1024 && fs.firstData == 0 && g == 0 {
-				n++
-			}
-			add(run{start, min(n, fs.groupBlocks(g))})
-		}
-		if metaBG && uint64(g)/per >= uint64(fs.sb.FirstMetaBg) {
-			if i := uint64(g) % per; i == 0 || i == 1 || i == per-1 {
-				nr := start
-				if super {
-					nr++
-				}
-				add(run{nr, 1})
-			}
-		}
+	groups := *fs.groups.Load()
+	for g := range uint32(len(groups)) {
+		add(run{fs.groupStart(g), min(fs.headBlocks(&fs.sb, g), fs.groupBlocks(g))})
 	}
-	for g := range fs.groups {
-		add(run{fs.groups[g].desc.BlockBitmap, 1})
+	for _, gr := range groups {
+		add(run{gr.desc.BlockBitmap, 1})
 	}
-	for g := range fs.groups {
-		add(run{fs.groups[g].desc.InodeBitmap, 1})
+	for _, gr := range groups {
+		add(run{gr.desc.InodeBitmap, 1})
 	}
-	for g := range fs.groups {
-		add(run{fs.groups[g].desc.InodeTable, tableBlocks})
+	for _, gr := range groups {
+		add(run{gr.desc.InodeTable, fs.tableBlocks()})
 	}
 	slices.SortFunc(zone, func(a, b run) int {
 		switch {
@@ -496,23 +518,26 @@ func (fs *FS) makeZone(descBlocks, tableBlocks uint64) error {
 		}
 		out = append(out, r)
 	}
-	fs.zone = slices.Clip(out)
+	out = slices.Clip(out)
+	fs.zone.Store(&out)
 	return nil
 }
 
 // mayHold says whether count blocks from start on can belong to a file: inside the
 // filesystem and clear of its own structures.
 func (fs *FS) mayHold(start, count uint64) bool {
-	if start < fs.firstData || start >= fs.blocks || count > fs.blocks-start {
+	blocks := fs.blocks.Load()
+	if start < fs.firstData || start >= blocks || count > blocks-start {
 		return false
 	}
-	i, _ := slices.BinarySearchFunc(fs.zone, start, func(r run, s uint64) int {
+	zone := *fs.zone.Load()
+	i, _ := slices.BinarySearchFunc(zone, start, func(r run, s uint64) int {
 		if r.end() <= s {
 			return -1
 		}
 		return 1
 	})
-	return i == len(fs.zone) || fs.zone[i].start >= start+count
+	return i == len(zone) || zone[i].start >= start+count
 }
 
 // UUID is the filesystem's.
@@ -555,7 +580,7 @@ func (fs *FS) Info() Info {
 	sb := &fs.sb
 	i := Info{
 		UUID: sb.UUID, Label: cstring(sb.VolumeName[:]), LastMounted: cstring(sb.LastMounted[:]),
-		BlockSize: fs.bs, Blocks: fs.blocks, Inodes: fs.inodes, Reserved: sb.RBlocksCount(),
+		BlockSize: fs.bs, Blocks: fs.blocks.Load(), Inodes: fs.inodes.Load(), Reserved: sb.RBlocksCount(),
 		ReservedUID: uint32(sb.DefResUID) | uint32(sb.DefResUIDHi)<<16,
 		ReservedGID: uint32(sb.DefResGID) | uint32(sb.DefResGIDHi)<<16,
 		Compat:      sb.FeatureCompat, Incompat: sb.FeatureIncompat, RoCompat: sb.FeatureRoCompat,
@@ -576,7 +601,7 @@ func (fs *FS) Info() Info {
 // overhead is the number of blocks that files can never have.
 func (fs *FS) overhead() uint64 {
 	n := fs.firstData
-	for _, r := range fs.zone {
+	for _, r := range *fs.zone.Load() {
 		n += r.count
 	}
 	if fs.firstData == 1 {
@@ -585,7 +610,7 @@ func (fs *FS) overhead() uint64 {
 	if fs.jnl != nil {
 		n += uint64(fs.jnl.super.MaxLen)
 	}
-	return min(n, fs.blocks)
+	return min(n, fs.blocks.Load())
 }
 
 // Statfs counts blocks and inodes.
@@ -595,8 +620,8 @@ func (fs *FS) Statfs() Statfs {
 	fs.sbMu.Unlock()
 	free := uint64(max(fs.freeBlocks.Load()-fs.reserved.Load(), 0))
 	s := Statfs{
-		BlockSize: int64(fs.bs), Blocks: fs.blocks - fs.overhead(), Free: free,
-		Files: uint64(fs.inodes), FilesFree: uint64(max(fs.freeInodes.Load(), 0)),
+		BlockSize: int64(fs.bs), Blocks: fs.blocks.Load() - fs.overhead(), Free: free,
+		Files: uint64(fs.inodes.Load()), FilesFree: uint64(max(fs.freeInodes.Load(), 0)),
 		ID: le.Uint64(uuid[:]) ^ le.Uint64(uuid[8:]), NameMax: format.MaxName,
 	}
 	if keep := reserved + fs.spare(); free > keep {
@@ -611,5 +636,5 @@ func (fs *FS) spare() uint64 {
 	if fs.sb.FeatureIncompat&format.IncompatExtents == 0 {
 		return 0
 	}
-	return min(fs.blocks/50, 4096)
+	return min(fs.blocks.Load()/50, 4096)
 }
