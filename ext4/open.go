@@ -73,6 +73,7 @@ type FS struct {
 	orphans  orphanList
 	windows  windowList
 	xattrMu  sync.Mutex // shared attribute blocks
+	resizeMu sync.Mutex // one change of the extent at a time
 }
 
 // run is a range of blocks.
