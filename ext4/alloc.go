@@ -27,6 +27,9 @@ type group struct {
 	icheck  bool   // and the inode bitmap
 	bad     bool   // one of them did not: nothing is allocated here
 	dirty   bool   // on the transaction's list; guarded by txn.mu
+
+	cut   bool   // the filesystem is to end before the group, or in it:
+	limit uint32 // no block from this bit on is given out, and no inode when it is 0
 }
 
 // change puts the group's descriptor on the transaction. mu of the group is held.
@@ -312,7 +315,12 @@ func (fs *FS) setAsideIn(g, bit, want uint32, whole, home bool) (r run, ok, look
 	if !home {
 		bit = gr.next
 	}
-	at, count := gr.search(b.data, bit, uint32(fs.groupBlocks(g)), want)
+	n := uint32(fs.groupBlocks(g))
+	if gr.cut {
+		n = min(n, gr.limit)
+		bit = min(bit, n)
+	}
+	at, count := gr.search(b.data, bit, n, want)
 	if count == 0 || whole && count < want {
 		return r, false, true, nil
 	}

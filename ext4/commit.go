@@ -75,13 +75,16 @@ func (fs *FS) markInUse() error {
 	}
 	now := fs.opt.Now().Unix()
 	err := fs.writeSuper(func(sb *format.Superblock) {
-		if fs.jnl != nil {
+		if fs.jnl != nil && !fs.jnl.lent {
 			sb.FeatureIncompat |= format.IncompatRecover
 		} else {
 			sb.State &^= format.StateValid
 		}
 		sb.Mtime, sb.MtimeHi = uint32(now), uint8(now>>32)
 		sb.MntCount++
+		if fs.jnl != nil && fs.jnl.lent { // the log is good until the next mount
+			fs.jnl.super.Padding[0], fs.jnl.super.Padding[1] = uint32(sb.MntCount), sb.Mtime
+		}
 	})
 	if err != nil {
 		return err

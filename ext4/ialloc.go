@@ -116,7 +116,7 @@ func (h *handle) allocInodeIn(g uint32, dir, roomy bool) (uint32, error) {
 	fs, gr := h.fs, h.fs.group(g)
 	gr.mu.Lock()
 	defer gr.mu.Unlock()
-	if gr.bad || gr.desc.FreeInodes == 0 || roomy && gr.desc.FreeBlocks == 0 {
+	if gr.bad || gr.desc.FreeInodes == 0 || roomy && gr.desc.FreeBlocks == 0 || gr.cut && gr.limit == 0 {
 		return 0, nil
 	}
 	b, err := fs.inodeBitmap(g)

@@ -19,6 +19,7 @@ type journal struct {
 	csum   bool
 	first  uint32 // the ring is [first, last)
 	last   uint32
+	lent   bool // by Options.Log: the filesystem has none
 
 	// The rest changes with commits, one at a time.
 	head     uint32 // where the next transaction goes
@@ -79,6 +80,9 @@ func (fs *FS) openJournal() error {
 	if fs.sb.FeatureCompat&format.CompatHasJournal == 0 {
 		if fs.sb.FeatureIncompat&format.IncompatRecover != 0 {
 			return badSuper("needs_recovery without", "has_journal")
+		}
+		if fs.opt.Log.Len > 0 && !fs.opt.ReadOnly {
+			return fs.openLent()
 		}
 		return nil
 	}
@@ -374,7 +378,7 @@ func (j *journal) scan() (copies []copyTag, revoked map[uint64]uint32, next uint
 					}
 					crc = format.CRC32BE(crc, data)
 				}
-				if t.Block >= j.fs.blocks.Load() {
+				if t.Block >= uint64(j.fs.dev.Size())>>j.fs.bsBits { // a growing one's new blocks are in it
 					return nil, nil, 0, badJournal(fmt.Sprintf("transaction %d, block", seq), t.Block)
 				}
 				pending = append(pending, copyTag{t.Block, at, seq, t.Flags&format.TagEscape != 0, t.Checksum})

@@ -586,7 +586,7 @@ func (fs *FS) Info() Info {
 		ReservedGID: uint32(sb.DefResGID) | uint32(sb.DefResGIDHi)<<16,
 		Compat:      sb.FeatureCompat, Incompat: sb.FeatureIncompat, RoCompat: sb.FeatureRoCompat,
 		DefaultMount: sb.DefaultMountOpts, MountOpts: cstring(sb.MountOpts[:]),
-		Errors: ErrorPolicy(sb.Errors), ErrorCount: sb.ErrorCount, Journal: fs.jnl != nil,
+		Errors: ErrorPolicy(sb.Errors), ErrorCount: sb.ErrorCount, Journal: fs.jnl != nil && !fs.jnl.lent,
 		MaxTime: format.MaxTimeSec32, MaxFileSize: int64(format.MaxLogicalBlock+1) << fs.bsBits,
 		XattrMaxValue: min(fs.bs-format.XattrHeaderSize-format.XattrEntryLen(1)-4, 65535),
 	}
@@ -608,7 +608,7 @@ func (fs *FS) overhead() uint64 {
 	if fs.firstData == 1 {
 		n-- // block 0 is in the zone already
 	}
-	if fs.jnl != nil {
+	if fs.jnl != nil && !fs.jnl.lent {
 		n += uint64(fs.jnl.super.MaxLen)
 	}
 	return min(n, fs.blocks.Load())
