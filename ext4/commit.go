@@ -15,6 +15,7 @@ type closing struct {
 	freed   []freedRun
 	revokes []uint64
 	sb      format.Superblock
+	grows   bool // the superblock goes home last: it names groups that the rest describes
 }
 
 // commit closes the running transaction and makes it stable. commitMu is held.
@@ -103,9 +104,9 @@ func (fs *FS) takeOver() (*closing, []byte, error) {
 		t.timer.Stop()
 		t.timer = nil
 	}
-	c := &closing{seq: t.seq, freed: t.freed, revokes: t.revokes}
+	c := &closing{seq: t.seq, freed: t.freed, revokes: t.revokes, grows: t.grows}
 	t.seq++
-	t.freed, t.revokes = nil, nil
+	t.freed, t.revokes, t.grows = nil, nil, false
 	if len(t.bufs) == 0 {
 		return c, nil, nil
 	}
@@ -276,9 +277,28 @@ func (fs *FS) writeHome(bufs []*buffer, copies []byte, choose func(*buffer) bool
 	return nil
 }
 
+// writeGrown writes the blocks of a transaction that makes the filesystem larger home, the
+// superblock last: who reads it before a replay finds what it names.
+func (fs *FS) writeGrown(bufs []*buffer, copies []byte) error {
+	super := uint64(format.SuperblockOffset >> fs.bsBits)
+	if err := fs.writeHome(bufs, copies, func(b *buffer) bool { return b.nr != super }); err != nil {
+		return err
+	}
+	if err := fs.devSync(); err != nil {
+		return err
+	}
+	return fs.writeHome(bufs, copies, func(b *buffer) bool { return b.nr == super })
+}
+
 // writeOrdered writes a transaction without a journal: first what nothing points to
 // yet, then the inodes. A crash between leaves work for e2fsck, as on the kernel's.
 func (fs *FS) writeOrdered(c *closing, copies []byte) error {
+	if c.grows {
+		if err := fs.writeGrown(c.bufs, copies); err != nil {
+			return err
+		}
+		return fs.devSync()
+	}
 	if err := fs.writeHome(c.bufs, copies, func(b *buffer) bool { return b.kind != kindInodes }); err != nil {
 		return err
 	}

@@ -370,6 +370,9 @@ func (fs *FS) writeZeros(r run) error {
 // describes; it had descs blocks of descriptors. gate is held alone.
 func (fs *FS) enter(p *groupPlan, next *format.Superblock, descs uint64) error {
 	h := &handle{fs}
+	fs.txn.mu.Lock()
+	fs.txn.grows = true
+	fs.txn.mu.Unlock()
 	if err := fs.extendLast(h, p.from-1, next.BlocksCount()); err != nil {
 		return err
 	}

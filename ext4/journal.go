@@ -113,14 +113,19 @@ func (fs *FS) openJournal() error {
 	fs.icache.clear()
 	if o := fs.cache.overlay; o != nil {
 		fs.cache = newCache(fs.dev, fs.bs, fs.opt.CacheBytes)
-		fs.cache.overlay = o
 		if raw := o[format.SuperblockOffset>>fs.bsBits]; raw != nil {
-			if err := fs.sb.Decode(raw[format.SuperblockOffset&(fs.bs-1):]); err != nil {
+			raw = raw[format.SuperblockOffset&(fs.bs-1):]
+			if err := fs.sb.Decode(raw); err != nil {
+				return err
+			}
+			fs.bsBits = 0
+			if err := fs.takeGeometry(raw); err != nil { // the filesystem may have grown
 				return err
 			}
 		}
+		fs.cache.overlay = o
 		fs.sb.FeatureIncompat &^= format.IncompatRecover
-		return fs.loadGroups()
+		return fs.loadGroups(true)
 	}
 	o := fs.cache.overlay
 	fs.bsBits = 0
@@ -131,7 +136,7 @@ func (fs *FS) openJournal() error {
 	if err := fs.checkFeatures(fs.opt.ReadOnly); err != nil {
 		return err
 	}
-	if err := fs.loadGroups(); err != nil {
+	if err := fs.loadGroups(true); err != nil {
 		return err
 	}
 	if fs.jnl, err = fs.loadJournal(); err != nil {

@@ -54,9 +54,9 @@ func (fs *FS) openLent() error {
 		if err := fs.loadSuper(); err != nil {
 			return err
 		}
-		if err := fs.loadGroups(); err != nil {
-			return err
-		}
+	}
+	if err := fs.loadGroups(true); err != nil {
+		return err
 	}
 	s.Start = 0
 	j.sequence, j.tailSeq = s.Sequence, s.Sequence

@@ -73,7 +73,11 @@ func (j *journal) commit(c *closing, copies []byte) error {
 			return err
 		}
 		revokes = nil
-		if err := fs.writeHome(part, data, nil); err != nil {
+		home := func() error { return fs.writeHome(part, data, nil) }
+		if c.grows {
+			home = func() error { return fs.writeGrown(part, data) }
+		}
+		if err := home(); err != nil {
 			return err
 		}
 		start += n

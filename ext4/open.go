@@ -122,7 +122,7 @@ func Open(dev Device, o Options) (*FS, error) {
 	if err := fs.checkFeatures(o.ReadOnly); err != nil {
 		return nil, err
 	}
-	if err := fs.loadGroups(); err != nil {
+	if err := fs.loadGroups(!fs.replays()); err != nil {
 		return nil, err
 	}
 	if err := fs.openJournal(); err != nil {
@@ -340,8 +340,18 @@ func (fs *FS) descBlock(i uint64) uint64 {
 	return nr
 }
 
-// loadGroups reads the group descriptors and remembers where metadata lies.
-func (fs *FS) loadGroups() error {
+// replays says whether opening replays a log, whose blocks can be on their way home: then
+// the group descriptors are read again after it.
+func (fs *FS) replays() bool {
+	if fs.sb.FeatureCompat&format.CompatHasJournal == 0 {
+		return fs.opt.Log.Len > 0 && !fs.opt.ReadOnly
+	}
+	return fs.sb.FeatureIncompat&format.IncompatRecover != 0
+}
+
+// loadGroups reads the group descriptors and remembers where metadata lies. Before a
+// replay (not strict) it takes them as they are, but for the one that leads to the log.
+func (fs *FS) loadGroups(strict bool) error {
 	count := fs.sb.GroupCount()
 	per := uint64(fs.bs / fs.descSize)
 	descBlocks := (count + per - 1) / per
@@ -378,6 +388,12 @@ func (fs *FS) loadGroups() error {
 			return err
 		}
 		what := func() string { return fmt.Sprintf("group descriptor %d", g) }
+		if !strict {
+			if d := &gr.desc; g == 0 && (d.InodeTable < fs.firstData || tableBlocks > fs.blocks.Load() || d.InodeTable > fs.blocks.Load()-tableBlocks) {
+				return &CorruptError{what(), "inode table", d.InodeTable}
+			}
+			continue
+		}
 		if fs.groupCsum {
 			if c := fs.descSum(uint32(g), d); c != gr.desc.Checksum {
 				return &CorruptError{what(), "checksum", fmt.Sprintf("%#x, computed %#x", gr.desc.Checksum, c)}
@@ -410,6 +426,10 @@ func (fs *FS) loadGroups() error {
 		free += int64(gr.desc.FreeBlocks)
 		freeIno += int64(gr.desc.FreeInodes)
 		dirs += int64(gr.desc.UsedDirs)
+	}
+	if !strict {
+		fs.zone.Store(new([]run))
+		return nil
 	}
 	fs.freeBlocks.Store(free)
 	fs.freeInodes.Store(freeIno)
