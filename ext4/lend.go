@@ -2,6 +2,7 @@ package ext4
 
 import (
 	"fmt"
+	"io"
 	"math/rand/v2"
 
 	"github.com/umlkit/umlkit/ext4/format"
@@ -10,6 +11,29 @@ import (
 // Log is a place on a Device, in bytes and whole blocks, behind the end of a filesystem.
 type Log struct {
 	Off, Len int64
+}
+
+// FindLog says where a log of n bytes lies that a killed use of Options.Log left at the end
+// of dev; ok is false when there is none.
+func FindLog(dev Device, n int64) (l Log, ok bool, err error) {
+	var sb format.Superblock
+	var super format.JournalSuperblock
+	raw := make([]byte, format.SuperblockSize)
+	off := dev.Size() - n
+	if off < format.SuperblockOffset+format.SuperblockSize {
+		return l, false, nil
+	}
+	for at, s := range map[int64]interface{ Decode([]byte) error }{format.SuperblockOffset: &sb, off: &super} {
+		if _, err := dev.ReadAt(raw, at); err != nil && err != io.EOF {
+			return l, false, fmt.Errorf("ext4: look for a log: %w", ioError(err))
+		}
+		if err := s.Decode(raw); err != nil {
+			return l, false, err
+		}
+	}
+	ok = sb.Magic == format.SuperMagic && sb.FeatureCompat&format.CompatHasJournal == 0 && super.Header.Magic == format.JournalMagic &&
+		super.UUID == sb.UUID && int64(super.MaxLen)*int64(super.BlockSize) == n
+	return Log{off, n}, ok, nil
 }
 
 // openLent begins the log that Options.Log lends to a filesystem without a journal, or
