@@ -304,7 +304,6 @@ func (fs *FS) writePlan(p *groupPlan) error {
 		if d.Flags&format.GroupBlockUninit == 0 {
 			clear(bitmap)
 			start := fs.groupStart(g)
-			size := fs.bpg
 			at, _ := slices.BinarySearchFunc(p.used, start, func(r run, s uint64) int {
 				if r.end() <= s {
 					return -1
@@ -317,8 +316,7 @@ func (fs *FS) writePlan(p *groupPlan) error {
 				setBits(bitmap, uint32(lo), uint32(hi))
 				used += uint32(hi - lo)
 			}
-			size = uint64(used + d.FreeBlocks)
-			setBits(bitmap, uint32(size), uint32(fs.bs)*8)
+			setBits(bitmap, used+d.FreeBlocks, uint32(fs.bs)*8)
 			if fs.csum {
 				d.BlockBitmapCsum = fs.trimSum(format.BitmapChecksum(fs.seed, bitmap[:fs.bpg/8]))
 			}

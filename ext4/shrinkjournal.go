@@ -1,6 +1,7 @@
 package ext4
 
 import (
+	"fmt"
 	"slices"
 )
 
@@ -39,6 +40,20 @@ func (s *shrinking) moveJournal() error {
 		if err != nil {
 			return fs.fail(err)
 		}
+	}
+	if moves[0].block == 0 { // who replays the old log finds an empty one at the new place
+		super := j.super
+		super.Start, super.Sequence = 0, j.sequence+8
+		raw := slices.Clone(j.raw)
+		if err := super.Encode(raw); err != nil {
+			return fs.fail(err)
+		}
+		if _, err := fs.dev.WriteAt(raw, int64(moves[0].to.start)<<fs.bsBits); err != nil {
+			return fs.fail(fmt.Errorf("ext4: move journal: %w", ioError(err)))
+		}
+	}
+	if err := fs.devSync(); err != nil {
+		return fs.fail(err)
 	}
 	h, err := fs.begin()
 	if err != nil {
@@ -162,11 +177,15 @@ func (fs *FS) commitJournalMove(moves []journalMove) error {
 	if err := fs.devSync(); err != nil {
 		return err
 	}
-	if err := fs.writeHome(c.bufs, copies, nil); err != nil {
-		return err
-	}
-	if err := fs.devSync(); err != nil {
-		return err
+	// The inode goes home when its map's blocks are there.
+	table, _, _ := fs.inodePlace(fs.sb.JournalInum)
+	for _, last := range []bool{false, true} {
+		if err := fs.writeHome(c.bufs, copies, func(b *buffer) bool { return (b.nr == table) == last }); err != nil {
+			return err
+		}
+		if err := fs.devSync(); err != nil {
+			return err
+		}
 	}
 	var to []run
 	at := uint64(0)

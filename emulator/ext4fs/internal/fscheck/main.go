@@ -118,6 +118,10 @@ func run(args []string) (status int) {
 		return full(dir)
 	case "fullas":
 		return fullas(dir + "/user")
+	case "grow":
+		return grow(dir, strings.Split(args[0], ","))
+	case "growbusy":
+		return growBusy(dir, strings.Split(args[0], ","))
 	case "patch":
 		return patch(dir, int64(number(0, 1)), number(1, 1000))
 	case "whoami":
