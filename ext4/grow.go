@@ -65,7 +65,7 @@ func (fs *FS) Grow(blocks uint64) error {
 func (fs *FS) mostBlocks() uint64 {
 	groups := min(uint64(1<<32-1)/fs.ipg, maxGroups)
 	most := fs.firstData + groups*fs.bpg
-	if fs.sb.FeatureIncompat&format.Incompat64Bit == 0 || fs.sb.FeatureIncompat&format.IncompatExtents == 0 {
+	if fs.incompat&format.Incompat64Bit == 0 || fs.incompat&format.IncompatExtents == 0 {
 		most = min(most, 1<<32-1)
 	}
 	return min(most, 1<<48-1)
@@ -516,7 +516,7 @@ func (fs *FS) replaceBlock(h *handle, nr uint64, want []byte) error {
 // useMetaBG lets further group descriptors lie in their own groups: there is no more room
 // behind the superblocks. The resize inode, whose blocks are used up, goes.
 func (fs *FS) useMetaBG() error {
-	if fs.sb.FeatureIncompat&format.Incompat64Bit == 0 && fs.blocks.Load() >= 1<<32-fs.bpg {
+	if fs.incompat&format.Incompat64Bit == 0 && fs.blocks.Load() >= 1<<32-fs.bpg {
 		return fmt.Errorf("ext4: grow: %w: block numbers have 32 bits", unix.EFBIG)
 	}
 	t := &fs.txn
@@ -558,6 +558,7 @@ func (fs *FS) switchToMetaBG() error {
 	fs.sb.FeatureIncompat |= format.IncompatMetaBG
 	fs.sb.FirstMetaBg = uint32(fs.descBlocks(fs.sb.GroupCount()))
 	fs.sb.ReservedGDTBlocks = 0
+	fs.setMetaBG(&fs.sb)
 	return nil
 }
 

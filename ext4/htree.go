@@ -27,7 +27,7 @@ func (f *dxFrame) entry(i int) format.DxEntry {
 
 // maxLevels is the most index levels below the root.
 func (fs *FS) maxLevels() int {
-	if fs.sb.FeatureIncompat&format.IncompatLargeDir != 0 {
+	if fs.incompat&format.IncompatLargeDir != 0 {
 		return format.DxMaxLevelsLarge - 1
 	}
 	return format.DxMaxLevels - 1

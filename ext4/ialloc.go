@@ -296,7 +296,7 @@ func (h *handle) newInode(parent *Inode, m NewInode, links uint16) (*Inode, erro
 // initMap gives the inode an empty map of blocks.
 func (n *Inode) initMap() {
 	clear(n.d.Block[:])
-	if n.fs.sb.FeatureIncompat&format.IncompatExtents == 0 {
+	if n.fs.incompat&format.IncompatExtents == 0 {
 		return
 	}
 	n.d.Flags |= format.FlagExtents

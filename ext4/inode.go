@@ -194,10 +194,10 @@ func (n *Inode) check() error {
 	if d.Flags&(format.FlagEncrypt|format.FlagCasefold) != 0 {
 		return &UnsupportedError{Features: []string{fmt.Sprintf("encrypt or casefold (inode %d)", n.ino)}}
 	}
-	if d.Flags&format.FlagExtents != 0 && fs.sb.FeatureIncompat&format.IncompatExtents == 0 && d.Flags&format.FlagInlineData == 0 {
+	if d.Flags&format.FlagExtents != 0 && fs.incompat&format.IncompatExtents == 0 && d.Flags&format.FlagInlineData == 0 {
 		return n.bad("extents flag without the feature, flags", fmt.Sprintf("%#x", d.Flags))
 	}
-	if d.Flags&format.FlagInlineData != 0 && fs.sb.FeatureIncompat&format.IncompatInlineData == 0 {
+	if d.Flags&format.FlagInlineData != 0 && fs.incompat&format.IncompatInlineData == 0 {
 		return n.bad("inline data flag without the feature, flags", fmt.Sprintf("%#x", d.Flags))
 	}
 	if d.Size > n.maxSize() {

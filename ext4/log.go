@@ -139,7 +139,7 @@ func (j *journal) prepare() {
 	s.FeatureIncompat |= format.JournalIncompatRevoke
 	s.FeatureIncompat &^= format.JournalIncompatAsyncCommit
 	s.FeatureCompat &^= format.JournalCompatChecksum
-	if j.fs.sb.FeatureIncompat&format.Incompat64Bit != 0 {
+	if j.fs.incompat&format.Incompat64Bit != 0 {
 		s.FeatureIncompat |= format.JournalIncompat64Bit
 	}
 	if j.fs.csum && s.FeatureIncompat&format.JournalIncompatCsumV2 == 0 {

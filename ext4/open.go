@@ -39,11 +39,13 @@ type FS struct {
 	hasFtype  bool
 	dirIndex  bool
 	hashSeed  [4]uint32
-	hashBase  uint8 // added to a hash version: 3 when hashes are unsigned
+	incompat  format.IncompatFeatures // without those that come and go: needs_recovery, meta_bg
+	hashBase  uint8                   // added to a hash version: 3 when hashes are unsigned
 
 	// The extent changes when the filesystem grows, each part after those above it: who
 	// sees a block or an inode also sees its group.
 	groups atomic.Pointer[[]*group]
+	metaBG atomic.Uint64         // the first block of group descriptors that lies in its own groups
 	zone   atomic.Pointer[[]run] // where the filesystem's own structures lie, sorted
 	blocks atomic.Uint64
 	inodes atomic.Uint32
@@ -279,6 +281,8 @@ func (fs *FS) takeGeometry(raw []byte) error {
 	fs.seed = sb.Seed()
 	fs.csum = sb.FeatureRoCompat&format.RoMetadataCsum != 0
 	fs.groupCsum = fs.csum || sb.FeatureRoCompat&format.RoGDTCsum != 0
+	fs.incompat = sb.FeatureIncompat &^ (format.IncompatRecover | format.IncompatMetaBG)
+	fs.setMetaBG(sb)
 	fs.hasFtype = sb.FeatureIncompat&format.IncompatFiletype != 0
 	fs.dirIndex = sb.FeatureCompat&format.CompatDirIndex != 0
 	fs.hashSeed = sb.HashSeed
@@ -324,9 +328,18 @@ func (fs *FS) checkFeatures(readOnly bool) error {
 	return nil
 }
 
+// setMetaBG takes from the superblock which group descriptors lie in their own groups.
+func (fs *FS) setMetaBG(sb *format.Superblock) {
+	if sb.FeatureIncompat&format.IncompatMetaBG == 0 {
+		fs.metaBG.Store(1<<64 - 1)
+		return
+	}
+	fs.metaBG.Store(uint64(sb.FirstMetaBg))
+}
+
 // descBlock is where block i of the group descriptors lies.
 func (fs *FS) descBlock(i uint64) uint64 {
-	if fs.sb.FeatureIncompat&format.IncompatMetaBG == 0 || i < uint64(fs.sb.FirstMetaBg) {
+	if i < fs.metaBG.Load() {
 		return uint64(format.SuperblockOffset>>fs.bsBits) + 1 + i
 	}
 	g := i * uint64(fs.bs/fs.descSize)
@@ -654,7 +667,7 @@ func (fs *FS) Statfs() Statfs {
 // spare is the number of blocks that are kept for metadata of data that was promised
 // room, as the kernel keeps them: 2 %, 4096 at most.
 func (fs *FS) spare() uint64 {
-	if fs.sb.FeatureIncompat&format.IncompatExtents == 0 {
+	if fs.incompat&format.IncompatExtents == 0 {
 		return 0
 	}
 	return min(fs.blocks.Load()/50, 4096)

@@ -397,6 +397,7 @@ func (s *shrinking) leave(next *format.Superblock) error {
 	fs.sb.SetRBlocksCount(next.RBlocksCount())
 	fs.sb.InodesCount, fs.sb.ReservedGDTBlocks = next.InodesCount, next.ReservedGDTBlocks
 	fs.sb.FirstMetaBg, fs.sb.BackupBgs = next.FirstMetaBg, next.BackupBgs
+	fs.setMetaBG(&fs.sb)
 	fs.sbMu.Unlock()
 	kept := old[:s.groups:s.groups]
 	fs.blocks.Store(next.BlocksCount())

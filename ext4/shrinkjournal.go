@@ -3,11 +3,14 @@ package ext4
 import (
 	"fmt"
 	"slices"
+
+	"github.com/umlkit/umlkit/ext4/format"
 )
 
 // moveJournal moves what of the journal lies in the part that goes. The transaction that
-// says so is the only one in the log, and the log is copied before the transaction goes
-// home: whichever map of the journal a crash leaves, it leads to the same log.
+// says so is the only one in the log, and the last it writes home is the journal's inode:
+// a crash leaves the old map, which leads to the log, or the new one, which leads to an
+// empty log, or, where the log's first block stays, to the same log.
 func (s *shrinking) moveJournal() error {
 	fs, j := s.fs, s.fs.jnl
 	if j == nil || j.lent || !slices.ContainsFunc(j.blocks, func(r run) bool { return r.end() > s.cut }) {
@@ -41,9 +44,9 @@ func (s *shrinking) moveJournal() error {
 			return fs.fail(err)
 		}
 	}
-	if moves[0].block == 0 { // who replays the old log finds an empty one at the new place
-		super := j.super
-		super.Start, super.Sequence = 0, j.sequence+8
+	super := j.super
+	super.Start, super.Sequence = 0, j.sequence+8
+	if moves[0].block == 0 {
 		raw := slices.Clone(j.raw)
 		if err := super.Encode(raw); err != nil {
 			return fs.fail(err)
@@ -62,7 +65,7 @@ func (s *shrinking) moveJournal() error {
 	err = s.switchJournal(h, n, moves)
 	h.end()
 	if err == nil {
-		err = fs.commitJournalMove(moves)
+		err = fs.commitJournalMove(moves, super)
 	}
 	if err != nil {
 		return fs.fail(err)
@@ -146,8 +149,9 @@ func (s *shrinking) switchJournal(h *handle, n *Inode, moves []journalMove) erro
 	return nil
 }
 
-// commitJournalMove commits the transaction that gave the journal other blocks.
-func (fs *FS) commitJournalMove(moves []journalMove) error {
+// commitJournalMove commits the transaction that gave the journal other blocks. super
+// begins the empty log at the new place.
+func (fs *FS) commitJournalMove(moves []journalMove, super format.JournalSuperblock) error {
 	t, j := &fs.txn, fs.jnl
 	t.commitMu.Lock()
 	defer t.commitMu.Unlock()
@@ -166,16 +170,14 @@ func (fs *FS) commitJournalMove(moves []journalMove) error {
 	if err := j.write(c.bufs, copies, nil); err != nil {
 		return err
 	}
+	fresh := moves[0].block == 0
 	end := uint64(j.first + j.live[len(j.live)-1].blocks)
 	for _, m := range moves {
-		if m.block < end {
+		if !fresh && m.block < end {
 			if err := fs.copyBlocks(m.from, run{m.to.start, min(m.to.count, end-m.block)}); err != nil {
 				return err
 			}
 		}
-	}
-	if err := fs.devSync(); err != nil {
-		return err
 	}
 	// The inode goes home when its map's blocks are there.
 	table, _, _ := fs.inodePlace(fs.sb.JournalInum)
@@ -202,6 +204,11 @@ func (fs *FS) commitJournalMove(moves []journalMove) error {
 		}
 	}
 	j.blocks = to
+	if fresh {
+		j.super, j.sequence, j.tailSeq = super, super.Sequence, super.Sequence
+		j.head, j.tail, j.empty, j.live = j.first, j.first, true, nil
+		clear(j.logged)
+	}
 	for _, b := range c.bufs {
 		b.flying.Store(false)
 	}

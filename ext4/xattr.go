@@ -230,7 +230,7 @@ func (n *Inode) xattrValue(x xattr) ([]byte, error) {
 	if x.inode == 0 {
 		return x.value, nil
 	}
-	if n.fs.sb.FeatureIncompat&format.IncompatEAInode == 0 || x.inode == n.ino || x.size > maxXattr {
+	if n.fs.incompat&format.IncompatEAInode == 0 || x.inode == n.ino || x.size > maxXattr {
 		return nil, n.bad("attribute in inode", x.inode)
 	}
 	v, err := n.fs.igetSpecial(x.inode)

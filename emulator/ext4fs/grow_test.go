@@ -41,7 +41,7 @@ func TestGrowAsOnARealKernel(t *testing.T) {
 		sizes []string
 	}{
 		"4 KiB":            {[]string{"-b", "4096"}, []string{"20000", "25601", "25600", "50000", "131072", "132000", "200000", "262144", "300000"}},
-		"1 KiB no room":   {[]string{"-b", "1024", "-O", "^resize_inode"}, []string{"110000", "300000", "1048576"}},
+		"1 KiB no room":    {[]string{"-b", "1024", "-O", "^resize_inode"}, []string{"110000", "300000", "1048576"}},
 		"no checksums":     {[]string{"-b", "4096", "-O", "^metadata_csum,^64bit,^flex_bg"}, []string{"33000", "100000", "262144"}},
 		"without journal":  {[]string{"-b", "1024", "-O", "^has_journal"}, []string{"110000", "1048576"}},
 		"sparse_super2":    {[]string{"-b", "4096", "-O", "sparse_super2,^resize_inode"}, []string{"30000"}},
