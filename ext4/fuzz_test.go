@@ -340,6 +340,13 @@ func exercise(d Device) {
 	_ = root.Rmdir("small")
 	_ = fs.Sync()
 	_ = root.Put()
+	// Smaller, and as large again.
+	blocks := fs.Info().Blocks
+	if least, err := fs.Least(); err == nil {
+		_, _ = fs.Shrink(context.Background(), (least+blocks)/2)
+		_, _ = fs.Shrink(context.Background(), least)
+	}
+	_ = fs.Grow(blocks)
 }
 
 var fuzzForms = []string{"32bit", "default", "ext3"}

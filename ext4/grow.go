@@ -52,6 +52,9 @@ func (fs *FS) Grow(blocks uint64) error {
 	if blocks = fs.fit(&sb, blocks); blocks <= have {
 		return nil
 	}
+	if err := fs.checkResizeInode(&sb); err != nil {
+		return err
+	}
 	share := float64(sb.RBlocksCount()) / float64(have)
 	for fs.blocks.Load() < blocks {
 		if err := fs.growStep(blocks, share); err != nil {
@@ -454,6 +457,38 @@ func (fs *FS) backupGroups(sb *format.Superblock) []uint32 {
 		}
 	}
 	return list
+}
+
+// checkResizeInode refuses to change a filesystem whose resize inode is not what
+// remakeResizeInode will make of it: the block that it names may be another file's.
+func (fs *FS) checkResizeInode(sb *format.Superblock) error {
+	if sb.FeatureCompat&format.CompatResizeInode == 0 {
+		return nil
+	}
+	n, err := fs.igetSpecial(format.ResizeIno)
+	if err != nil {
+		return &CorruptError{"resize inode", "content", err}
+	}
+	defer n.unref()
+	nr := uint64(le.Uint32(n.d.Block[4*format.DoubleBlock:]))
+	if n.extents() || !fs.mayHold(nr, 1) {
+		return n.bad("doubly indirect block", nr)
+	}
+	b, err := fs.cache.get(nr)
+	if err != nil {
+		return err
+	}
+	per := uint64(fs.bs / 4)
+	descs := fs.descBlocks(sb.GroupCount())
+	if uint64(sb.ReservedGDTBlocks) > per || 1+descs+uint64(sb.ReservedGDTBlocks) > fs.groupBlocks(0) {
+		return badSuper("blocks reserved for group descriptors", sb.ReservedGDTBlocks)
+	}
+	for i := range uint64(sb.ReservedGDTBlocks) {
+		if got := uint64(le.Uint32(b.data[4*((descs+i)%per):])); got != fs.firstData+1+descs+i {
+			return n.bad("reserved block", fmt.Sprintf("%d, not %d", got, fs.firstData+1+descs+i))
+		}
+	}
+	return nil
 }
 
 // remakeResizeInode makes the resize inode list the blocks reserved for group descriptors

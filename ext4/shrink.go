@@ -54,6 +54,9 @@ func (fs *FS) Shrink(ctx context.Context, blocks uint64) (Moved, error) {
 	if sb.State&format.StateError != 0 {
 		return s.moved, fmt.Errorf("ext4: shrink: %w: errors were found, e2fsck must run first", unix.EPERM)
 	}
+	if err := fs.checkResizeInode(&sb); err != nil {
+		return s.moved, err
+	}
 	least, err := fs.least()
 	if err != nil {
 		return s.moved, err
