@@ -41,11 +41,12 @@ var ext2 = features{
 
 // makeable are the features that this package can turn on and off. Those beyond the defaults
 // change nothing about a new filesystem but what a kernel may do with it later, except
-// uninit_bg and metadata_csum_seed, which change checksums.
+// uninit_bg and metadata_csum_seed, which change checksums, and meta_bg and sparse_super2,
+// which change where group descriptors and copies of the superblock lie.
 var makeable = features{
-	compat: defaults.compat | format.CompatStableInodes,
+	compat: defaults.compat | format.CompatStableInodes | format.CompatSparseSuper2,
 	incompat: defaults.incompat | format.IncompatEAInode | format.IncompatCsumSeed | format.IncompatLargeDir |
-		format.IncompatInlineData | format.IncompatEncrypt,
+		format.IncompatInlineData | format.IncompatEncrypt | format.IncompatMetaBG,
 	ro: defaults.ro | format.RoGDTCsum | format.RoProject | format.RoVerity,
 }
 
@@ -124,6 +125,8 @@ func (f features) check() error {
 		return fmt.Errorf("feature 64bit needs extent: add ^64bit")
 	case f.compat&format.CompatResizeInode != 0 && f.ro&format.RoSparseSuper == 0:
 		return fmt.Errorf("feature resize_inode needs sparse_super: add ^resize_inode")
+	case f.compat&format.CompatResizeInode != 0 && f.incompat&format.IncompatMetaBG != 0:
+		return fmt.Errorf("feature meta_bg excludes resize_inode: add ^resize_inode")
 	case f.incompat&format.IncompatCsumSeed != 0 && f.ro&format.RoMetadataCsum == 0:
 		return fmt.Errorf("feature metadata_csum_seed needs metadata_csum")
 	case f.incompat&format.IncompatLargeDir != 0 && f.compat&format.CompatDirIndex == 0:
@@ -138,6 +141,7 @@ func (f features) extents() bool   { return f.incompat&format.IncompatExtents !=
 func (f features) flexBG() bool    { return f.incompat&format.IncompatFlexBG != 0 }
 func (f features) wide() bool      { return f.incompat&format.Incompat64Bit != 0 }
 func (f features) journal() bool   { return f.compat&format.CompatHasJournal != 0 }
+func (f features) metaBG() bool    { return f.incompat&format.IncompatMetaBG != 0 }
 func (f features) resize() bool    { return f.compat&format.CompatResizeInode != 0 }
 
 // mountBits are tune2fs's names for the default mount options.

@@ -33,6 +33,9 @@ func TestFormsAgreeWithMke2fs(t *testing.T) {
 		{256 << 20, Options{Type: "ext3", BlockSize: 1024, ResizeLimit: 8 << 30}, "-t ext3 -b 1024 -E resize=8388608"},
 		{256 << 20, Options{RootOwner: &Owner{1000, 70000}, LazyTables: true, Errors: "remount-ro"}, "-t ext4 -b 4096 -E root_owner=1000:70000,lazy_itable_init=1 -e remount-ro"},
 		{256 << 20, Options{Features: []string{"^resize_inode", "^has_journal", "large_dir", "metadata_csum_seed"}}, "-t ext4 -b 4096 -O ^resize_inode,^has_journal,large_dir,metadata_csum_seed"},
+		{300 << 20, Options{BlockSize: 1024, Features: []string{"meta_bg", "^resize_inode"}}, "-t ext4 -b 1024 -O meta_bg,^resize_inode"},
+		{700 << 20, Options{Features: []string{"sparse_super2", "^resize_inode"}}, "-t ext4 -b 4096 -O sparse_super2,^resize_inode"},
+		{200 << 20, Options{Features: []string{"sparse_super2", "meta_bg", "^resize_inode"}, Type: "ext2"}, "-t ext2 -b 4096 -O sparse_super2,meta_bg,^resize_inode"},
 		{64 << 20, Options{Features: []string{"none", "filetype"}, BlockSize: 1024, InodeSize: 128}, "-t ext4 -b 1024 -I 128 -O none,filetype"},
 	} {
 		t.Run(c.args, func(t *testing.T) {
@@ -157,6 +160,7 @@ func TestSixteenTiB(t *testing.T) {
 		{1 << 30, Options{Stride: 4, StripeWidth: 6}, "a multiple of the stride, 4"},
 		{1 << 30, Options{Type: "ext2", LazyTables: true}, "need the feature metadata_csum"},
 		{1 << 30, Options{Inodes: 20 << 20}, "at most about"},
+		{1 << 30, Options{Features: []string{"meta_bg"}}, "add ^resize_inode"},
 	} {
 		if _, err := NewBuilder(file{nil, bad.size}, bad.o); err == nil || !strings.Contains(err.Error(), bad.want) {
 			t.Errorf("%d bytes, %+v: %v, want %q", bad.size, bad.o, err, bad.want)

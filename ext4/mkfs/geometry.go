@@ -164,20 +164,17 @@ func newGeometry(size int64, o *resolved) (*geometry, error) {
 		if err := g.reserveGDT(o.resizeLimit); err != nil {
 			return nil, err
 		}
-		if g.descBlocks+g.reservedGDT > g.perGroup*3/4 {
+		if !o.f.metaBG() && g.descBlocks+g.reservedGDT > g.perGroup*3/4 {
 			if g.perGroup < min(uint64(g.blockSize)*8, 65528) { // it was made smaller for the inodes
 				return nil, g.tooMany(want, size)
 			}
 			return nil, fmt.Errorf("the descriptors of %d groups leave no room in a group: use larger blocks", g.groups)
 		}
-		if 3+g.tableBlocks+g.reservedGDT+g.descBlocks > g.perGroup {
+		if 2+g.tableBlocks+max(g.headBlocks(0), g.headBlocks(g.groups-1)) > g.perGroup {
 			return nil, g.tooMany(want, size)
 		}
 		// A last group that cannot hold its own tables is left out.
-		need := 2 + g.tableBlocks
-		if g.hasSuper(g.groups - 1) {
-			need += 1 + g.descBlocks + g.reservedGDT
-		}
+		need := 2 + g.tableBlocks + g.headBlocks(g.groups-1)
 		rem := n % g.perGroup
 		if g.groups == 1 && rem != 0 && rem < need {
 			return nil, &tooSmall{size, fmt.Sprintf("the tables alone take %d blocks of %d", need, g.blockSize)}
@@ -316,9 +313,16 @@ func (g *geometry) groupOf(block uint64) uint32 {
 }
 
 // hasSuper says whether a group begins with a copy of the superblock and the descriptors: with
-// sparse_super the groups 0, 1 and the powers of 3, 5 and 7, without it all.
+// sparse_super the groups 0, 1 and the powers of 3, 5 and 7, with sparse_super2 the groups 0, 1
+// and the last, else all.
 func (g *geometry) hasSuper(group uint32) bool {
-	if group <= 1 || g.f.ro&format.RoSparseSuper == 0 {
+	if group == 0 {
+		return true
+	}
+	if g.f.compat&format.CompatSparseSuper2 != 0 {
+		return group == 1 || group == g.groups-1
+	}
+	if group == 1 || g.f.ro&format.RoSparseSuper == 0 {
 		return true
 	}
 	for _, base := range [3]uint32{3, 5, 7} {
@@ -344,14 +348,36 @@ func (g *geometry) backups() []uint32 {
 	return list
 }
 
-// headBlocks is how many blocks a superblock with what follows it takes at a group's start.
-func (g *geometry) headBlocks() uint64 { return 1 + g.descBlocks + g.reservedGDT }
+// headBlocks is how many blocks a group has at its start for a superblock with the descriptors
+// that follow it, or with meta_bg for the one block of descriptors of its own neighbourhood.
+func (g *geometry) headBlocks(group uint32) uint64 {
+	n := uint64(0)
+	if g.hasSuper(group) {
+		n = 1
+	}
+	if !g.f.metaBG() {
+		return n * (1 + g.descBlocks + g.reservedGDT)
+	}
+	if g.hasDesc(group) {
+		n++
+	}
+	return n
+}
+
+// hasDesc says whether, with meta_bg, a group holds the descriptors of its neighbourhood: as many
+// groups as a block describes. The first, the second and the last of them do.
+func (g *geometry) hasDesc(group uint32) bool {
+	per := uint32(g.blockSize / g.descSize)
+	return group%per <= 1 || group%per == per-1
+}
 
 // free is the number of blocks that are left for files and the journal.
 func (g *geometry) free() uint64 {
 	n := g.blocks - g.firstBlock
 	n -= uint64(g.groups) * (2 + g.tableBlocks)
-	n -= uint64(len(g.backups())+1) * g.headBlocks()
+	for group := range g.groups {
+		n -= g.headBlocks(group)
+	}
 	return n
 }
 
