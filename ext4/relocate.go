@@ -51,6 +51,23 @@ func (fs *FS) eachInode(from, to uint32, visit func(n *Inode) error) error {
 	return nil
 }
 
+// checkBadBlocks refuses a filesystem with a list of bad blocks: what it names cannot move.
+func (fs *FS) checkBadBlocks() error {
+	block, off, _ := fs.inodePlace(format.BadBlocksIno)
+	b, err := fs.cache.get(block)
+	if err != nil {
+		return err
+	}
+	var d format.Inode
+	if err := d.Decode(b.data[off : off+fs.inodeSize]); err != nil {
+		return err
+	}
+	if d.Blocks != 0 {
+		return fmt.Errorf("ext4: shrink: %w: the filesystem has a list of bad blocks", unix.EOPNOTSUPP)
+	}
+	return nil
+}
+
 // moveBlocks moves every block of a file that lies in the part that goes.
 func (s *shrinking) moveBlocks() error {
 	fs := s.fs
@@ -61,8 +78,6 @@ func (s *shrinking) moveBlocks() error {
 		switch {
 		case n.ino == format.ResizeIno:
 			return s.moveResizeInode(n)
-		case n.ino == format.BadBlocksIno && n.d.Blocks != 0:
-			return fmt.Errorf("ext4: shrink: %w: the filesystem has a list of bad blocks", unix.EOPNOTSUPP)
 		case fs.jnl != nil && !fs.jnl.lent && n.ino == fs.sb.JournalInum:
 			return nil // moved already
 		}

@@ -57,6 +57,9 @@ func (fs *FS) Shrink(ctx context.Context, blocks uint64) (Moved, error) {
 	if err := fs.checkResizeInode(&sb); err != nil {
 		return s.moved, err
 	}
+	if err := fs.checkBadBlocks(); err != nil {
+		return s.moved, err
+	}
 	least, err := fs.least()
 	if err != nil {
 		return s.moved, err
@@ -310,7 +313,7 @@ func (s *shrinking) close(on bool) {
 	}
 }
 
-// step ends when the caller has had enough.
+// step is an error when the caller has had enough.
 func (s *shrinking) step() error { return s.ctx.Err() }
 
 // drop is the transaction that makes the filesystem smaller: nothing but its own tables

@@ -2,13 +2,16 @@ package ext4
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"testing"
 
 	"github.com/umlkit/umlkit/ext4/format"
 	"github.com/umlkit/umlkit/internal/oracle"
+	"golang.org/x/sys/unix"
 )
 
 // scatter fills a filesystem with files of all kinds whose inodes and blocks lie up to its
@@ -124,4 +127,53 @@ func TestShrink(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestShrinkRefuses holds what cannot shrink, and that it stays as it was.
+func TestShrinkRefuses(t *testing.T) {
+	image := makeImage(t, 40<<20, "-t", "ext4", "-b", "1024")
+	bad := image + ".bad"
+	check(t, os.WriteFile(bad, []byte("30000\n"), 0o644))
+	out := tool(t, "sh", "-c", "e2fsck -fy -l '"+bad+"' '"+image+"' || test $? = 1")
+	fs := openFS(t, image, Options{})
+	if _, err := fs.Shrink(t.Context(), 20000); err == nil || !strings.Contains(err.Error(), "bad blocks") {
+		t.Errorf("with bad blocks: %v\n%s", err, out)
+	}
+	if err := fs.Grow(20000); !errors.Is(err, unix.EINVAL) {
+		t.Errorf("growing to less: %v", err)
+	}
+	if _, err := fs.Shrink(t.Context(), 50000); !errors.Is(err, unix.EINVAL) {
+		t.Errorf("shrinking to more: %v", err)
+	}
+	if err := fs.Grow(50000); !errors.Is(err, unix.ENOSPC) {
+		t.Errorf("growing beyond the disk: %v", err)
+	}
+	closeFS(t, fs)
+	fsck(t, image)
+
+	image = makeImage(t, 40<<20, "-t", "ext4", "-b", "1024")
+	tool(t, "debugfs", "-w", "-R", "set_super_value state 3", image)
+	fs = openFS(t, image, Options{})
+	if _, err := fs.Shrink(t.Context(), 20000); !errors.Is(err, unix.EPERM) {
+		t.Errorf("with errors: %v", err)
+	}
+	closeFS(t, fs)
+	fs = openFS(t, image, Options{ReadOnly: true})
+	if _, err := fs.Shrink(t.Context(), 20000); !errors.Is(err, unix.EROFS) {
+		t.Errorf("read-only: %v", err)
+	}
+	closeFS(t, fs)
+
+	image = makeImage(t, 60<<20, "-t", "ext4", "-b", "1024")
+	ctx, cancel := context.WithCancel(t.Context())
+	fs = openFS(t, image, Options{})
+	scatter(t, fs)
+	before := engineTree(t, fs)
+	cancel()
+	if _, err := fs.Shrink(ctx, 30000); !errors.Is(err, context.Canceled) {
+		t.Errorf("interrupted: %v", err)
+	}
+	sameTrees(t, "after an interruption", engineTree(t, fs), before)
+	closeFS(t, fs)
+	fsck(t, image)
 }
