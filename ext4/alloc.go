@@ -27,6 +27,9 @@ type group struct {
 	icheck  bool   // and the inode bitmap
 	bad     bool   // one of them did not: nothing is allocated here
 	dirty   bool   // on the transaction's list; guarded by txn.mu
+
+	cut   bool   // the filesystem is to end before the group, or in it:
+	limit uint32 // no block from this bit on is given out, and no inode when it is 0
 }
 
 // change puts the group's descriptor on the transaction. mu of the group is held.
@@ -39,8 +42,8 @@ func (h *handle) change(g uint32) error {
 	h.dirty(b, kindGroupDesc, 0)
 	t := &fs.txn
 	t.mu.Lock()
-	if !fs.groups[g].dirty {
-		fs.groups[g].dirty = true
+	if !fs.group(g).dirty {
+		fs.group(g).dirty = true
 		t.groups = append(t.groups, g)
 	}
 	t.mu.Unlock()
@@ -55,7 +58,7 @@ func (fs *FS) locate(block uint64) (g, bit uint32) {
 // blockBitmap gives the block bitmap of a group, made when it was never written. mu of
 // the group is held.
 func (fs *FS) blockBitmap(g uint32) (*buffer, error) {
-	gr := &fs.groups[g]
+	gr := fs.group(g)
 	if gr.bad {
 		return nil, fmt.Errorf("ext4: group %d is damaged: %w", g, unix.EIO)
 	}
@@ -104,16 +107,17 @@ func (fs *FS) badGroup(g uint32, field string, v any) error {
 func (fs *FS) zoneIn(g uint32, f func(from, to uint32)) {
 	start := fs.groupStart(g)
 	end := start + fs.groupBlocks(g)
-	lo, hi := 0, len(fs.zone)
+	zone := *fs.zone.Load()
+	lo, hi := 0, len(zone)
 	for lo < hi {
-		if m := (lo + hi) / 2; fs.zone[m].end() <= start {
+		if m := (lo + hi) / 2; zone[m].end() <= start {
 			lo = m + 1
 		} else {
 			hi = m
 		}
 	}
-	for ; lo < len(fs.zone) && fs.zone[lo].start < end; lo++ {
-		z := fs.zone[lo]
+	for ; lo < len(zone) && zone[lo].start < end; lo++ {
+		z := zone[lo]
 		f(uint32(max(z.start, start)-start), uint32(min(z.end(), end)-start))
 	}
 }
@@ -258,12 +262,12 @@ func (gr *group) search(bitmap []byte, bit, n, want uint32) (at, count uint32) {
 // holds it: nobody else gets it, and the disk says nothing of it yet. It may return
 // fewer blocks, never none.
 func (fs *FS) setAside(goal, want uint64) (run, error) {
-	if goal < fs.firstData || goal >= fs.blocks {
+	if goal < fs.firstData || goal >= fs.blocks.Load() {
 		goal = fs.firstData
 	}
 	want = min(want, fs.bpg, 1<<15)
 	g0, bit0 := fs.locate(goal)
-	n := uint32(len(fs.groups))
+	n := fs.groupCount()
 	// First a group with room for all of it, then any room.
 	for pass := range 2 {
 		tries := 0
@@ -292,7 +296,7 @@ func (fs *FS) setAside(goal, want uint64) (run, error) {
 }
 
 func (fs *FS) setAsideIn(g, bit, want uint32, whole, home bool) (r run, ok, looked bool, err error) {
-	gr := &fs.groups[g]
+	gr := fs.group(g)
 	gr.mu.Lock()
 	defer gr.mu.Unlock()
 	if gr.bad || gr.desc.FreeBlocks <= gr.nheld {
@@ -311,7 +315,12 @@ func (fs *FS) setAsideIn(g, bit, want uint32, whole, home bool) (r run, ok, look
 	if !home {
 		bit = gr.next
 	}
-	at, count := gr.search(b.data, bit, uint32(fs.groupBlocks(g)), want)
+	n := uint32(fs.groupBlocks(g))
+	if gr.cut {
+		n = min(n, gr.limit)
+		bit = min(bit, n)
+	}
+	at, count := gr.search(b.data, bit, n, want)
 	if count == 0 || whole && count < want {
 		return r, false, true, nil
 	}
@@ -326,7 +335,7 @@ func (fs *FS) giveBack(r run) {
 		return
 	}
 	g, bit := fs.locate(r.start)
-	gr := &fs.groups[g]
+	gr := fs.group(g)
 	gr.mu.Lock()
 	gr.unhold(bit, bit+uint32(r.count))
 	gr.mu.Unlock()
@@ -336,7 +345,7 @@ func (fs *FS) giveBack(r run) {
 func (h *handle) claim(r run) error {
 	fs := h.fs
 	g, bit := fs.locate(r.start)
-	gr := &fs.groups[g]
+	gr := fs.group(g)
 	gr.mu.Lock()
 	defer gr.mu.Unlock()
 	b, err := fs.blockBitmap(g)
@@ -395,7 +404,7 @@ func (h *handle) free(start, count uint64, metadata bool) error {
 }
 
 func (h *handle) freeIn(g, bit, n uint32) error {
-	fs, gr := h.fs, &h.fs.groups[g]
+	fs, gr := h.fs, h.fs.group(g)
 	gr.mu.Lock()
 	defer gr.mu.Unlock()
 	b, err := fs.blockBitmap(g)
@@ -447,7 +456,7 @@ func (fs *FS) release(freed []freedRun) {
 				discard = false
 			}
 		}
-		gr := &fs.groups[f.group]
+		gr := fs.group(f.group)
 		gr.mu.Lock()
 		gr.unhold(f.bit, f.bit+f.count)
 		gr.mu.Unlock()

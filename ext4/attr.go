@@ -118,7 +118,7 @@ func (fs *FS) Trim(ctx context.Context, start, length, minLen int64) (int64, err
 		return 0, err
 	}
 	from := max(uint64(start)>>fs.bsBits, fs.firstData)
-	to := fs.blocks
+	to := fs.blocks.Load()
 	if end := uint64(start) + uint64(length); end>>fs.bsBits < to {
 		to = end >> fs.bsBits
 	}
@@ -149,7 +149,7 @@ func (fs *FS) Trim(ctx context.Context, start, length, minLen int64) (int64, err
 // group, and holds it. next is where to go on.
 func (fs *FS) freeRun(at, to, least uint64) (r run, next uint64, err error) {
 	g, bit := fs.locate(at)
-	gr := &fs.groups[g]
+	gr := fs.group(g)
 	start := fs.groupStart(g)
 	end := start + fs.groupBlocks(g)
 	gr.mu.Lock()

@@ -16,6 +16,7 @@ type closing struct {
 	revokes []uint64
 	tables  map[*buffer]bool // of bufs those that hold inodes; without a journal only
 	sb      format.Superblock
+	grows   bool // the superblock goes home last: it names groups that the rest describes
 }
 
 // commit closes the running transaction and makes it stable. commitMu is held.
@@ -76,13 +77,16 @@ func (fs *FS) markInUse() error {
 	}
 	now := fs.opt.Now().Unix()
 	err := fs.writeSuper(func(sb *format.Superblock) {
-		if fs.jnl != nil {
+		if fs.jnl != nil && !fs.jnl.lent {
 			fs.inUse = true
 		} else {
 			sb.State &^= format.StateValid
 		}
 		sb.Mtime, sb.MtimeHi = uint32(now), uint8(now>>32)
 		sb.MntCount++
+		if fs.jnl != nil && fs.jnl.lent { // the log is good until the next mount
+			fs.jnl.super.Padding[0], fs.jnl.super.Padding[1] = uint32(sb.MntCount), sb.Mtime
+		}
 	})
 	if err != nil {
 		return err
@@ -112,9 +116,9 @@ func (fs *FS) takeOver() (*closing, []byte, error) {
 		t.timer.Stop()
 		t.timer = nil
 	}
-	c := &closing{seq: t.seq, freed: t.freed, revokes: t.revokes, tables: map[*buffer]bool{}}
+	c := &closing{seq: t.seq, freed: t.freed, revokes: t.revokes, tables: map[*buffer]bool{}, grows: t.grows}
 	t.seq++
-	t.freed, t.revokes = nil, nil
+	t.freed, t.revokes, t.grows = nil, nil, false
 	if len(t.bufs) == 0 {
 		return c, nil, nil
 	}
@@ -200,7 +204,7 @@ func (fs *FS) encodeInodes(list []*Inode) {
 // encodeGroup makes the checksums of a group's bitmaps and puts its descriptor into
 // its block.
 func (fs *FS) encodeGroup(g uint32) error {
-	gr := &fs.groups[g]
+	gr := fs.group(g)
 	gr.mu.Lock()
 	defer gr.mu.Unlock()
 	gr.dirty = false
@@ -289,9 +293,28 @@ func (fs *FS) writeHome(bufs []*buffer, copies []byte, choose func(*buffer) bool
 	return nil
 }
 
+// writeGrown writes the blocks of a transaction that makes the filesystem larger home, the
+// superblock last: who reads it before a replay finds what it names.
+func (fs *FS) writeGrown(bufs []*buffer, copies []byte) error {
+	super := uint64(format.SuperblockOffset >> fs.bsBits)
+	if err := fs.writeHome(bufs, copies, func(b *buffer) bool { return b.nr != super }); err != nil {
+		return err
+	}
+	if err := fs.devSync(); err != nil {
+		return err
+	}
+	return fs.writeHome(bufs, copies, func(b *buffer) bool { return b.nr == super })
+}
+
 // writeOrdered writes a transaction without a journal: first what nothing points to
 // yet, then the inodes. A crash between leaves work for e2fsck, as on the kernel's.
 func (fs *FS) writeOrdered(c *closing, copies []byte) error {
+	if c.grows {
+		if err := fs.writeGrown(c.bufs, copies); err != nil {
+			return err
+		}
+		return fs.devSync()
+	}
 	if err := fs.writeHome(c.bufs, copies, func(b *buffer) bool { return !c.tables[b] }); err != nil {
 		return err
 	}

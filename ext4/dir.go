@@ -92,7 +92,7 @@ func (n *Inode) checkEntry(block uint64, data []byte, off int) error {
 		return n.badDir(block, "record length", fmt.Sprintf("%d at offset %d", rec, off))
 	case rec < format.DirEntryLen(nameLen):
 		return n.badDir(block, "name length", fmt.Sprintf("%d at offset %d", nameLen, off))
-	case ino > n.fs.inodes:
+	case ino > n.fs.inodes.Load():
 		return n.badDir(block, "inode number", fmt.Sprintf("%d at offset %d", ino, off))
 	case !n.fs.hasFtype && e[7] != 0 && ino != 0:
 		return n.badDir(block, "name length", fmt.Sprintf("%d at offset %d", nameLen+int(e[7])<<8, off))
@@ -202,7 +202,7 @@ func (n *Inode) Lookup(name string) (*Inode, error) {
 
 // child takes a reference to the inode of an entry.
 func (n *Inode) child(ino uint32) (*Inode, error) {
-	if ino > n.fs.inodes || n.fs.own(ino) {
+	if ino > n.fs.inodes.Load() || n.fs.own(ino) {
 		return nil, n.bad("entry for inode", ino)
 	}
 	c, err := n.fs.iget(ino)

@@ -97,7 +97,7 @@ func (fs *FS) large(size int) bool {
 // valueInode takes a reference to the inode that holds the value of entry x.
 func (n *Inode) valueInode(x xattr) (*Inode, error) {
 	fs := n.fs
-	if !fs.hasEAInode || x.inode < fs.firstIno || x.inode > fs.inodes || x.inode == n.ino || x.size == 0 || x.size > maxXattr {
+	if !fs.hasEAInode || x.inode < fs.firstIno || x.inode > fs.inodes.Load() || x.inode == n.ino || x.size == 0 || x.size > maxXattr {
 		return nil, n.bad("attribute in inode", x.inode)
 	}
 	v, err := fs.igetSpecial(x.inode)

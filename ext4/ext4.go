@@ -77,6 +77,11 @@ type Options struct {
 	// 4 KiB blocks). 0 means 64 MiB.
 	CacheBytes int64
 
+	// Log lends a place behind the end of a filesystem without a journal to use as one:
+	// transactions are whole then, and Open with the same Log replays it. Real kernels
+	// know nothing of it: it is for a use that ends soon.
+	Log Log
+
 	// Now is the clock for times in inodes; nil means time.Now.
 	Now func() time.Time
 

@@ -161,7 +161,7 @@ func getVictim(t testing.TB, form string) *victim {
 	add("super", format.SuperblockOffset, format.SuperblockSize, func(b []byte) {
 		le.PutUint32(b[format.SuperblockSize-4:], format.SuperblockChecksum(b))
 	})
-	for g := range fs.groups {
+	for g := range int(fs.groupCount()) {
 		off := int64(fs.descBlock(0))<<fs.bsBits + int64(g*fs.descSize)
 		add("group", off, int64(fs.descSize), func(b []byte) {
 			le.PutUint16(b[0x1E:], fs.descSum(uint32(g), b))
@@ -399,6 +399,13 @@ func exercise(d Device) {
 	_ = root.Rmdir("small")
 	_ = fs.Sync()
 	_ = root.Put()
+	// Smaller, and as large again.
+	blocks := fs.Info().Blocks
+	if least, err := fs.Least(); err == nil {
+		_, _ = fs.Shrink(context.Background(), (least+blocks)/2)
+		_, _ = fs.Shrink(context.Background(), least)
+	}
+	_ = fs.Grow(blocks)
 }
 
 var fuzzForms = []string{"32bit", "default", "ext3", "orphan_file", "inline_data", "quota"}

@@ -12,7 +12,7 @@ import (
 // inodeBitmap gives the inode bitmap of a group, made when it was never written. mu of
 // the group is held.
 func (fs *FS) inodeBitmap(g uint32) (*buffer, error) {
-	gr := &fs.groups[g]
+	gr := fs.group(g)
 	if gr.desc.Flags&format.GroupInodeUninit != 0 {
 		b := fs.cache.peek(gr.desc.InodeBitmap)
 		if b == nil || b.seen.Load() != uint64(kindBitmap)<<32 {
@@ -46,7 +46,7 @@ func (fs *FS) inodeBitmap(g uint32) (*buffer, error) {
 // that what is below each can stay near it; others stay with their parent while it has
 // room.
 func (fs *FS) dirGroup(parent *Inode) uint32 {
-	n := uint32(len(fs.groups))
+	n := fs.groupCount()
 	pg := (parent.ino - 1) / uint32(fs.ipg)
 	if n == 1 {
 		return 0
@@ -58,7 +58,7 @@ func (fs *FS) dirGroup(parent *Inode) uint32 {
 		fewest := ^uint32(0)
 		for i := range n {
 			g := (pg + i) % n
-			gr := &fs.groups[g]
+			gr := fs.group(g)
 			gr.mu.Lock()
 			ok := !gr.bad && gr.desc.FreeInodes > 0 && gr.desc.FreeInodes >= avgInodes && gr.desc.FreeBlocks >= avgBlocks
 			dirs := gr.desc.UsedDirs
@@ -76,7 +76,7 @@ func (fs *FS) dirGroup(parent *Inode) uint32 {
 	}
 	for i := range n {
 		g := (pg + i) % n
-		gr := &fs.groups[g]
+		gr := fs.group(g)
 		gr.mu.Lock()
 		ok := !gr.bad && gr.desc.FreeInodes > 0 && gr.desc.FreeInodes >= avgInodes/4 && gr.desc.FreeBlocks >= avgBlocks/4
 		gr.mu.Unlock()
@@ -90,7 +90,7 @@ func (fs *FS) dirGroup(parent *Inode) uint32 {
 // allocInode takes an inode near its parent.
 func (h *handle) allocInode(parent *Inode, dir bool) (uint32, error) {
 	fs := h.fs
-	n := uint32(len(fs.groups))
+	n := fs.groupCount()
 	start := (parent.ino - 1) / uint32(fs.ipg)
 	if dir {
 		start = fs.dirGroup(parent)
@@ -113,10 +113,10 @@ func (h *handle) allocInode(parent *Inode, dir bool) (uint32, error) {
 // allocInodeIn takes the first free inode of a group; 0 when there is none, or, with
 // roomy, when the group has no block left for it.
 func (h *handle) allocInodeIn(g uint32, dir, roomy bool) (uint32, error) {
-	fs, gr := h.fs, &h.fs.groups[g]
+	fs, gr := h.fs, h.fs.group(g)
 	gr.mu.Lock()
 	defer gr.mu.Unlock()
-	if gr.bad || gr.desc.FreeInodes == 0 || roomy && gr.desc.FreeBlocks == 0 {
+	if gr.bad || gr.desc.FreeInodes == 0 || roomy && gr.desc.FreeBlocks == 0 || gr.cut && gr.limit == 0 {
 		return 0, nil
 	}
 	b, err := fs.inodeBitmap(g)
@@ -165,7 +165,7 @@ func (h *handle) allocInodeIn(g uint32, dir, roomy bool) (uint32, error) {
 // openTable makes the inode table of a group usable up to bit. The part that was never
 // used can hold anything: a block of it that comes into use starts as zeros.
 func (h *handle) openTable(g, bit uint32) error {
-	fs, gr := h.fs, &h.fs.groups[g]
+	fs, gr := h.fs, h.fs.group(g)
 	if !fs.groupCsum {
 		return nil
 	}
@@ -208,7 +208,7 @@ func firstZero(b []byte, from, to uint32) uint32 {
 func (h *handle) freeInode(n *Inode) error {
 	fs := h.fs
 	g, bit := (n.ino-1)/uint32(fs.ipg), (n.ino-1)%uint32(fs.ipg)
-	gr := &fs.groups[g]
+	gr := fs.group(g)
 	gr.mu.Lock()
 	defer gr.mu.Unlock()
 	b, err := fs.inodeBitmap(g)

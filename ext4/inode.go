@@ -71,7 +71,7 @@ func (n *Inode) inline() bool    { return n.d.Flags&format.FlagInlineData != 0 }
 func (fs *FS) inodePlace(ino uint32) (block uint64, off int, group uint32) {
 	g := uint64(ino-1) / fs.ipg
 	at := uint64(ino-1) % fs.ipg * uint64(fs.inodeSize)
-	return fs.groups[g].desc.InodeTable + at>>fs.bsBits, int(at & uint64(fs.bs-1)), uint32(g)
+	return fs.group(uint32(g)).desc.InodeTable + at>>fs.bsBits, int(at & uint64(fs.bs-1)), uint32(g)
 }
 
 // Inode takes a reference to an inode; unix.ESTALE when the number is not in use.
@@ -79,7 +79,7 @@ func (fs *FS) Inode(ino uint32) (*Inode, error) {
 	if fs.closed.Load() {
 		return nil, errClosed
 	}
-	if ino > fs.inodes || fs.own(ino) {
+	if ino > fs.inodes.Load() || fs.own(ino) {
 		return nil, fmt.Errorf("ext4: inode %d: %w", ino, unix.ESTALE)
 	}
 	n, err := fs.iget(ino)
@@ -101,7 +101,7 @@ func (fs *FS) iget(ino uint32) (*Inode, error) { return fs.load(ino, false) }
 // igetSpecial takes a reference to one of the filesystem's own inodes, or to an orphan,
 // which can be without links.
 func (fs *FS) igetSpecial(ino uint32) (*Inode, error) {
-	if ino == 0 || ino > fs.inodes {
+	if ino == 0 || ino > fs.inodes.Load() {
 		return nil, &CorruptError{"superblock", "inode number", ino}
 	}
 	return fs.load(ino, true)

@@ -19,6 +19,7 @@ type journal struct {
 	csum   bool
 	first  uint32 // the ring is [first, last)
 	last   uint32
+	lent   bool // by Options.Log: the filesystem has none
 
 	// The rest changes with commits, one at a time.
 	head     uint32 // where the next transaction goes
@@ -80,6 +81,9 @@ func (fs *FS) openJournal() error {
 		if fs.sb.FeatureIncompat&format.IncompatRecover != 0 {
 			return badSuper("needs_recovery without", "has_journal")
 		}
+		if fs.opt.Log.Len > 0 && !fs.opt.ReadOnly {
+			return fs.openLent()
+		}
 		return nil
 	}
 	if fs.sb.JournalInum == 0 {
@@ -104,15 +108,20 @@ func (fs *FS) openJournal() error {
 	if o := fs.cache.overlay; o != nil {
 		fs.cache = newCache(fs.dev, fs.bs, fs.opt.CacheBytes)
 		fs.cache.failed = fs.report
-		fs.cache.overlay = o
 		if raw := o[format.SuperblockOffset>>fs.bsBits]; raw != nil {
-			if err := fs.sb.Decode(raw[format.SuperblockOffset&(fs.bs-1):]); err != nil {
+			raw = raw[format.SuperblockOffset&(fs.bs-1):]
+			if err := fs.sb.Decode(raw); err != nil {
+				return err
+			}
+			fs.bsBits = 0
+			if err := fs.takeGeometry(raw); err != nil { // the filesystem may have grown
 				return err
 			}
 		}
+		fs.cache.overlay = o
 		fs.sb.FeatureIncompat &^= format.IncompatRecover
 		fs.sb.KeepErrors(&before)
-		return fs.loadGroups()
+		return fs.loadGroups(true)
 	}
 	o := fs.cache.overlay
 	fs.bsBits = 0
@@ -123,7 +132,7 @@ func (fs *FS) openJournal() error {
 	if err := fs.checkFeatures(fs.opt.ReadOnly); err != nil {
 		return err
 	}
-	if err := fs.loadGroups(); err != nil {
+	if err := fs.loadGroups(true); err != nil {
 		return err
 	}
 	if fs.jnl, err = fs.loadJournal(); err != nil {
@@ -167,7 +176,7 @@ func (fs *FS) loadJournal() (*journal, error) {
 	}
 	j := &journal{fs: fs, raw: make([]byte, fs.bs), logged: make(map[uint64]uint32)}
 	want := n.d.Size >> fs.bsBits
-	if want == 0 || want > fs.blocks || want > 1<<31 {
+	if want == 0 || want > fs.blocks.Load() || want > 1<<31 {
 		return nil, badJournal("size", n.d.Size)
 	}
 	for b := uint64(0); b < want; {
@@ -396,7 +405,7 @@ func (j *journal) scan() (copies []copyTag, revoked map[uint64]uint32, next uint
 					}
 					crc = format.CRC32BE(crc, data)
 				}
-				if t.Block >= j.fs.blocks {
+				if t.Block >= uint64(j.fs.dev.Size())>>j.fs.bsBits { // a growing one's new blocks are in it
 					return nil, nil, 0, badJournal(fmt.Sprintf("transaction %d, block", seq), t.Block)
 				}
 				pending = append(pending, copyTag{t.Block, at, seq, t.Flags&format.TagEscape != 0, t.Checksum})

@@ -76,7 +76,11 @@ func (j *journal) commit(c *closing, copies []byte) error {
 			return err
 		}
 		revokes = nil
-		if err := fs.writeHome(part, data, nil); err != nil {
+		home := func() error { return fs.writeHome(part, data, nil) }
+		if c.grows {
+			home = func() error { return fs.writeGrown(part, data) }
+		}
+		if err := home(); err != nil {
 			return err
 		}
 		start += n
@@ -138,7 +142,7 @@ func (j *journal) prepare() {
 	s.FeatureIncompat |= format.JournalIncompatRevoke
 	s.FeatureIncompat &^= format.JournalIncompatAsyncCommit
 	s.FeatureCompat &^= format.JournalCompatChecksum
-	if j.fs.sb.FeatureIncompat&format.Incompat64Bit != 0 {
+	if j.fs.incompat&format.Incompat64Bit != 0 {
 		s.FeatureIncompat |= format.JournalIncompat64Bit
 	}
 	if j.fs.csum && s.FeatureIncompat&format.JournalIncompatCsumV2 == 0 {

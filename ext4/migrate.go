@@ -82,7 +82,7 @@ func (n *Inode) toExtents(refuse func(string) error) error {
 	if err != nil {
 		return err
 	}
-	if pieces == nil || len(numbers) > maxNumbers || min(len(numbers), len(n.fs.groups)) > room/2 {
+	if pieces == nil || len(numbers) > maxNumbers || min(len(numbers), len(*n.fs.groups.Load())) > room/2 {
 		return refuse("which lies in too many pieces")
 	}
 	h, err := n.fs.begin()

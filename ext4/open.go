@@ -31,16 +31,14 @@ type FS struct {
 	// The geometry does not change while the filesystem is open.
 	bs        int
 	bsBits    uint
-	blocks    uint64
 	firstData uint64
 	bpg, ipg  uint64
 	inodeSize int
 	descSize  int
-	inodes    uint32
 	firstIno  uint32
 	seed      uint32
 	roCompat  format.RoCompatFeatures
-	incompat  format.IncompatFeatures
+	incompat  format.IncompatFeatures // without those that come and go: needs_recovery, meta_bg
 	csum      bool // metadata_csum
 	groupCsum bool // uninit_bg or metadata_csum: descriptor flags count
 	hasFtype  bool
@@ -52,14 +50,20 @@ type FS struct {
 	dirIndex    bool
 	hashSeed    [4]uint32
 	hashBase    uint8 // added to a hash version: 3 when hashes are unsigned
-	zone        []run // where the filesystem's own structures lie, sorted
+
+	// The extent changes when the filesystem grows, each part after those above it: who
+	// sees a block or an inode also sees its group.
+	groups atomic.Pointer[[]*group]
+	metaBG atomic.Uint64         // the first block of group descriptors that lies in its own groups
+	zone   atomic.Pointer[[]run] // where the filesystem's own structures lie, sorted
+	blocks atomic.Uint64
+	inodes atomic.Uint32
 
 	cache  *cache
 	icache inodeCache
 	txn    txn
 	jnl    *journal // nil without a journal
 
-	groups     []group
 	freeBlocks atomic.Int64
 	freeInodes atomic.Int64
 	dirs       atomic.Int64
@@ -90,6 +94,7 @@ type FS struct {
 	windows  windowList
 	xattrMu  sync.Mutex // shared attribute blocks
 	quotas   quotas
+	resizeMu sync.Mutex // one change of the extent at a time
 }
 
 // run is a range of blocks.
@@ -136,7 +141,7 @@ func Open(dev Device, o Options) (*FS, error) {
 	if err := fs.checkFeatures(o.ReadOnly); err != nil {
 		return nil, err
 	}
-	if err := fs.loadGroups(); err != nil {
+	if err := fs.loadGroups(!fs.replays()); err != nil {
 		return nil, err
 	}
 	if err := fs.openJournal(); err != nil {
@@ -245,13 +250,14 @@ func (fs *FS) takeGeometry(raw []byte) error {
 	if fs.firstData > 1 || fs.bs == 1024 && ratio == 1 && fs.firstData != 1 || fs.bs > 1024 && fs.firstData != 0 {
 		return badSuper("first data block", sb.FirstDataBlock)
 	}
-	fs.blocks = sb.BlocksCount()
-	if fs.blocks <= fs.firstData {
-		return badSuper("blocks count", fs.blocks)
+	blocks := sb.BlocksCount()
+	if blocks <= fs.firstData {
+		return badSuper("blocks count", blocks)
 	}
-	if fs.blocks > uint64(fs.dev.Size())>>fs.bsBits {
-		return badSuper("blocks count", fmt.Sprintf("%d, more than the disk's %d", fs.blocks, uint64(fs.dev.Size())>>fs.bsBits))
+	if blocks > uint64(fs.dev.Size())>>fs.bsBits {
+		return badSuper("blocks count", fmt.Sprintf("%d, more than the disk's %d", blocks, uint64(fs.dev.Size())>>fs.bsBits))
 	}
+	fs.blocks.Store(blocks)
 	groups := sb.GroupCount()
 	if groups > maxGroups {
 		return badSuper("number of groups", groups)
@@ -259,7 +265,8 @@ func (fs *FS) takeGeometry(raw []byte) error {
 	if groups*fs.ipg != uint64(sb.InodesCount) {
 		return badSuper("inodes count", sb.InodesCount)
 	}
-	fs.inodes, fs.firstIno = sb.InodesCount, sb.FirstFileIno()
+	fs.firstIno = sb.FirstFileIno()
+	fs.inodes.Store(sb.InodesCount)
 	if fs.firstIno < format.GoodOldFirst || uint64(fs.firstIno) > fs.ipg {
 		return badSuper("first inode", fs.firstIno)
 	}
@@ -268,9 +275,10 @@ func (fs *FS) takeGeometry(raw []byte) error {
 	}
 	fs.seed = sb.Seed()
 	fs.roCompat = sb.FeatureRoCompat
-	fs.incompat = sb.FeatureIncompat
 	fs.csum = sb.FeatureRoCompat&format.RoMetadataCsum != 0
 	fs.groupCsum = fs.csum || sb.FeatureRoCompat&format.RoGDTCsum != 0
+	fs.incompat = sb.FeatureIncompat &^ (format.IncompatRecover | format.IncompatMetaBG)
+	fs.setMetaBG(sb)
 	fs.hasFtype = sb.FeatureIncompat&format.IncompatFiletype != 0
 	fs.dirIndex = sb.FeatureCompat&format.CompatDirIndex != 0
 	fs.hasEAInode = sb.FeatureIncompat&format.IncompatEAInode != 0
@@ -321,9 +329,18 @@ func (fs *FS) checkFeatures(readOnly bool) error {
 	return nil
 }
 
+// setMetaBG takes from the superblock which group descriptors lie in their own groups.
+func (fs *FS) setMetaBG(sb *format.Superblock) {
+	if sb.FeatureIncompat&format.IncompatMetaBG == 0 {
+		fs.metaBG.Store(1<<64 - 1)
+		return
+	}
+	fs.metaBG.Store(uint64(sb.FirstMetaBg))
+}
+
 // descBlock is where block i of the group descriptors lies.
 func (fs *FS) descBlock(i uint64) uint64 {
-	if fs.incompat&format.IncompatMetaBG == 0 || i < uint64(fs.sb.FirstMetaBg) {
+	if i < fs.metaBG.Load() {
 		return uint64(format.SuperblockOffset>>fs.bsBits) + 1 + i
 	}
 	g := i * uint64(fs.bs/fs.descSize)
@@ -337,16 +354,30 @@ func (fs *FS) descBlock(i uint64) uint64 {
 	return nr
 }
 
-// loadGroups reads the group descriptors and remembers where metadata lies.
-func (fs *FS) loadGroups() error {
+// replays says whether opening replays a log, whose blocks can be on their way home: then
+// the group descriptors are read again after it.
+func (fs *FS) replays() bool {
+	if fs.sb.FeatureCompat&format.CompatHasJournal == 0 {
+		return fs.opt.Log.Len > 0 && !fs.opt.ReadOnly
+	}
+	return fs.sb.FeatureIncompat&format.IncompatRecover != 0
+}
+
+// loadGroups reads the group descriptors and remembers where metadata lies. Before a
+// replay (not strict) it takes them as they are, but for the one that leads to the log.
+func (fs *FS) loadGroups(strict bool) error {
 	count := fs.sb.GroupCount()
 	per := uint64(fs.bs / fs.descSize)
 	descBlocks := (count + per - 1) / per
-	tableBlocks := (fs.ipg*uint64(fs.inodeSize) + uint64(fs.bs) - 1) >> fs.bsBits
-	if descBlocks > fs.blocks {
+	tableBlocks := fs.tableBlocks()
+	if descBlocks > fs.blocks.Load() {
 		return badSuper("number of groups", count)
 	}
-	fs.groups = make([]group, count)
+	all, list := make([]group, count), make([]*group, count)
+	for g := range all {
+		list[g] = &all[g]
+	}
+	fs.groups.Store(&list)
 	var free, freeIno, dirs int64
 	flex := fs.sb.FeatureIncompat&format.IncompatFlexBG != 0
 	var raw []byte
@@ -354,7 +385,7 @@ func (fs *FS) loadGroups() error {
 	for g := range count {
 		if g%per == 0 {
 			nr := fs.descBlock(g / per)
-			if nr >= fs.blocks {
+			if nr >= fs.blocks.Load() {
 				return badSuper("first meta_bg", fs.sb.FirstMetaBg)
 			}
 			if o := fs.cache.overlay[nr]; o != nil {
@@ -366,11 +397,17 @@ func (fs *FS) loadGroups() error {
 		}
 		d := raw[:fs.descSize]
 		raw = raw[fs.descSize:]
-		gr := &fs.groups[g]
+		gr := list[g]
 		if err := gr.desc.Decode(d); err != nil {
 			return err
 		}
 		what := func() string { return fmt.Sprintf("group descriptor %d", g) }
+		if !strict {
+			if d := &gr.desc; g == 0 && (d.InodeTable < fs.firstData || tableBlocks > fs.blocks.Load() || d.InodeTable > fs.blocks.Load()-tableBlocks) {
+				return &CorruptError{what(), "inode table", d.InodeTable}
+			}
+			continue
+		}
 		if fs.groupCsum {
 			if c := fs.descSum(uint32(g), d); c != gr.desc.Checksum {
 				return &CorruptError{what(), "checksum", fmt.Sprintf("%#x, computed %#x", gr.desc.Checksum, c)}
@@ -379,10 +416,10 @@ func (fs *FS) loadGroups() error {
 			gr.desc.Flags = 0
 			gr.desc.ItableUnused = 0
 		}
-		first, last := fs.firstData, fs.blocks
+		first, last := fs.firstData, fs.blocks.Load()
 		if !flex {
 			first = fs.firstData + g*fs.bpg
-			last = min(fs.blocks, first+fs.bpg)
+			last = min(fs.blocks.Load(), first+fs.bpg)
 		}
 		inside := func(start, n uint64) bool { return start >= first && n <= last && start <= last-n }
 		if !inside(gr.desc.BlockBitmap, 1) {
@@ -404,10 +441,14 @@ func (fs *FS) loadGroups() error {
 		freeIno += int64(gr.desc.FreeInodes)
 		dirs += int64(gr.desc.UsedDirs)
 	}
+	if !strict {
+		fs.zone.Store(new([]run))
+		return nil
+	}
 	fs.freeBlocks.Store(free)
 	fs.freeInodes.Store(freeIno)
 	fs.dirs.Store(dirs)
-	return fs.makeZone(descBlocks, tableBlocks)
+	return fs.makeZone()
 }
 
 // descSum is the checksum of an encoded group descriptor.
@@ -420,16 +461,54 @@ func (fs *FS) descSum(g uint32, d []byte) uint16 {
 
 // groupBlocks is the number of blocks of group g: the last can be short.
 func (fs *FS) groupBlocks(g uint32) uint64 {
-	return min(fs.bpg, fs.blocks-fs.groupStart(g))
+	return min(fs.bpg, fs.blocks.Load()-fs.groupStart(g))
 }
 
 func (fs *FS) groupStart(g uint32) uint64 { return fs.firstData + uint64(g)*fs.bpg }
 
+// group is a block group that there is.
+func (fs *FS) group(g uint32) *group { return (*fs.groups.Load())[g] }
+
+func (fs *FS) groupCount() uint32 { return uint32(len(*fs.groups.Load())) }
+
+// tableBlocks is the length of an inode table.
+func (fs *FS) tableBlocks() uint64 {
+	return (fs.ipg*uint64(fs.inodeSize) + uint64(fs.bs) - 1) >> fs.bsBits
+}
+
+// headBlocks is the number of blocks at the start of a group, under a superblock, that
+// hold a copy of that, group descriptors, and blocks reserved for more of them.
+func (fs *FS) headBlocks(sb *format.Superblock, g uint32) uint64 {
+	per := uint64(fs.bs / fs.descSize)
+	old := (sb.GroupCount() + per - 1) / per // blocks of descriptors before those of meta_bg
+	metaBG := sb.FeatureIncompat&format.IncompatMetaBG != 0
+	if metaBG {
+		old = min(old, uint64(sb.FirstMetaBg))
+	}
+	meta := metaBG && uint64(g)/per >= uint64(sb.FirstMetaBg)
+	n := uint64(0)
+	if sb.GroupHasSuper(g) {
+		if n = 1; !meta {
+			n += old + uint64(sb.ReservedGDTBlocks)
+		}
+		if fs.bs == 1024 && fs.firstData == 0 && g == 0 {
+			n++
+		}
+	}
+	if i := uint64(g) % per; meta && (i == 0 || i == 1 || i == per-1) {
+		n++
+	}
+	return n
+}
+
 // makeZone collects the blocks of superblocks, descriptors, bitmaps and inode tables.
 // Two structures in one block are damage: writing one would destroy the other.
-func (fs *FS) makeZone(descBlocks, tableBlocks uint64) error {
+func (fs *FS) makeZone() error {
 	var zone []run
 	add := func(r run) {
+		if r.count == 0 {
+			return
+		}
 		if n := len(zone); n > 0 && zone[n-1].end() == r.start {
 			zone[n-1].count += r.count
 			return
@@ -439,43 +518,18 @@ func (fs *FS) makeZone(descBlocks, tableBlocks uint64) error {
 	if fs.firstData == 1 {
 		add(run{0, 1})
 	}
-	metaBG := fs.sb.FeatureIncompat&format.IncompatMetaBG != 0
-	per := uint64(fs.bs / fs.descSize)
-	for g := range uint32(len(fs.groups)) {
-		start := fs.groupStart(g)
-		super := fs.sb.GroupHasSuper(g)
-		oldBlocks := descBlocks
-		if metaBG {
-			oldBlocks = min(descBlocks, uint64(fs.sb.FirstMetaBg))
-		}
-		if super {
-			n := uint64(1)
-			if !metaBG || uint64(g)/per < uint64(fs.sb.FirstMetaBg) {
-				n += oldBlocks + uint64(fs.sb.ReservedGDTBlocks)
-			}
-			if fs.bs == 1024 && fs.firstData == 0 && g == 0 {
-				n++
-			}
-			add(run{start, min(n, fs.groupBlocks(g))})
-		}
-		if metaBG && uint64(g)/per >= uint64(fs.sb.FirstMetaBg) {
-			if i := uint64(g) % per; i == 0 || i == 1 || i == per-1 {
-				nr := start
-				if super {
-					nr++
-				}
-				add(run{nr, 1})
-			}
-		}
+	groups := *fs.groups.Load()
+	for g := range uint32(len(groups)) {
+		add(run{fs.groupStart(g), min(fs.headBlocks(&fs.sb, g), fs.groupBlocks(g))})
 	}
-	for g := range fs.groups {
-		add(run{fs.groups[g].desc.BlockBitmap, 1})
+	for _, gr := range groups {
+		add(run{gr.desc.BlockBitmap, 1})
 	}
-	for g := range fs.groups {
-		add(run{fs.groups[g].desc.InodeBitmap, 1})
+	for _, gr := range groups {
+		add(run{gr.desc.InodeBitmap, 1})
 	}
-	for g := range fs.groups {
-		add(run{fs.groups[g].desc.InodeTable, tableBlocks})
+	for _, gr := range groups {
+		add(run{gr.desc.InodeTable, fs.tableBlocks()})
 	}
 	slices.SortFunc(zone, func(a, b run) int {
 		switch {
@@ -499,23 +553,26 @@ func (fs *FS) makeZone(descBlocks, tableBlocks uint64) error {
 		}
 		out = append(out, r)
 	}
-	fs.zone = slices.Clip(out)
+	out = slices.Clip(out)
+	fs.zone.Store(&out)
 	return nil
 }
 
 // mayHold says whether count blocks from start on can belong to a file: inside the
 // filesystem and clear of its own structures.
 func (fs *FS) mayHold(start, count uint64) bool {
-	if start < fs.firstData || start >= fs.blocks || count > fs.blocks-start {
+	blocks := fs.blocks.Load()
+	if start < fs.firstData || start >= blocks || count > blocks-start {
 		return false
 	}
-	i, _ := slices.BinarySearchFunc(fs.zone, start, func(r run, s uint64) int {
+	zone := *fs.zone.Load()
+	i, _ := slices.BinarySearchFunc(zone, start, func(r run, s uint64) int {
 		if r.end() <= s {
 			return -1
 		}
 		return 1
 	})
-	return i == len(fs.zone) || fs.zone[i].start >= start+count
+	return i == len(zone) || zone[i].start >= start+count
 }
 
 // UUID is the filesystem's.
@@ -602,12 +659,12 @@ func (fs *FS) Info() Info {
 	sb := &fs.sb
 	i := Info{
 		UUID: sb.UUID, Label: cstring(sb.VolumeName[:]), LastMounted: cstring(sb.LastMounted[:]),
-		BlockSize: fs.bs, Blocks: fs.blocks, Inodes: fs.inodes, Reserved: sb.RBlocksCount(),
+		BlockSize: fs.bs, Blocks: fs.blocks.Load(), Inodes: fs.inodes.Load(), Reserved: sb.RBlocksCount(),
 		ReservedUID: uint32(sb.DefResUID) | uint32(sb.DefResUIDHi)<<16,
 		ReservedGID: uint32(sb.DefResGID) | uint32(sb.DefResGIDHi)<<16,
 		Compat:      sb.FeatureCompat, Incompat: sb.FeatureIncompat, RoCompat: sb.FeatureRoCompat,
 		DefaultMount: sb.DefaultMountOpts, MountOpts: cstring(sb.MountOpts[:]),
-		Errors: ErrorPolicy(sb.Errors), ErrorCount: sb.ErrorCount, Journal: fs.jnl != nil,
+		Errors: ErrorPolicy(sb.Errors), ErrorCount: sb.ErrorCount, Journal: fs.jnl != nil && !fs.jnl.lent,
 		MaxTime: format.MaxTimeSec32, MaxFileSize: int64(format.MaxLogicalBlock+1) << fs.bsBits,
 		XattrMaxValue: min(fs.bs-format.XattrHeaderSize-format.XattrEntryLen(1)-4, 65535),
 	}
@@ -626,16 +683,16 @@ func (fs *FS) Info() Info {
 // overhead is the number of blocks that files can never have.
 func (fs *FS) overhead() uint64 {
 	n := fs.firstData
-	for _, r := range fs.zone {
+	for _, r := range *fs.zone.Load() {
 		n += r.count
 	}
 	if fs.firstData == 1 {
 		n-- // block 0 is in the zone already
 	}
-	if fs.jnl != nil {
+	if fs.jnl != nil && !fs.jnl.lent {
 		n += uint64(fs.jnl.super.MaxLen)
 	}
-	return min(n, fs.blocks)
+	return min(n, fs.blocks.Load())
 }
 
 // Statfs counts blocks and inodes.
@@ -645,8 +702,8 @@ func (fs *FS) Statfs() Statfs {
 	fs.sbMu.Unlock()
 	free := uint64(max(fs.freeBlocks.Load()-fs.reserved.Load(), 0))
 	s := Statfs{
-		BlockSize: int64(fs.bs), Blocks: fs.blocks - fs.overhead(), Free: free,
-		Files: uint64(fs.inodes), FilesFree: uint64(max(fs.freeInodes.Load(), 0)),
+		BlockSize: int64(fs.bs), Blocks: fs.blocks.Load() - fs.overhead(), Free: free,
+		Files: uint64(fs.inodes.Load()), FilesFree: uint64(max(fs.freeInodes.Load(), 0)),
 		ID: le.Uint64(uuid[:]) ^ le.Uint64(uuid[8:]), NameMax: format.MaxName,
 	}
 	if keep := reserved + fs.spare(); free > keep {
@@ -661,5 +718,5 @@ func (fs *FS) spare() uint64 {
 	if fs.incompat&format.IncompatExtents == 0 {
 		return 0
 	}
-	return min(fs.blocks/50, 4096)
+	return min(fs.blocks.Load()/50, 4096)
 }

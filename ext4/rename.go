@@ -144,7 +144,7 @@ func (fs *FS) isAbove(a, b *Inode) (bool, error) {
 		if err != nil {
 			return false, err
 		}
-		if !ok || p.ino == ino || p.ino == 0 || p.ino > fs.inodes {
+		if !ok || p.ino == ino || p.ino == 0 || p.ino > fs.inodes.Load() {
 			return false, n.badDir(0, "entry", `".."`)
 		}
 		ino = p.ino

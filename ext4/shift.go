@@ -52,7 +52,7 @@ func (n *Inode) shiftSteps(first, removed uint64) (*steps, error) {
 		return nil, err
 	}
 	// A freed extent changes a bitmap and a descriptor, a split takes a block a level.
-	blocks := nodes + 2*min(gone, len(n.fs.groups)) + 2*format.ExtentMaxDepth
+	blocks := nodes + 2*min(gone, len(*n.fs.groups.Load())) + 2*format.ExtentMaxDepth
 	return &steps{h, blocks <= n.fs.txn.limit/2}, nil
 }
 

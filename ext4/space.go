@@ -63,7 +63,7 @@ const maxWindow = 8 << 20
 // fileGoal is where a file's first block should go: where its group was filled last.
 func (fs *FS) fileGoal(n *Inode) uint64 {
 	g := (n.ino - 1) / uint32(fs.ipg)
-	gr := &fs.groups[g]
+	gr := fs.group(g)
 	gr.mu.Lock()
 	next := gr.next
 	gr.mu.Unlock()

@@ -43,6 +43,7 @@ type txn struct {
 	timer   *time.Timer
 	err     error // why the filesystem cannot be written any more
 	marked  bool  // the superblock says that the filesystem is in use
+	grows   bool  // it makes the filesystem larger
 }
 
 // freedRun is a run of blocks that the transaction freed. Until it is stable they are

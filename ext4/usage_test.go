@@ -31,8 +31,8 @@ func usageOf(t testing.TB, image []byte) *usage {
 }
 
 func (u *usage) eachBlock(fs *FS, f func(nr uint64, used bool) error) error {
-	for g := range uint32(len(fs.groups)) {
-		gr := &fs.groups[g]
+	for g := range uint32(len(*fs.groups.Load())) {
+		gr := fs.group(g)
 		gr.mu.Lock()
 		b, err := fs.blockBitmap(g)
 		gr.mu.Unlock()
@@ -187,11 +187,11 @@ func (u *usage) check(fs *FS) error {
 	}); err != nil {
 		return err
 	}
-	for ino := fs.firstIno; ino <= fs.inodes; ino++ {
+	for ino := fs.firstIno; ino <= fs.inodes.Load(); ino++ {
 		g, bit := (ino-1)/uint32(fs.ipg), (ino-1)%uint32(fs.ipg)
-		fs.groups[g].mu.Lock()
+		fs.group(g).mu.Lock()
 		b, err := fs.inodeBitmap(g)
-		fs.groups[g].mu.Unlock()
+		fs.group(g).mu.Unlock()
 		if err != nil {
 			return err
 		}

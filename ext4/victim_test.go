@@ -25,8 +25,8 @@ func inlineTree(t testing.TB) string {
 // counts of.
 func (v *victim) addBitmaps(fs *FS) {
 	bs := int64(fs.bs)
-	for g := range fs.groups {
-		d := fs.groups[g].desc
+	for g := range *fs.groups.Load() {
+		d := fs.group(uint32(g)).desc
 		at := int64(fs.descBlock(0))*bs + int64(g*fs.descSize)
 		describe := func(change func(d *format.GroupDesc)) func(*memory, []byte) {
 			return func(m *memory, _ []byte) {

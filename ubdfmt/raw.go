@@ -98,6 +98,22 @@ func (r *Raw) Sync() error {
 	return r.sync.sync()
 }
 
+// Resize makes the file, and so the disk, longer with zeros or shorter. Nobody else may use
+// the disk meanwhile. A block device has the size it has.
+func (r *Raw) Resize(size int64) error {
+	if err := checkWrite(r.file.path, "resize", r.file.readOnly, 0, 0, r.size); err != nil {
+		return err
+	}
+	if !r.file.info.Mode().IsRegular() {
+		return &os.PathError{Op: "resize", Path: r.file.path, Err: unix.EINVAL}
+	}
+	if err := r.file.Truncate(size); err != nil {
+		return err
+	}
+	r.file.size, r.size = size, roundUp(size, SectorSize)
+	return nil
+}
+
 // Extents visits the data and the holes of a range, all of depth 0.
 func (r *Raw) Extents(off, n int64, visit func(Extent) bool) error {
 	if err := checkRange(r.file.path, "map", off, n, r.size); err != nil {

@@ -21,8 +21,9 @@ var fsOptions = []struct {
 	name string
 	set  func(o *mkfs.Options, value string) error
 }{
-	{"block-size", func(o *mkfs.Options, v string) (err error) { o.BlockSize, err = intOf(v, 1024, 65536); return }},
-	{"inode-size", func(o *mkfs.Options, v string) (err error) { o.InodeSize, err = intOf(v, 128, 65536); return }},
+	{"type", func(o *mkfs.Options, v string) error { o.Type = v; return nil }},
+	{"block-size", func(o *mkfs.Options, v string) (err error) { o.BlockSize, err = intOf(v, 1024, 4096); return }},
+	{"inode-size", func(o *mkfs.Options, v string) (err error) { o.InodeSize, err = intOf(v, 128, 4096); return }},
 	{"inode-ratio", func(o *mkfs.Options, v string) (err error) {
 		o.InodeRatio, err = positive(v)
 		return
@@ -30,7 +31,7 @@ var fsOptions = []struct {
 	{"inodes", func(o *mkfs.Options, v string) (err error) {
 		n, err := strconv.ParseUint(v, 10, 32)
 		if err != nil || n == 0 {
-			return errors.New("not a number of inodes")
+			return errors.New("a number of inodes is from 1 to 4294967295")
 		}
 		o.Inodes = int64(n)
 		return nil
@@ -39,7 +40,7 @@ var fsOptions = []struct {
 	{"reserved", func(o *mkfs.Options, v string) error {
 		percent, err := strconv.ParseFloat(v, 64)
 		if err != nil || !(percent >= 0 && percent <= 50) {
-			return errors.New("not a percentage from 0 to 50")
+			return errors.New("a percentage is from 0 to 50")
 		}
 		o.ReservedPercent, o.NoReserve = percent, percent == 0
 		return nil
@@ -53,6 +54,24 @@ var fsOptions = []struct {
 		return nil
 	}},
 	{"errors", func(o *mkfs.Options, v string) error { o.Errors = v; return nil }},
+	{"root-owner", func(o *mkfs.Options, v string) error {
+		ids, err := parseIDs(v, 2, 2)
+		if err != nil {
+			return fmt.Errorf("%w, as in 0:0", err)
+		}
+		o.RootOwner = &mkfs.Owner{UID: ids[0], GID: ids[1]}
+		return nil
+	}},
+	{"stride", func(o *mkfs.Options, v string) (err error) { o.Stride, err = count(v, 1<<16-1); return }},
+	{"stripe-width", func(o *mkfs.Options, v string) (err error) { o.StripeWidth, err = count(v, 1<<31-1); return }},
+	{"resize-limit", func(o *mkfs.Options, v string) (err error) { o.ResizeLimit, err = positive(v); return }},
+	{"lazy-tables", func(o *mkfs.Options, v string) error {
+		if v != "yes" && v != "no" {
+			return errors.New("yes or no")
+		}
+		o.LazyTables = v == "yes"
+		return nil
+	}},
 	{"last-mounted", func(o *mkfs.Options, v string) error { o.LastMounted = v; return nil }},
 	{"hash-seed", func(o *mkfs.Options, v string) (err error) { o.HashSeed, err = parseUUID(v); return }},
 }
@@ -68,15 +87,24 @@ func fsOptionNames() string {
 func intOf(text string, least, most int64) (int, error) {
 	n, err := parseBytes(text)
 	if err != nil || n < least || n > most {
-		return 0, fmt.Errorf("not a size from %d to %d", least, most)
+		return 0, fmt.Errorf("a size is from %d to %d", least, most)
 	}
 	return int(n), nil
+}
+
+// count reads a number of blocks.
+func count(text string, most int) (int, error) {
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 1 || n > most {
+		return 0, fmt.Errorf("a number of blocks is from 1 to %d", most)
+	}
+	return n, nil
 }
 
 func positive(text string) (int64, error) {
 	n, err := parseBytes(text)
 	if err == nil && n == 0 {
-		err = errors.New("not a size above 0")
+		err = errors.New("a size above 0")
 	}
 	return n, err
 }

@@ -79,7 +79,7 @@ func oneLine(err error) string {
 func newApp(stdin io.Reader, stdout, stderr io.Writer) *cli.App {
 	app := &cli.App{
 		Name:                      "umlimg",
-		Usage:                     "make disk images for User Mode Linux",
+		Usage:                     "make and resize disk images for User Mode Linux",
 		UsageText:                 "umlimg COMMAND [OPTION]... [ARGUMENT]...",
 		HideVersion:               true,
 		EnableBashCompletion:      true,
@@ -89,7 +89,7 @@ func newApp(stdin io.Reader, stdout, stderr io.Writer) *cli.App {
 		Writer:                    stdout,
 		ErrWriter:                 stderr,
 		ExitErrHandler:            func(*cli.Context, error) {}, // only main exits
-		Commands:                  []*cli.Command{createCommand(), completionCommand(), versionCommand()},
+		Commands:                  []*cli.Command{createCommand(), resizeCommand(), completionCommand(), versionCommand()},
 		OnUsageError:              badUsage,
 		Action: func(c *cli.Context) error {
 			if name := c.Args().First(); name != "" {

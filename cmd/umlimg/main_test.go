@@ -35,7 +35,7 @@ func TestScripts(t *testing.T) {
 	engine := script.NewEngine()
 	engine.Cmds = scripttest.DefaultCmds()
 	engine.Cmds["umlimg"] = script.Program(os.Args[0], nil, time.Minute)
-	for _, tool := range []string{"debugfs", "dumpe2fs", "e2fsck", "modprobe", "sh", "stat", "tar", "touch", "truncate", "xz", "zstd"} {
+	for _, tool := range []string{"debugfs", "dumpe2fs", "e2fsck", "modprobe", "resize2fs", "sh", "stat", "tar", "touch", "truncate", "xz", "zstd"} {
 		engine.Cmds[tool] = script.Program(oracle.Tool(t, tool), nil, time.Minute)
 	}
 	env := append(os.Environ(), "RUN_UMLIMG=1", "UMLBOX="+guest.Binary(t, "umlbox"), "UMLIMG="+os.Args[0])
@@ -65,6 +65,8 @@ func TestExitStatus(t *testing.T) {
 		{[]string{"create", "--blank", "--size", "1M", image}, 0}, {[]string{"create", "--blank", "--size", "1M", image}, 1},
 		{[]string{"create", "--from", filepath.Join(dir, "none"), image + "2"}, 1},
 		{[]string{"create", "--blank", filepath.Join(dir, "none", "x")}, 1},
+		{[]string{"resize", image}, 2}, {[]string{"resize", "--minimum", image, "1G"}, 2}, {[]string{"resize", image, "1Q"}, 2},
+		{[]string{"resize", image, "--json"}, 2}, {[]string{"resize", image, "2M"}, 1},
 	} {
 		if got, stdout, stderr := call(c.args...); got != c.want || (got != 0) != (stderr != "") || strings.Count(stderr, "\n") > 1 {
 			t.Errorf("%q: status %d, want %d\nstdout %s\nstderr %s", c.args, got, c.want, stdout, stderr)
@@ -387,7 +389,7 @@ func TestJSONSummary(t *testing.T) {
 
 // The option that completion scripts rely on names commands and options.
 func TestCompletion(t *testing.T) {
-	for want, args := range map[string][]string{"create": {}, "--hostname": {"create", "--h"}, "zsh": {"completion"}} {
+	for want, args := range map[string][]string{"create": {}, "--hostname": {"create", "--h"}, "zsh": {"completion"}, "--minimum": {"resize", "--m"}} {
 		// The library looks at the process's own arguments.
 		cmd := exec.Command(os.Args[0], append(args, "--generate-bash-completion")...)
 		cmd.Env = append(os.Environ(), "RUN_UMLIMG=1")

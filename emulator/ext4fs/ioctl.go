@@ -41,6 +41,7 @@ const (
 	ioctlSetLabel     = 0x41009432
 	ioctlGetUUID      = 0x80111500
 	ioctlFIEMAP       = 0xc020660b
+	ioctlResizeFS     = 0x40086610 // EXT4_IOC_RESIZE_FS
 )
 
 const (
@@ -118,6 +119,15 @@ func (fd *fileDescription) ioctl(ctx context.Context, uio usermem.IO, sysno uint
 		return 0, fs.trim(ctx, uio, addr)
 	case ioctlFIEMAP:
 		return 0, i.fiemap(ctx, uio, addr)
+	case ioctlResizeFS:
+		var blocks uint64
+		if err := copyIn(ctx, uio, addr, &blocks); err != nil {
+			return 0, err
+		}
+		if !auth.CredentialsFromContext(ctx).HasRootCapability(linux.CAP_SYS_RESOURCE) {
+			return 0, linuxerr.EPERM
+		}
+		return 0, fd.change(func() error { return fs.grow(blocks) })
 	}
 	return fd.FileDescriptionDefaultImpl.Ioctl(ctx, uio, sysno, args)
 }
@@ -308,6 +318,35 @@ func (fs *filesystem) trim(ctx context.Context, uio usermem.IO, addr hostarch.Ad
 	}
 	r.Len = uint64(n)
 	return copyOut(ctx, uio, addr, r)
+}
+
+// grow is EXT4_IOC_RESIZE_FS: resize2fs on a mounted disk.
+func (fs *filesystem) grow(blocks uint64) error {
+	if err := fs.writable(); err != nil {
+		return err
+	}
+	have := fs.engine.Info()
+	if have.Compat&format.CompatSparseSuper2 != 0 {
+		return linuxerr.EOPNOTSUPP // the last copy of the superblock would have to move
+	}
+	if blocks > uint64(fs.disk.Device.Size())/uint64(fs.blockSize) {
+		fs.log("can't read last block, resize aborted")
+		return linuxerr.ENOSPC
+	}
+	if blocks < have.Blocks {
+		fs.log("can't shrink FS - resize aborted")
+		return linuxerr.EINVAL
+	}
+	if blocks == have.Blocks {
+		return nil
+	}
+	fs.log("resizing filesystem from %d to %d blocks", have.Blocks, blocks)
+	if err := fs.engine.Grow(blocks); err != nil {
+		fs.log("resize: %v", err)
+		return fs.errno(err)
+	}
+	fs.log("resized filesystem to %d", fs.engine.Info().Blocks)
+	return nil
 }
 
 // Flags of FIEMAP, of the request and of an extent.

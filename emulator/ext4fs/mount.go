@@ -402,7 +402,7 @@ func (fs *filesystem) statfs(mnt *vfs.Mount) linux.Statfs {
 	s := fs.engine.Statfs()
 	blocks := s.Blocks
 	if fs.options().minixdf {
-		blocks = fs.info.Blocks
+		blocks = fs.engine.Info().Blocks // it can have grown
 	}
 	flags := uint64(linux.ST_VALID)
 	if mnt != nil {

@@ -214,3 +214,18 @@ func OrphansPerBlock(blockSize int) int { return (blockSize - OrphanTailSize) / 
 func OrphanBlockChecksum(iseed uint32, blockNr uint64, block []byte) uint32 {
 	return CRC32C(crcWord64(iseed, blockNr), block[:OrphansPerBlock(len(block))*4])
 }
+
+// InodeGeneration is the generation that gives inode ino the InodeSeed want: with it an
+// inode can change its number, and every checksum that begins from there stays right.
+func InodeGeneration(seed, ino, want uint32) uint32 {
+	// A checksum of four bytes is what comes of state^bytes in 32 steps, each of which
+	// can be undone.
+	for range 32 {
+		if want&(1<<31) != 0 {
+			want = (want^crc32.Castagnoli)<<1 | 1
+		} else {
+			want <<= 1
+		}
+	}
+	return want ^ crcWord(seed, ino)
+}

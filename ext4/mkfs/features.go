@@ -2,6 +2,7 @@ package mkfs
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -24,13 +25,28 @@ var defaults = features{
 		format.RoExtraIsize | format.RoMetadataCsum,
 }
 
+// byType are the features of `mke2fs -t` on Debian 12, by the type of the filesystem.
+var byType = map[string]features{
+	"":     defaults,
+	"ext4": defaults,
+	"ext3": ext2.with(features{compat: format.CompatHasJournal}),
+	"ext2": ext2,
+}
+
+var ext2 = features{
+	compat:   format.CompatExtAttr | format.CompatResizeInode | format.CompatDirIndex,
+	incompat: format.IncompatFiletype,
+	ro:       format.RoSparseSuper | format.RoLargeFile,
+}
+
 // makeable are the features that this package can turn on and off. Those beyond the defaults
 // change nothing about a new filesystem but what a kernel may do with it later, except
-// uninit_bg and metadata_csum_seed, which change checksums.
+// uninit_bg and metadata_csum_seed, which change checksums, and meta_bg and sparse_super2,
+// which change where group descriptors and copies of the superblock lie.
 var makeable = features{
-	compat: defaults.compat | format.CompatStableInodes,
+	compat: defaults.compat | format.CompatStableInodes | format.CompatSparseSuper2,
 	incompat: defaults.incompat | format.IncompatEAInode | format.IncompatCsumSeed | format.IncompatLargeDir |
-		format.IncompatInlineData | format.IncompatEncrypt,
+		format.IncompatInlineData | format.IncompatEncrypt | format.IncompatMetaBG,
 	ro: defaults.ro | format.RoGDTCsum | format.RoProject | format.RoVerity,
 }
 
@@ -66,9 +82,8 @@ func (f features) without(g features) features {
 	return features{f.compat &^ g.compat, f.incompat &^ g.incompat, f.ro &^ g.ro}
 }
 
-// parseFeatures applies a list of names to the defaults and refuses what does not go together.
-func parseFeatures(list []string) (features, error) {
-	f := defaults
+// parseFeatures applies a list of names to a beginning and refuses what does not go together.
+func parseFeatures(f features, list []string) (features, error) {
 	for _, word := range list {
 		name, off := strings.CutPrefix(word, "^")
 		if alias, ok := aliases[name]; ok {
@@ -80,7 +95,8 @@ func parseFeatures(list []string) (features, error) {
 		}
 		bit, known := one(name)
 		if !known {
-			return f, fmt.Errorf("feature %q: there is none of that name", word)
+			return f, fmt.Errorf("feature %q: there is none of that name; this program makes %s",
+				word, strings.Join(makeable.names(), " "))
 		}
 		if bit.without(makeable) != (features{}) {
 			return f, fmt.Errorf("feature %q: not made by this program, which makes %s",
@@ -109,6 +125,8 @@ func (f features) check() error {
 		return fmt.Errorf("feature 64bit needs extent: add ^64bit")
 	case f.compat&format.CompatResizeInode != 0 && f.ro&format.RoSparseSuper == 0:
 		return fmt.Errorf("feature resize_inode needs sparse_super: add ^resize_inode")
+	case f.compat&format.CompatResizeInode != 0 && f.incompat&format.IncompatMetaBG != 0:
+		return fmt.Errorf("feature meta_bg excludes resize_inode: add ^resize_inode")
 	case f.incompat&format.IncompatCsumSeed != 0 && f.ro&format.RoMetadataCsum == 0:
 		return fmt.Errorf("feature metadata_csum_seed needs metadata_csum")
 	case f.incompat&format.IncompatLargeDir != 0 && f.compat&format.CompatDirIndex == 0:
@@ -123,6 +141,7 @@ func (f features) extents() bool   { return f.incompat&format.IncompatExtents !=
 func (f features) flexBG() bool    { return f.incompat&format.IncompatFlexBG != 0 }
 func (f features) wide() bool      { return f.incompat&format.Incompat64Bit != 0 }
 func (f features) journal() bool   { return f.compat&format.CompatHasJournal != 0 }
+func (f features) metaBG() bool    { return f.incompat&format.IncompatMetaBG != 0 }
 func (f features) resize() bool    { return f.compat&format.CompatResizeInode != 0 }
 
 // mountBits are tune2fs's names for the default mount options.
@@ -147,7 +166,8 @@ func parseMountOptions(list []string) (uint32, error) {
 		name, off := strings.CutPrefix(word, "^")
 		bit, ok := mountBits[name]
 		if !ok {
-			return 0, fmt.Errorf("default mount option %q: there is none of that name", word)
+			return 0, fmt.Errorf("default mount option %q: there is none of that name; they are %s",
+				word, strings.Join(slices.Sorted(maps.Keys(mountBits)), " "))
 		}
 		if bit&format.MountJournalMode != 0 || off {
 			mask := bit

@@ -39,8 +39,9 @@ type geometry struct {
 
 // limits of the format and of this package, in blocks and inodes.
 const (
-	flexBits      = 4 // 16 groups
-	maxBlocks     = 1<<32 - 1
+	flexBits      = 4         // 16 groups
+	maxBlocks     = 1 << 32   // 16 TiB of 4 KiB
+	maxNarrow     = 1<<32 - 1 // without 64bit, and with resize_inode
 	maxInodes     = 1<<32 - 1
 	lostFoundSize = 16 << 10
 	firstIno      = format.GoodOldFirst
@@ -118,9 +119,15 @@ func newGeometry(size int64, o *resolved) (*geometry, error) {
 	if size < 0 || all <= g.firstBlock {
 		return nil, &tooSmall{size, "it holds no block"}
 	}
-	if all > maxBlocks {
-		return nil, fmt.Errorf("a device of %d bytes is too large: at most %d blocks of %d bytes",
-			size, uint64(maxBlocks), g.blockSize)
+	most := uint64(maxNarrow)
+	if o.f.wide() {
+		most = maxBlocks
+	}
+	if all > most {
+		return nil, tooLarge(size, most, g.blockSize, o.f.wide())
+	}
+	if all > maxNarrow {
+		g.f.compat &^= format.CompatResizeInode // its block numbers have 32 bits
 	}
 	want := uint64(o.inodes)
 	if want == 0 {
@@ -149,7 +156,7 @@ func newGeometry(size int64, o *resolved) (*geometry, error) {
 		if ipg > uint64(g.blockSize)*8 {
 			// One bitmap cannot hold so many: smaller groups make more of them.
 			if g.perGroup < 256 {
-				return nil, fmt.Errorf("%d inodes are too many for %d bytes", want, size)
+				return nil, g.tooMany(want, size)
 			}
 			g.perGroup -= 8
 			g.blocks = all
@@ -158,17 +165,20 @@ func newGeometry(size int64, o *resolved) (*geometry, error) {
 		if !g.fitInodes(ipg) {
 			return nil, fmt.Errorf("%d inodes are too many: at most %d", want, uint64(maxInodes))
 		}
-		if g.reserveGDT(); g.descBlocks+g.reservedGDT > g.perGroup*3/4 {
+		if err := g.reserveGDT(o.resizeLimit); err != nil {
+			return nil, err
+		}
+		if !o.f.metaBG() && g.descBlocks+g.reservedGDT > g.perGroup*3/4 {
+			if g.perGroup < min(uint64(g.blockSize)*8, 65528) { // it was made smaller for the inodes
+				return nil, g.tooMany(want, size)
+			}
 			return nil, fmt.Errorf("the descriptors of %d groups leave no room in a group: use larger blocks", g.groups)
 		}
-		if 3+g.tableBlocks+g.reservedGDT+g.descBlocks > g.perGroup {
-			return nil, fmt.Errorf("%d inodes are too many for %d bytes", want, size)
+		if 2+g.tableBlocks+max(g.headBlocks(0), g.headBlocks(g.groups-1)) > g.perGroup {
+			return nil, g.tooMany(want, size)
 		}
 		// A last group that cannot hold its own tables is left out.
-		need := 2 + g.tableBlocks
-		if g.hasSuper(g.groups - 1) {
-			need += 1 + g.descBlocks + g.reservedGDT
-		}
+		need := 2 + g.tableBlocks + g.headBlocks(g.groups-1)
 		rem := n % g.perGroup
 		if g.groups == 1 && rem != 0 && rem < need {
 			return nil, &tooSmall{size, fmt.Sprintf("the tables alone take %d blocks of %d", need, g.blockSize)}
@@ -185,6 +195,12 @@ func newGeometry(size int64, o *resolved) (*geometry, error) {
 		g.reserved = uint64(100 * float64(g.reserved) / float64(all) * float64(g.blocks) / 100)
 	}
 	return g, g.sizeJournal(size, o)
+}
+
+// tooMany says how many inodes a device of size bytes holds at most.
+func (g *geometry) tooMany(want uint64, size int64) error {
+	most := uint64(size) / 2 / uint64(g.inodeSize) // tables of half the device
+	return fmt.Errorf("%d inodes are too many for %d bytes: at most about %d", want, size, most)
 }
 
 // fitInodes sets the inodes of each group: at least ipg, a whole number of blocks and a multiple
@@ -210,18 +226,46 @@ func (g *geometry) fitInodes(ipg uint64) bool {
 	}
 }
 
-// reserveGDT leaves room for the descriptors of a filesystem 1024 times the size.
-func (g *geometry) reserveGDT() {
+// reserveGDT leaves room for the descriptors of a filesystem of limit bytes, or, when that is 0,
+// of 1024 times the size.
+func (g *geometry) reserveGDT(limit int64) error {
 	g.reservedGDT = 0
 	if !g.f.resize() {
-		return
+		return nil
 	}
-	most := uint64(1<<32 - 1)
+	most := uint64(maxNarrow)
 	if g.blocks < most/1024 {
 		most = g.blocks * 1024
 	}
-	groups := ceil(most-g.firstBlock, g.perGroup)
-	g.reservedGDT = min(ceil(groups, uint64(g.blockSize/g.descSize))-g.descBlocks, uint64(g.blockSize/4))
+	reserve := func(blocks uint64) uint64 {
+		groups := ceil(blocks, g.perGroup)
+		return min(max(ceil(groups, uint64(g.blockSize/g.descSize)), g.descBlocks)-g.descBlocks, uint64(g.blockSize/4))
+	}
+	g.reservedGDT = reserve(most - g.firstBlock)
+	if limit == 0 {
+		return nil
+	}
+	blocks := uint64(limit) >> g.blockBits
+	if limit < 0 || blocks <= g.blocks || blocks > maxNarrow {
+		return fmt.Errorf("resize limit of %d bytes: more than the device's %d, at most %d",
+			limit, g.blocks<<g.blockBits, uint64(maxNarrow)<<g.blockBits)
+	}
+	if n := reserve(blocks); n > 0 { // else the usual, as mke2fs does it
+		g.reservedGDT = n
+	}
+	return nil
+}
+
+// tooLarge names what would hold a device of size bytes.
+func tooLarge(size int64, most uint64, blockSize int, wide bool) error {
+	what := fmt.Sprintf("a device of %d bytes is too large: at most %d blocks of %d bytes", size, most, blockSize)
+	switch {
+	case blockSize < 4096:
+		return fmt.Errorf("%s: use blocks of 4096 bytes", what)
+	case !wide:
+		return fmt.Errorf("%s: add the feature 64bit", what)
+	}
+	return fmt.Errorf("%s", what)
 }
 
 // sizeJournal decides the journal's length.
@@ -273,9 +317,16 @@ func (g *geometry) groupOf(block uint64) uint32 {
 }
 
 // hasSuper says whether a group begins with a copy of the superblock and the descriptors: with
-// sparse_super the groups 0, 1 and the powers of 3, 5 and 7, without it all.
+// sparse_super the groups 0, 1 and the powers of 3, 5 and 7, with sparse_super2 the groups 0, 1
+// and the last, else all.
 func (g *geometry) hasSuper(group uint32) bool {
-	if group <= 1 || g.f.ro&format.RoSparseSuper == 0 {
+	if group == 0 {
+		return true
+	}
+	if g.f.compat&format.CompatSparseSuper2 != 0 {
+		return group == 1 || group == g.groups-1
+	}
+	if group == 1 || g.f.ro&format.RoSparseSuper == 0 {
 		return true
 	}
 	for _, base := range [3]uint32{3, 5, 7} {
@@ -301,14 +352,36 @@ func (g *geometry) backups() []uint32 {
 	return list
 }
 
-// headBlocks is how many blocks a superblock with what follows it takes at a group's start.
-func (g *geometry) headBlocks() uint64 { return 1 + g.descBlocks + g.reservedGDT }
+// headBlocks is how many blocks a group has at its start for a superblock with the descriptors
+// that follow it, or with meta_bg for the one block of descriptors of its own neighbourhood.
+func (g *geometry) headBlocks(group uint32) uint64 {
+	n := uint64(0)
+	if g.hasSuper(group) {
+		n = 1
+	}
+	if !g.f.metaBG() {
+		return n * (1 + g.descBlocks + g.reservedGDT)
+	}
+	if g.hasDesc(group) {
+		n++
+	}
+	return n
+}
+
+// hasDesc says whether, with meta_bg, a group holds the descriptors of its neighbourhood: as many
+// groups as a block describes. The first, the second and the last of them do.
+func (g *geometry) hasDesc(group uint32) bool {
+	per := uint32(g.blockSize / g.descSize)
+	return group%per <= 1 || group%per == per-1
+}
 
 // free is the number of blocks that are left for files and the journal.
 func (g *geometry) free() uint64 {
 	n := g.blocks - g.firstBlock
 	n -= uint64(g.groups) * (2 + g.tableBlocks)
-	n -= uint64(len(g.backups())+1) * g.headBlocks()
+	for group := range g.groups {
+		n -= g.headBlocks(group)
+	}
 	return n
 }
 

@@ -24,7 +24,7 @@ func (b *Builder) writeGroups(t *tally) error {
 			BlockBitmap: b.l.blockBitmap[group], InodeBitmap: b.l.inodeBitmap[group], InodeTable: b.l.table[group],
 			UsedDirs: t.dirs[group],
 		}
-		if b.o.f.lazy() {
+		if b.o.f.lazy() && !b.o.lazyTables {
 			d.Flags = format.GroupItableZero
 		}
 		here := run{g.groupStart(group), g.groupEnd(group)}
@@ -150,15 +150,10 @@ func (b *Builder) writeSuper(t *tally) error {
 	super := b.superblock(t)
 	for _, group := range append(g.backups(), 0) {
 		start := g.groupStart(group)
-		if group == 0 {
-			start = g.firstBlock
-		}
-		for i := range g.descBlocks {
-			block, err := b.block(start + 1 + i)
-			if err != nil {
+		for i := uint64(0); !g.f.metaBG() && i < g.descBlocks; i++ {
+			if err := b.descriptors(t, i, start+1+i); err != nil {
 				return err
 			}
-			copy(block, t.descriptors[i*uint64(g.blockSize):])
 		}
 		if group == 0 {
 			break
@@ -169,6 +164,14 @@ func (b *Builder) writeSuper(t *tally) error {
 		}
 		super.BlockGroupNr = uint16(group)
 		if err := super.Encode(block); err != nil {
+			return err
+		}
+	}
+	for group := uint32(0); g.f.metaBG() && group < g.groups; group++ {
+		if !g.hasDesc(group) {
+			continue
+		}
+		if err := b.descriptors(t, uint64(group)/uint64(g.blockSize/g.descSize), g.groupStart(group)+g.headBlocks(group)-1); err != nil {
 			return err
 		}
 	}
@@ -188,6 +191,16 @@ func (b *Builder) writeSuper(t *tally) error {
 		return err
 	}
 	return b.out.flush()
+}
+
+// descriptors writes block i of the group descriptors to block nr.
+func (b *Builder) descriptors(t *tally, i, nr uint64) error {
+	block, err := b.block(nr)
+	if err != nil {
+		return err
+	}
+	copy(block, t.descriptors[i*uint64(b.g.blockSize):])
+	return nil
 }
 
 // superblock fills in the superblock.
@@ -227,10 +240,16 @@ func (b *Builder) superblock(t *tally) *format.Superblock {
 	s.SetBlocksCount(g.blocks)
 	s.SetFreeBlocksCount(t.freeBlocks)
 	s.SetRBlocksCount(g.reserved)
+	s.RaidStride, s.RaidStripeWidth = uint16(o.stride), uint32(o.stripeWidth)
 	copy(s.VolumeName[:], o.label)
 	copy(s.LastMounted[:], o.lastMounted)
 	if f.wide() {
 		s.DescSize = uint16(g.descSize)
+	}
+	if f.compat&format.CompatSparseSuper2 != 0 {
+		for i, group := range g.backups() { // two at most
+			s.BackupBgs[i] = group
+		}
 	}
 	if f.flexBG() {
 		s.LogGroupsPerFlex = flexBits

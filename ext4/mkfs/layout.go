@@ -28,9 +28,9 @@ func newLayout(g *geometry) *layout {
 		last := min(first+g.flex, g.groups)
 		var heads []run
 		for group := first; group < last; group++ {
-			if g.hasSuper(group) {
+			if n := g.headBlocks(group); n > 0 {
 				start := g.groupStart(group)
-				heads = append(heads, run{start, start + g.headBlocks()})
+				heads = append(heads, run{start, start + n})
 			}
 		}
 		if !l.place(g, first, last, heads) {
@@ -100,9 +100,7 @@ func (l *layout) count(g *geometry, used []run) {
 		eachGroup(g, u, func(group uint32, part run) { l.meta[group] += part.len() })
 	}
 	for group := range g.groups {
-		if g.hasSuper(group) {
-			l.own[group] += g.headBlocks()
-		}
+		l.own[group] += g.headBlocks(group)
 		for _, u := range []run{
 			{l.blockBitmap[group], l.blockBitmap[group] + 1},
 			{l.inodeBitmap[group], l.inodeBitmap[group] + 1},

@@ -1,4 +1,4 @@
-// Package mkfs makes ext4 filesystems: empty ones with Format, and filesystems that hold a
+// Package mkfs makes ext2, ext3 and ext4 filesystems: empty ones with Format, and filesystems that hold a
 // tree from the start with a Builder. It speaks no mount and needs no privilege.
 //
 // The filesystem is the one that Debian 12's `mke2fs -t ext4` makes for a device of the same

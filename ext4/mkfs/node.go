@@ -146,6 +146,9 @@ func (b *Builder) setHeader(n *Node, h *Header) error {
 		n.xattrBody, n.xattrBlock = body, block
 	}
 	n.mode, n.uid, n.gid = h.Mode, h.UID, h.GID
+	if o := b.o.rootOwner; o != nil && n == b.root {
+		n.uid, n.gid = o.UID, o.GID
+	}
 	n.major, n.minor = h.Major, h.Minor
 	n.atime, n.mtime, n.ctime, n.btime = h.Atime, h.Mtime, h.Ctime, h.Btime
 	if n.btime == (Time{}) {

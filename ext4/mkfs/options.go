@@ -5,6 +5,9 @@ import "time"
 // Options say what filesystem to make. The zero value is what `mke2fs -t ext4 -b 4096` makes
 // for the device's size, with a random UUID and the present time.
 type Options struct {
+	// Type is "ext2", "ext3" or "ext4" (also when empty): the features to begin from.
+	Type string
+
 	// Label is the volume name, at most 16 bytes.
 	Label string
 
@@ -34,8 +37,8 @@ type Options struct {
 	ReservedPercent float64
 	NoReserve       bool
 
-	// JournalBlocks is the journal's length; 0 means what mke2fs takes for the size.
-	// NoJournal is the feature "^has_journal".
+	// JournalBlocks is the journal's length; 0 means what mke2fs takes for the size. With a
+	// length even ext2 has a journal. NoJournal is the feature "^has_journal".
 	JournalBlocks int64
 	NoJournal     bool
 
@@ -52,7 +55,25 @@ type Options struct {
 	// empty), "remount-ro" or "panic".
 	Errors string
 
+	// RootOwner owns the root directory, whatever the tree says; nil leaves it to the tree.
+	RootOwner *Owner
+
+	// Stride and StripeWidth tell a kernel of the RAID below, in blocks: how much lies on one
+	// disk before the next, and in one stripe over all of them.
+	Stride, StripeWidth int
+
+	// ResizeLimit is the size in bytes up to which group descriptors shall have room to grow
+	// in place; 0 means 1024 times the device.
+	ResizeLimit int64
+
+	// LazyTables leaves it to the kernel to fill unused inode tables with zeros after the first
+	// mount. Without it they are marked as zeros, which is what the device holds there.
+	LazyTables bool
+
 	// LastMounted is the directory that the superblock names as where it was last mounted,
 	// at most 64 bytes; usually empty.
 	LastMounted string
 }
+
+// Owner is a user and a group, by number.
+type Owner struct{ UID, GID uint32 }

@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"fmt"
+	"math"
 	"math/bits"
 	"time"
 
@@ -25,6 +26,11 @@ type resolved struct {
 	reserved           float64
 	journalBlocks      int64
 
+	resizeLimit         int64 // bytes
+	stride, stripeWidth int
+	lazyTables          bool
+	rootOwner           *Owner
+
 	f           features
 	mountOpts   uint32
 	errors      uint16
@@ -43,6 +49,8 @@ func (o *Options) resolve() (*resolved, error) {
 		inodeRatio: o.InodeRatio, inodes: o.Inodes,
 		reserved: o.ReservedPercent, journalBlocks: o.JournalBlocks,
 		lastMounted: o.LastMounted,
+		resizeLimit: o.ResizeLimit, stride: o.Stride, stripeWidth: o.StripeWidth,
+		lazyTables: o.LazyTables, rootOwner: o.RootOwner,
 	}
 	if len(o.Label) > 16 {
 		return nil, fmt.Errorf("label %q has %d bytes: at most 16", o.Label, len(o.Label))
@@ -85,6 +93,15 @@ func (o *Options) resolve() (*resolved, error) {
 	if r.reserved == 0 && !o.NoReserve {
 		r.reserved = 5
 	}
+	if r.stride < 0 || r.stride > math.MaxUint16 {
+		return nil, fmt.Errorf("stride of %d blocks: from 1 to %d, or 0 for none", o.Stride, math.MaxUint16)
+	}
+	if r.stripeWidth < 0 || r.stripeWidth > math.MaxInt32 {
+		return nil, fmt.Errorf("stripe width of %d blocks: from 1 to %d, or 0 for none", o.StripeWidth, math.MaxInt32)
+	}
+	if r.stride > 0 && r.stripeWidth%r.stride != 0 {
+		return nil, fmt.Errorf("stripe width of %d blocks: a multiple of the stride, %d", o.StripeWidth, o.Stride)
+	}
 	if err := r.resolveFeatures(o); err != nil {
 		return nil, err
 	}
@@ -98,7 +115,14 @@ func (o *Options) resolve() (*resolved, error) {
 const maxJournal = 10240000
 
 func (r *resolved) resolveFeatures(o *Options) (err error) {
-	if r.f, err = parseFeatures(o.Features); err != nil {
+	begin, ok := byType[o.Type]
+	if !ok {
+		return fmt.Errorf("type %q: ext2, ext3 or ext4", o.Type)
+	}
+	if r.journalBlocks != 0 && !o.NoJournal {
+		begin.compat |= format.CompatHasJournal
+	}
+	if r.f, err = parseFeatures(begin, o.Features); err != nil {
 		return err
 	}
 	if o.NoJournal {
@@ -116,10 +140,15 @@ func (r *resolved) resolveFeatures(o *Options) (err error) {
 		if r.f.ro&format.RoProject != 0 {
 			return fmt.Errorf("feature project needs inodes of at least 256 bytes")
 		}
-		r.f.ro &^= format.RoExtraIsize
 	}
 	if r.mountOpts, err = parseMountOptions(o.MountOptions); err != nil {
 		return err
+	}
+	if r.resizeLimit != 0 && !r.f.resize() {
+		return fmt.Errorf("resize limit of %d bytes: it needs the feature resize_inode", o.ResizeLimit)
+	}
+	if r.lazyTables && !r.f.lazy() {
+		return fmt.Errorf("lazy inode tables: they need the feature metadata_csum or uninit_bg")
 	}
 	behaviour, ok := errorBehaviours[o.Errors]
 	if !ok {

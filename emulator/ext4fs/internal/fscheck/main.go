@@ -146,6 +146,10 @@ func run(args []string) (status int) {
 		return fullas(dir + "/user")
 	case "hostile":
 		return hostile(dir, args[0], int64(number(1, 4<<20)))
+	case "grow":
+		return grow(dir, strings.Split(args[0], ","))
+	case "growbusy":
+		return growBusy(dir, strings.Split(args[0], ","))
 	case "patch":
 		return patch(dir, int64(number(0, 1)), number(1, 1000))
 	case "whoami":

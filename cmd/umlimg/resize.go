@@ -1,0 +1,260 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/umlkit/umlkit/ext4"
+	"github.com/umlkit/umlkit/ubdfmt"
+)
+
+func resizeCommand() *cli.Command {
+	return &cli.Command{
+		Name:      "resize",
+		Usage:     "make a disk image and the file system in it larger or smaller",
+		ArgsUsage: "IMAGE SIZE",
+		Flags: []cli.Flag{
+			&cli.BoolFlag{Name: "minimum", Usage: "shrink to the smallest size that holds the files, without SIZE"},
+			&cli.BoolFlag{Name: "json", Usage: "print a summary as JSON"},
+		},
+		Action: func(c *cli.Context) error {
+			path, size, err := resizeOperands(c)
+			if err != nil {
+				return err
+			}
+			if err := resize(c, path, size); err != nil {
+				return fmt.Errorf("resize %s: %w", path, ofImage(path, err))
+			}
+			return nil
+		},
+	}
+}
+
+// resizeOperands are the image and the size, which --minimum replaces.
+func resizeOperands(c *cli.Context) (path, size string, err error) {
+	args := c.Args().Slice()
+	for _, a := range args[min(1, len(args)):] {
+		if strings.HasPrefix(a, "-") && (len(a) < 2 || a[1] < '0' || a[1] > '9') {
+			return "", "", usagef("resize: options come before %s: %s", args[0], a)
+		}
+	}
+	switch {
+	case c.Bool("minimum") && len(args) != 1:
+		return "", "", usagef("resize: --minimum finds the size, name one image: umlimg resize --minimum IMAGE")
+	case !c.Bool("minimum") && len(args) != 2:
+		return "", "", usagef("resize: name an image and a size: umlimg resize IMAGE SIZE")
+	}
+	if args[0] == "" {
+		return "", "", usagef("resize: the image's name is empty")
+	}
+	if len(args) == 2 {
+		size = args[1]
+	}
+	return args[0], size, nil
+}
+
+// newSize is the size that text asks for, of a disk of have bytes: "4G", "+1G", "-512M".
+func newSize(text string, have int64) (int64, error) {
+	sign := text[:min(len(text), 1)]
+	if sign != "+" && sign != "-" {
+		return parseSize(text)
+	}
+	n, err := parseSize(text[1:])
+	switch {
+	case err != nil:
+		return 0, err
+	case sign == "+" && n > math.MaxInt64-have:
+		return 0, errors.New("too large")
+	case sign == "+":
+		return have + n, nil
+	case n >= have:
+		return 0, fmt.Errorf("the disk has only %d bytes", have)
+	}
+	return have - n, nil
+}
+
+// resizeSummary is what --json prints. Sizes are bytes.
+type resizeSummary struct {
+	Image       string  `json:"image"`
+	Before      int64   `json:"before"`
+	Size        int64   `json:"size"`
+	Allocated   int64   `json:"allocated"`
+	BlockSize   int     `json:"block_size"`
+	Blocks      uint64  `json:"blocks"`
+	Inodes      uint32  `json:"inodes"`
+	MovedBlocks uint64  `json:"moved_blocks"`
+	MovedInodes uint64  `json:"moved_inodes"`
+	Seconds     float64 `json:"seconds"`
+}
+
+// disk is an image whose ranges become zeros without being written.
+type disk struct{ *ubdfmt.Raw }
+
+// Zero implements ext4.Zeroer.
+func (d disk) Zero(off, n int64) error { return d.Trim(off, n) }
+
+// openDisk opens a raw image in a regular file.
+func openDisk(path string) (disk, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return disk{}, err
+	}
+	if !info.Mode().IsRegular() {
+		return disk{}, errors.New("not a regular file")
+	}
+	dev, err := ubdfmt.Open(path, "", ubdfmt.Options{})
+	if err != nil {
+		return disk{}, err
+	}
+	raw, ok := dev.(*ubdfmt.Raw)
+	switch {
+	case !ok:
+		err = errors.New("a COW file has the size of its backing file: merge the two with uml_moo, then resize the result")
+	case raw.ReadOnly():
+		err = &os.PathError{Op: "open", Path: path, Err: os.ErrPermission}
+	}
+	if err != nil {
+		dev.Close()
+		return disk{}, err
+	}
+	return disk{raw}, nil
+}
+
+// logLength is the room that a file system without a journal borrows behind its end, so
+// that a kill cannot leave a half-written change.
+const logLength = 16 << 20
+
+func resize(c *cli.Context, path, text string) error {
+	start := time.Now()
+	d, err := openDisk(path)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	if err := finishKilled(d); err != nil {
+		return err
+	}
+	sum := resizeSummary{Image: path, Before: d.Size()}
+	size := int64(0)
+	if text != "" {
+		if size, err = newSize(text, d.Size()); err != nil {
+			return usagef("size %q: %w", text, err)
+		}
+	}
+	if err := resizeDisk(c, d, size, &sum); err != nil {
+		return err
+	}
+	if err := d.Sync(); err != nil {
+		return err
+	}
+	if !c.Bool("json") {
+		return nil
+	}
+	if sum.Allocated, err = allocated(path); err != nil {
+		return err
+	}
+	sum.Seconds = time.Since(start).Seconds()
+	enc := json.NewEncoder(c.App.Writer)
+	enc.SetIndent("", "  ")
+	return enc.Encode(sum)
+}
+
+// finishKilled replays the log that a resize left that was killed, and takes it away.
+func finishKilled(d disk) error {
+	log, found, err := ext4.FindLog(d, logLength)
+	if err != nil || !found {
+		return err
+	}
+	fs, err := ext4.Open(d, ext4.Options{Log: log})
+	if err != nil {
+		return err
+	}
+	if err := fs.Close(); err != nil {
+		return err
+	}
+	return d.Resize(log.Off)
+}
+
+// resizeDisk makes the disk one of size bytes, 0 for the least. The file is made longer
+// first and shorter last: whatever happens, it holds all of the file system.
+func resizeDisk(c *cli.Context, d disk, size int64, sum *resizeSummary) (err error) {
+	before := d.Size()
+	look, err := ext4.Open(d, ext4.Options{ReadOnly: true, NoWrite: true})
+	if err != nil {
+		return err
+	}
+	info := look.Info()
+	if err := look.Close(); err != nil {
+		return err
+	}
+	o := ext4.Options{}
+	long := max(before, size)
+	if !info.Journal {
+		const align = 4096 // a multiple of every block size
+		o.Log = ext4.Log{Off: (long + align - 1) / align * align, Len: logLength}
+		long = o.Log.Off + o.Log.Len
+	}
+	if err := d.Resize(long); err != nil {
+		return err
+	}
+	fs, err := ext4.Open(d, o)
+	if err != nil {
+		return errors.Join(err, d.Resize(before))
+	}
+	moved, err := resizeFilesystem(c, fs, &size)
+	info = fs.Info()
+	if cerr := fs.Close(); cerr != nil {
+		return errors.Join(err, cerr) // a log can be needed still: the file stays long
+	}
+	if err != nil {
+		return errors.Join(err, d.Resize(max(before, int64(info.Blocks)*int64(info.BlockSize))))
+	}
+	sum.Size, sum.BlockSize, sum.Blocks, sum.Inodes = size, info.BlockSize, info.Blocks, info.Inodes
+	sum.MovedBlocks, sum.MovedInodes = moved.Blocks, moved.Inodes
+	if err := d.Sync(); err != nil {
+		return err
+	}
+	return d.Resize(size)
+}
+
+// resizeFilesystem makes the file system one that fills size bytes, and sets the least
+// size where that is 0.
+func resizeFilesystem(c *cli.Context, fs *ext4.FS, size *int64) (moved ext4.Moved, err error) {
+	info := fs.Info()
+	least := *size == 0
+	if least {
+		n, err := fs.Least()
+		if err != nil {
+			return moved, err
+		}
+		*size = int64(n) * int64(info.BlockSize)
+	}
+	blocks := uint64(*size) / uint64(info.BlockSize)
+	if blocks >= info.Blocks && !least {
+		return moved, fs.Grow(blocks)
+	}
+	for {
+		moved, err = fs.Shrink(c.Context, min(blocks, info.Blocks))
+		var small *ext4.TooSmallError
+		if !errors.As(err, &small) {
+			break
+		}
+		if !least || small.Least <= blocks {
+			return moved, fmt.Errorf("%d bytes are too few: the files need %d, %dK would do, and so does --minimum",
+				*size, small.Least*uint64(info.BlockSize), small.Least*uint64(info.BlockSize)>>10)
+		}
+		// Maps grew beyond the estimate: a little more does.
+		blocks = min(blocks+max(blocks/50, 64), small.Least)
+	}
+	if least {
+		*size = int64(fs.Info().Blocks) * int64(info.BlockSize)
+	}
+	return moved, err
+}

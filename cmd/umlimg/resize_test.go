@@ -1,0 +1,109 @@
+package main
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/umlkit/umlkit/internal/oracle"
+	"github.com/umlkit/umlkit/ubdfmt"
+)
+
+// TestResizeKilled kills resizing at random moments: running it again finishes it, and every
+// file is there. Where there is a journal e2fsck can take its place.
+func TestResizeKilled(t *testing.T) {
+	kills := 5
+	if os.Getenv("UMLKIT_NIGHTLY") != "" {
+		kills = 100
+	}
+	seed := rand.Uint64()
+	r := rand.New(rand.NewPCG(seed, 2))
+	dir := t.TempDir()
+	tree := filepath.Join(dir, "tree")
+	if err := os.MkdirAll(tree, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 300 {
+		if err := os.WriteFile(filepath.Join(tree, fmt.Sprint(i)), []byte(strings.Repeat(fmt.Sprint(i, " "), 1+i*20)), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, kind := range []string{"ext4", "ext2"} {
+		image := filepath.Join(dir, kind+".img")
+		if status, _, stderr := call("create", "--from", tree, "--as-is", "--size", "200M", "--fs-option", "type="+kind, "--fs-option", "block-size=1024", image); status != 0 {
+			t.Fatal(stderr)
+		}
+		killed := 0
+		for i := range kills {
+			size := []string{"12M", "1500M"}[i%2]
+			cmd := exec.Command(os.Args[0], "resize", image, size)
+			cmd.Env = append(os.Environ(), "RUN_UMLIMG=1")
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Duration(r.IntN(150)) * time.Millisecond)
+			_ = cmd.Process.Kill()
+			if cmd.Wait() != nil {
+				killed++
+			}
+			what := fmt.Sprintf("seed %d, %s, kill %d", seed, kind, i)
+			if kind == "ext4" && i%2 == 0 {
+				if out, err := exec.Command(oracle.Tool(t, "e2fsck"), "-fp", image).CombinedOutput(); err != nil && err.(*exec.ExitError).ExitCode() > 1 {
+					t.Fatalf("%s: e2fsck -fp: %v\n%s", what, err, out)
+				}
+			}
+			if status, _, stderr := call("resize", image, size); status != 0 {
+				t.Fatalf("%s: again: %s", what, stderr)
+			}
+			oracle.Fsck(t, image)
+			if info, err := os.Stat(image); err != nil || info.Size() != map[string]int64{"12M": 12 << 20, "1500M": 1500 << 20}[size] {
+				t.Fatalf("%s: size %d, %v", what, info.Size(), err)
+			}
+		}
+		if killed == 0 {
+			t.Logf("seed %d: no kill of %s came in time", seed, kind)
+		}
+		out := filepath.Join(dir, kind+"-out")
+		if err := os.Mkdir(out, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		oracle.Run(t, "debugfs", "-R", "rdump / "+out, image)
+		oracle.Run(t, "diff", "-r", "-x", "lost+found", tree, out)
+	}
+}
+
+// What is no raw image, and what another process has, is refused and stays as it is.
+func TestResizeRefuses(t *testing.T) {
+	dir := t.TempDir()
+	image, cow := filepath.Join(dir, "disk.img"), filepath.Join(dir, "disk.cow")
+	tree, _ := sources(t)
+	if status, _, stderr := call("create", "--from", tree, "--size", "32M", image); status != 0 {
+		t.Fatal(stderr)
+	}
+	if err := ubdfmt.CreateCOW(cow, image, ubdfmt.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	before, err := os.ReadFile(image)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if status, _, stderr := call("resize", cow, "64M"); status != 1 || !strings.Contains(stderr, "merge the two with uml_moo") {
+		t.Errorf("a COW file: status %d, %s", status, stderr)
+	}
+	held, err := ubdfmt.OpenRaw(image, ubdfmt.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if status, _, stderr := call("resize", image, "64M"); status != 1 || !strings.Contains(stderr, "holds it") {
+		t.Errorf("a locked image: status %d, %s", status, stderr)
+	}
+	held.Close()
+	if after, err := os.ReadFile(image); err != nil || string(after) != string(before) {
+		t.Errorf("the image changed, %v", err)
+	}
+}
