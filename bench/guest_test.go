@@ -165,7 +165,7 @@ func BenchmarkGuest(b *testing.B) {
 			wanted = fmt.Sprintf(" (wanted: at least %.1f)", op.wanted)
 			b.ReportMetric(real/ours, strings.Fields(op.name)[0]+"-ratio")
 		}
-		fmt.Printf("%-16s %9.0f %s/s, real kernel %9.0f, ratio %.2f%s; %.3f s, %.0f calls x getppid = %.3f s; real kernel %.3f s, %.3f s\n",
+		fmt.Printf("%-16s %9.1f %s/s, real kernel %9.1f, ratio %.2f%s; %.3f s, %.0f calls x getppid = %.3f s; real kernel %.3f s, %.3f s\n",
 			op.name+":", op.amount/ours, op.unit, op.amount/real, real/ours, wanted, ours, count, count*perCall(0), real, count*perCall(1))
 	}
 }
