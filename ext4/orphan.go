@@ -243,7 +243,7 @@ func (fs *FS) readOrphans() ([]*Inode, error) {
 	var list []*Inode
 	seen := make(map[uint32]bool)
 	for ino := fs.sb.LastOrphan; ino != 0; {
-		if ino < fs.firstIno || ino > fs.inodes || seen[ino] {
+		if ino < fs.firstIno || ino > fs.inodes || fs.own(ino) || seen[ino] {
 			fs.giveUpOrphans(list)
 			return nil, fs.tolerate(&CorruptError{"orphan list", "inode number", ino})
 		}
@@ -335,7 +335,7 @@ func (fs *FS) readOrphanFile() ([]*Inode, error) {
 				continue
 			}
 			seen[ino] = true
-			if ino < fs.firstIno || ino > fs.inodes {
+			if ino < fs.firstIno || ino > fs.inodes || fs.own(ino) {
 				return fs.corrupt(&CorruptError{"orphan file", "inode number", ino})
 			}
 			n, err := fs.igetSpecial(ino)
