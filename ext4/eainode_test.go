@@ -200,3 +200,34 @@ func TestValueInodesAtRandom(t *testing.T) {
 	closeFS(t, fs)
 	fsck(t, image)
 }
+
+// A disk that is full of values: what finds no room leaves nothing behind, and what goes
+// makes room again.
+func TestValueInodesOnAFullDisk(t *testing.T) {
+	image := makeImage(t, 8<<20, append([]string{"-t", "ext4"}, quotaForms[2]...)...)
+	fs := openFS(t, image, Options{})
+	root := must(fs.Root())
+	full := 0
+	for i := 0; full < 20; i++ {
+		n, err := root.Create(fmt.Sprint(i), regular)
+		if err == nil {
+			err = n.SetXattr("user.v", value(i, 30000+i*100), XattrFlags{})
+			check(t, n.Put())
+		}
+		if err != nil {
+			wantErr(t, err, unix.ENOSPC)
+			full++
+		}
+		if i == 1000 {
+			t.Fatal("the disk does not fill")
+		}
+	}
+	check(t, fs.Sync())
+	check(t, root.Unlink("3"))
+	n := must(root.Lookup("4"))
+	check(t, n.SetXattr("user.w", value(77, 25000), XattrFlags{}))
+	check(t, n.Put())
+	check(t, root.Put())
+	closeFS(t, fs)
+	fsckQuota(t, image)
+}

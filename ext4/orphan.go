@@ -264,7 +264,7 @@ func (fs *FS) readOrphans() ([]*Inode, error) {
 	var list []*Inode
 	seen := make(map[uint32]bool)
 	for ino := fs.sb.LastOrphan; ino != 0; {
-		if ino < fs.firstIno || ino > fs.inodes.Load() || seen[ino] {
+		if ino < fs.firstIno || ino > fs.inodes.Load() || fs.own(ino) || seen[ino] {
 			fs.giveUpOrphans(list)
 			return nil, fs.tolerate(&CorruptError{"orphan list", "inode number", ino})
 		}
@@ -365,7 +365,7 @@ func (fs *FS) readOrphanFile() ([]*Inode, error) {
 				continue
 			}
 			seen[ino] = true
-			if ino < fs.firstIno || ino > fs.inodes.Load() {
+			if ino < fs.firstIno || ino > fs.inodes.Load() || fs.own(ino) {
 				return fs.corrupt(&CorruptError{"orphan file", "inode number", ino})
 			}
 			n, err := fs.igetSpecial(ino)

@@ -294,3 +294,35 @@ func TestReadOnlyForms(t *testing.T) {
 		}
 	}
 }
+
+// TestQuotaOfARealKernel changes one disk with quotas by turns with a real kernel, whose
+// quota files are modules. e2fsck agrees with the usage after each.
+func TestQuotaOfARealKernel(t *testing.T) {
+	dir := t.TempDir()
+	disk := filepath.Join(dir, "quota.img")
+	oracle.Run(t, "mke2fs", "-q", "-F", "-t", "ext4", "-b", "4096", "-O", "quota,project,ea_inode", "-E", "quotatype=usrquota:grpquota:prjquota", disk, "60M")
+	root := newImage(t, "60M")
+	modules := []string{"modules"}
+	for _, name := range []string{"quota_tree.ko", "quota_v2.ko"} {
+		var found []string
+		for _, lib := range []string{"x/usr/lib", "../lib"} { // beside the cached kernel, or an installed one
+			m, _ := filepath.Glob(filepath.Join(filepath.Dir(oracle.RealUML(t)), lib, "uml/modules/*/kernel/fs/quota", name))
+			found = append(found, m...)
+		}
+		if len(found) == 0 {
+			t.Fatalf("the real kernel %s has no %s", oracle.RealUML(t), name)
+		}
+		oracle.Run(t, "debugfs", "-w", "-R", "write "+found[0]+" "+name, root)
+		modules = append(modules, "/"+name)
+	}
+	work := func(m machine, where string, before ...string) string {
+		commands := append(before, "mounted", "/dev/ubdb", "/tmp/m", "projects", "/tmp/m/"+where, "then", "mounted", "/dev/ubdb", "/tmp/m", "values", "/tmp/m/v"+where)
+		out := m.run(t, time.Minute, root, []string{"ubd1=" + disk}, commands...)
+		oracle.Fsck(t, disk)
+		return strings.ReplaceAll(out, "/tmp/m/v"+where, "/tmp/m/v")
+	}
+	first := work(ours(t, dir), "a")
+	real := work(realKernel(t, dir), "b", append(modules, "then", "mounted", "/dev/ubdb", "/tmp/m", "remove", "/tmp/m/a/p1/3", "then")...)
+	sameLines(t, first, real, "linux", "real kernel")
+	sameLines(t, work(ours(t, dir), "c", "mounted", "/dev/ubdb", "/tmp/m", "remove", "/tmp/m/b/p1/3", "then"), first, "second", "first")
+}

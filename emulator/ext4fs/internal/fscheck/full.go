@@ -41,7 +41,8 @@ func fullas(d string) int {
 	show(who+" fills", err)
 	var s unix.Statfs_t
 	must(unix.Statfs(d, &s))
-	// A kernel may have set aside a few blocks for extents that it then does not need.
+	// A kernel may have set aside a few blocks for extents that it then does not need,
+	// and how many blocks of a page find room depends on how many were free.
 	show(who+" leaves next to nothing", s.Bavail < 8)
 	_, err = unix.Pwrite(fd, buf[:4096], 0)
 	show(who+" overwrites", err)

@@ -12,6 +12,8 @@
 //	fscheck mounts DEVICE DIR   mount(2) with options
 //	fscheck defaults DEVICE DIR mount options over those of the superblock
 //	fscheck struck DEVICE DIR   use a filesystem that is damaged
+//	fscheck mounted DEVICE DIR COMMAND …  the command with the device mounted
+//	fscheck modules FILE …      load modules into a kernel that takes them
 //	fscheck panics DEVICE DIR   the same where the machine shall panic
 //	fscheck overlay DIR         an overlay filesystem with its layers in DIR
 //	fscheck exec DIR PROG …     run a program in DIR, with the environment of a login
@@ -123,6 +125,17 @@ func run(args []string) (status int) {
 		return defaults(dir, args[0])
 	case "struck":
 		return struck(dir, args[0])
+	case "mounted":
+		must(os.MkdirAll(args[0], 0o755))
+		must(unix.Mount(dir, args[0], "ext4", 0, ""))
+		status := run(args[1:])
+		must(unix.Unmount(args[0], 0))
+		return status
+	case "modules":
+		for _, path := range append([]string{dir}, args...) {
+			must(unix.FinitModule(open(path, unix.O_RDONLY, 0), "", 0))
+		}
+		return 0
 	case "panics":
 		must(os.MkdirAll(args[0], 0o755))
 		must(unix.Mount(dir, args[0], "ext4", 0, "errors=panic"))
