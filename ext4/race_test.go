@@ -57,6 +57,11 @@ func TestConcurrent(t *testing.T) {
 				fail <- err
 			}
 			fs.Statfs()
+			if err := fs.Freeze(); err != nil {
+				fail <- fmt.Errorf("freeze: %w", err)
+				return
+			}
+			fs.Thaw()
 		}
 	})
 	wg.Wait()

@@ -7,6 +7,7 @@ import (
 	"gvisor.dev/gvisor/pkg/abi/linux"
 	"gvisor.dev/gvisor/pkg/context"
 	"gvisor.dev/gvisor/pkg/errors/linuxerr"
+	"gvisor.dev/gvisor/pkg/hostarch"
 	"gvisor.dev/gvisor/pkg/sentry/kernel/auth"
 	"gvisor.dev/gvisor/pkg/sentry/memmap"
 	"gvisor.dev/gvisor/pkg/sentry/vfs"
@@ -183,7 +184,8 @@ func (i *inode) affordable(ctx context.Context, off, n int64) (int64, error) {
 		end := min(e.Offset+e.Length, off+n)
 		missing := (end+bs-1)/bs - start/bs
 		if missing > left {
-			allowed = max((start/bs+left)*bs, start) - off
+			// A page is written in whole or not at all.
+			allowed = max((start/bs+left)*bs&^(hostarch.PageSize-1), start) - off
 			return false
 		}
 		left -= missing

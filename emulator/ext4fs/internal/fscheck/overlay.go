@@ -12,10 +12,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// init keeps overlays on the first thread: its mounts are its own, and /proc/self shows
+// those of the first thread.
+func init() {
+	if len(os.Args) > 1 && os.Args[1] == "overlay" {
+		runtime.LockOSThread()
+	}
+}
+
 // overlays mounts overlays whose layers are in dir and changes files through them, as
 // containers do.
 func overlays(dir string) int {
-	runtime.LockOSThread()
 	must(unix.Unshare(unix.CLONE_NEWNS))
 	must(unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""))
 	unix.Umask(0o022)
