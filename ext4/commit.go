@@ -75,10 +75,11 @@ func (fs *FS) markInUse() error {
 		return nil
 	}
 	now := fs.opt.Now().Unix()
+	fs.sbMu.Lock()
+	fs.inUse = fs.jnl != nil
+	fs.sbMu.Unlock()
 	err := fs.writeSuper(func(sb *format.Superblock) {
-		if fs.jnl != nil {
-			fs.inUse = true
-		} else {
+		if fs.jnl == nil {
 			sb.State &^= format.StateValid
 		}
 		sb.Mtime, sb.MtimeHi = uint32(now), uint8(now>>32)
@@ -258,7 +259,17 @@ func (fs *FS) encodeSuper() error {
 		b.dirty, b.kind = true, kindPlain
 		fs.txn.bufs = append(fs.txn.bufs, b)
 	}
-	return fs.encodedSuper(&fs.sb, b.data[format.SuperblockOffset&(fs.bs-1):])
+	sb := fs.sb
+	return fs.encodeUse(&sb, b.data[format.SuperblockOffset&(fs.bs-1):])
+}
+
+// encodeUse encodes a copy of a superblock, with what says that the log is in use. sbMu
+// is held.
+func (fs *FS) encodeUse(sb *format.Superblock, b []byte) error {
+	if fs.inUse {
+		sb.FeatureIncompat |= format.IncompatRecover
+	}
+	return sb.Encode(b)
 }
 
 // writeHome writes blocks to their places, neighbours together. select chooses among

@@ -60,7 +60,10 @@ type FS struct {
 	sb   format.Superblock
 
 	stableSB format.Superblock // what the disk has: sb as of the last commit
-	inUse    bool              // the superblock on disk says needs_recovery
+
+	// inUse adds needs_recovery to what is written: sb itself does not have it, so that
+	// its features can be looked at without sbMu.
+	inUse bool
 
 	readOnly atomic.Bool
 	damaged  atomic.Bool // damage made the filesystem read-only

@@ -224,9 +224,11 @@ func (fs *FS) corrupt(err *CorruptError) error { return fs.report(err) }
 func (fs *FS) report(err error) error {
 	fs.logf("EXT4-fs error: %v", err)
 	fs.countError()
-	policy := fs.errorPolicy()
+	policy := fs.policy()
 	if policy != ErrorsContinue && !fs.readOnly.Load() {
-		fs.logf("EXT4-fs: remounting filesystem read-only")
+		if policy == ErrorsReadOnly || fs.opt.Panic == nil {
+			fs.logf("EXT4-fs: Remounting filesystem read-only")
+		}
 		fs.damaged.Store(true)
 		fs.readOnly.Store(true)
 		fs.txn.mu.Lock()
@@ -241,8 +243,8 @@ func (fs *FS) report(err error) error {
 	return err
 }
 
-// errorPolicy is what errors= says, or else the superblock.
-func (fs *FS) errorPolicy() ErrorPolicy {
+// policy is what to do when damage is found.
+func (fs *FS) policy() ErrorPolicy {
 	if p := ErrorPolicy(fs.errors.Load()); p != 0 {
 		return p
 	}
@@ -287,7 +289,7 @@ func (fs *FS) fail(err error) error {
 	}
 	fs.logf("EXT4-fs error: %v: no further change is written", err)
 	fs.countError()
-	if fs.errorPolicy() == ErrorsPanic && fs.opt.Panic != nil {
+	if fs.policy() == ErrorsPanic && fs.opt.Panic != nil {
 		fs.opt.Panic(err)
 	}
 	return err
