@@ -471,11 +471,12 @@ func TestHandlesWaitForRoom(t *testing.T) {
 	image := makeImage(t, 40<<20, "-t", "ext4", "-b", "1024", "-J", "size=1")
 	fs := openFS(t, image, Options{CommitEvery: time.Hour, Logf: func(f string, a ...any) { t.Errorf(f, a...) }})
 	var wg sync.WaitGroup
-	for range 40 {
+	for i := range 40 {
+		blocks := []int{handleBlocks, 250}[i%2]
 		wg.Go(func() {
-			r := must(fs.setAside(20000, handleBlocks))
+			r := must(fs.setAside(20000, uint64(blocks)))
 			defer fs.giveBack(r)
-			h := must(fs.begin())
+			h := must(fs.beginFor(blocks))
 			defer h.end()
 			time.Sleep(time.Millisecond) // for the others to begin
 			for nr := r.start; nr < r.end(); nr++ {
