@@ -142,10 +142,10 @@ func (fs *FS) markClean() error {
 	if !marked {
 		return nil
 	}
-	if err := fs.writeSuper(func(sb *format.Superblock) {
-		fs.inUse = false
-		sb.State |= format.StateValid
-	}); err != nil {
+	fs.sbMu.Lock()
+	fs.inUse = false
+	fs.sbMu.Unlock()
+	if err := fs.writeSuper(func(sb *format.Superblock) { sb.State |= format.StateValid }); err != nil {
 		return fs.fail(err)
 	}
 	if err := fs.flush(); err != nil {

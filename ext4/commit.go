@@ -76,10 +76,11 @@ func (fs *FS) markInUse() error {
 		return nil
 	}
 	now := fs.opt.Now().Unix()
+	fs.sbMu.Lock()
+	fs.inUse = fs.jnl != nil && !fs.jnl.lent
+	fs.sbMu.Unlock()
 	err := fs.writeSuper(func(sb *format.Superblock) {
-		if fs.jnl != nil && !fs.jnl.lent {
-			fs.inUse = true
-		} else {
+		if fs.jnl == nil || fs.jnl.lent {
 			sb.State &^= format.StateValid
 		}
 		sb.Mtime, sb.MtimeHi = uint32(now), uint8(now>>32)
@@ -270,7 +271,15 @@ func (fs *FS) encodeSuper() error {
 		b.dirty, b.kind = true, kindPlain
 		fs.txn.bufs = append(fs.txn.bufs, b)
 	}
-	return fs.encodedSuper(&fs.sb, b.data[format.SuperblockOffset&(fs.bs-1):])
+	return fs.encodeUse(fs.sb, b.data[format.SuperblockOffset&(fs.bs-1):])
+}
+
+// encodeUse encodes a superblock with what says that the log is in use. sbMu is held.
+func (fs *FS) encodeUse(sb format.Superblock, b []byte) error {
+	if fs.inUse {
+		sb.FeatureIncompat |= format.IncompatRecover
+	}
+	return sb.Encode(b)
 }
 
 // writeHome writes blocks to their places, neighbours together. select chooses among

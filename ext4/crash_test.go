@@ -69,9 +69,9 @@ func (d *recorder) mark(n int) {
 // A crash at any write, with any of the writes since the last sync lost, leaves what
 // replay makes clean for e2fsck, with everything that was made stable.
 func TestCrash(t *testing.T) {
-	cuts := 16
+	cuts := 8 // TestCrashModel has many more
 	if testing.Short() {
-		cuts = 8
+		cuts = 4
 	}
 	for _, f := range []string{"4k", "default", "nocsum", "32bit", "ext3", "orphan_file", "quota"} {
 		t.Run(f, func(t *testing.T) {

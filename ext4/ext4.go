@@ -96,7 +96,7 @@ type ErrorPolicy uint16
 const (
 	ErrorsContinue ErrorPolicy = format.ErrorsContinue // the operation fails
 	ErrorsReadOnly ErrorPolicy = format.ErrorsReadOnly // and no further change is allowed
-	ErrorsPanic    ErrorPolicy = format.ErrorsPanic    // the same, and Options.Panic is called
+	ErrorsPanic    ErrorPolicy = format.ErrorsPanic    // that, and Options.Panic is called
 )
 
 // String is the policy as the mount option errors= spells it.

@@ -441,14 +441,16 @@ func FuzzCommit(f *testing.F)     { fuzz(f, "log commit") }
 func FuzzOrphans(f *testing.F)    { fuzz(f, "orphans") }
 func FuzzQuota(f *testing.F)      { fuzz(f, "quota") }
 
-// The fuzzers' attacks with edits of a fixed seed.
+// The fuzzers' attacks with edits of a fixed seed, and of others at night.
 func TestHostile(t *testing.T) {
 	rounds := 30
 	if testing.Short() {
 		rounds = 10
 	}
+	seed := uint64(0)
 	if nightly {
-		rounds = 5000
+		rounds, seed = 3000, uint64(time.Now().UnixNano())%1e9
+		fmt.Fprintln(os.Stderr, "TestHostile: seed", seed) // a hang prints no log
 	}
 	for _, form := range fuzzForms {
 		for _, kind := range fuzzKinds {
@@ -457,7 +459,7 @@ func TestHostile(t *testing.T) {
 				if len(v.at[kind]) == 0 && (kind != "orphans" || form == "orphan_file") && (kind != "quota" || form == "quota") && kind != "xattr" {
 					t.Fatal("the image has none")
 				}
-				r := rand.New(rand.NewPCG(uint64(len(form)), uint64(len(kind))))
+				r := rand.New(rand.NewPCG(seed+uint64(len(form)), uint64(len(kind))))
 				for range rounds {
 					edits := make([]byte, 3*(1+r.IntN(6)))
 					for i := range edits {

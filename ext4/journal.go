@@ -545,16 +545,6 @@ func (fs *FS) flush() error {
 	return nil
 }
 
-// encodedSuper encodes a superblock, with the mark that there is a log to recover while
-// there is one: in memory it is not among the features, which many read. sbMu is held.
-func (fs *FS) encodedSuper(sb *format.Superblock, b []byte) error {
-	s := *sb
-	if fs.inUse {
-		s.FeatureIncompat |= format.IncompatRecover
-	}
-	return s.Encode(b)
-}
-
 // writeSuper changes the superblock and writes it to its first place at once, past the
 // transactions: with what is stable but for the change, and nothing of the running one.
 func (fs *FS) writeSuper(change func(sb *format.Superblock)) error {
@@ -566,7 +556,7 @@ func (fs *FS) writeSuper(change func(sb *format.Superblock)) error {
 	change(&fs.sb)
 	change(&fs.stableSB)
 	fs.superAside = true
-	err := fs.encodedSuper(&fs.stableSB, raw)
+	err := fs.encodeUse(fs.stableSB, raw)
 	fs.sbMu.Unlock()
 	if err != nil {
 		return err

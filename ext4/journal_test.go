@@ -142,7 +142,10 @@ func TestFsyncWaitsForCommitUnderWay(t *testing.T) {
 
 // Remounting waits for a commit and a commit for it, and neither for ever.
 func TestRemountUnderCommits(t *testing.T) {
-	fs := openFS(t, makeImage(t, 16<<20, "-t", "ext4", "-b", "4096"), Options{CommitEvery: 50 * time.Microsecond})
+	image := must(os.ReadFile(makeImage(t, 16<<20, "-t", "ext4", "-b", "4096")))
+	d := &syncing{&memory{base: image, pages: map[int64][]byte{}}, func() { time.Sleep(200 * time.Microsecond) }}
+	fs, err := Open(d, Options{CommitEvery: 300 * time.Microsecond})
+	check(t, err)
 	root := must(fs.Root())
 	stop := make(chan struct{})
 	var wg sync.WaitGroup
@@ -168,7 +171,8 @@ func TestRemountUnderCommits(t *testing.T) {
 			}
 		})
 	}
-	for range 150 {
+	for range 60 {
+		time.Sleep(2 * time.Millisecond)
 		check(t, fs.Remount(true))
 		check(t, fs.Remount(false))
 	}
@@ -346,8 +350,8 @@ func TestCrashOrphanFile(t *testing.T) {
 	check(t, fs.Close())
 	r := rand.New(rand.NewPCG(6, 6))
 	partly := 0
-	for i := range 12 {
-		data, _ := replayTo(base, d.log[:len(d.log)*(i+1)/13], r, i%2 == 0)
+	for i := range 8 {
+		data, _ := replayTo(base, d.log[:len(d.log)*(i+1)/9], r, i%2 == 0)
 		fs, err := Open(&recorder{data: bytes.Clone(data)}, Options{Logf: count})
 		check(t, err)
 		if orphans < 180 {
@@ -426,11 +430,12 @@ func TestHandlesWaitForRoom(t *testing.T) {
 	image := makeImage(t, 40<<20, "-t", "ext4", "-b", "1024", "-J", "size=1")
 	fs := openFS(t, image, Options{CommitEvery: time.Hour, Logf: func(f string, a ...any) { t.Errorf(f, a...) }})
 	var wg sync.WaitGroup
-	for range 40 {
+	for i := range 40 {
+		blocks := []int{handleBlocks, 250}[i%2]
 		wg.Go(func() {
-			r := must(fs.setAside(20000, handleBlocks))
+			r := must(fs.setAside(20000, uint64(blocks)))
 			defer fs.giveBack(r)
-			h := must(fs.begin())
+			h := must(fs.beginFor(blocks))
 			defer h.end()
 			time.Sleep(time.Millisecond) // for the others to begin
 			for nr := r.start; nr < r.end(); nr++ {

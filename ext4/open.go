@@ -39,8 +39,8 @@ type FS struct {
 	seed      uint32
 	roCompat  format.RoCompatFeatures
 	incompat  format.IncompatFeatures // without those that come and go: needs_recovery, meta_bg
-	csum      bool // metadata_csum
-	groupCsum bool // uninit_bg or metadata_csum: descriptor flags count
+	csum      bool                    // metadata_csum
+	groupCsum bool                    // uninit_bg or metadata_csum: descriptor flags count
 	hasFtype  bool
 	projects  bool // feature project
 

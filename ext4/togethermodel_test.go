@@ -22,7 +22,7 @@ func TestTreeModelTogether(t *testing.T) {
 	}
 	seed := uint64(0)
 	if nightly {
-		steps, phases, seed = 4000, 6, uint64(time.Now().UnixNano())%1e9
+		steps, phases, seed = 1500, 6, uint64(time.Now().UnixNano())%1e9
 	}
 	for _, f := range []string{"4k", "32bit", "ext3", "ext2", "orphan_file"} {
 		t.Run(f, func(t *testing.T) {

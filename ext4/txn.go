@@ -28,22 +28,22 @@ type txn struct {
 
 	started atomic.Bool // the filesystem is, or was, open for writing
 
-	mu      sync.Mutex
-	seq     uint32 // number of the running transaction, from 1
-	stable  uint32 // of the last one that is stable
-	bufs    []*buffer
-	inodes  []*Inode
-	groups  []uint32
-	freed   []freedRun
-	revokes []uint64
-	limit   int        // blocks that start a commit
-	most    int        // blocks that the log has room for in one transaction
-	open    int        // handles
-	room    *sync.Cond // of mu: a handle ended
-	timer   *time.Timer
-	err     error // why the filesystem cannot be written any more
-	marked  bool  // the superblock says that the filesystem is in use
-	grows   bool  // it makes the filesystem larger
+	mu       sync.Mutex
+	seq      uint32 // number of the running transaction, from 1
+	stable   uint32 // of the last one that is stable
+	bufs     []*buffer
+	inodes   []*Inode
+	groups   []uint32
+	freed    []freedRun
+	revokes  []uint64
+	limit    int        // blocks that start a commit
+	most     int        // blocks that the log has room for in one transaction
+	promised int        // blocks to open handles
+	room     *sync.Cond // of mu: a handle ended
+	timer    *time.Timer
+	err      error // why the filesystem cannot be written any more
+	marked   bool  // the superblock says that the filesystem is in use
+	grows    bool  // it makes the filesystem larger
 }
 
 // freedRun is a run of blocks that the transaction freed. Until it is stable they are
@@ -59,36 +59,42 @@ func (t *txn) init(fs *FS) {
 	t.room = sync.NewCond(&t.mu)
 }
 
-// handleBlocks is how many blocks a handle may put on the transaction. An operation that
-// can change more takes several handles: removals look at what they used, everything
-// else stays far below. Handles begin only while the log has room for that much of each,
-// so no transaction outgrows it, however many goroutines there are.
+// handleBlocks is how many blocks a handle may put on the transaction, unless it said
+// more when it began. An operation that can change more takes several handles: removals
+// look at what they used, everything else stays far below. Handles begin only while the
+// log has room for that much of each, so no transaction outgrows it, however many
+// goroutines there are.
 const handleBlocks = 128
 
 // handle brackets an operation's changes of metadata. Between begin and end no lock of
 // an inode may be waited for.
 type handle struct {
 	fs   *FS
-	used int // blocks that it put on the transaction
+	room int // blocks that it may put on the transaction
+	used int // blocks that it has
 }
 
 // spent says that the handle should end and another go on.
-func (h *handle) spent() bool { return h.used >= handleBlocks/2 }
+func (h *handle) spent() bool { return h.used >= h.room/2 }
 
 // begin opens a handle. No other may be open in the same goroutine.
-func (fs *FS) begin() (*handle, error) {
+func (fs *FS) begin() (*handle, error) { return fs.beginFor(handleBlocks) }
+
+// beginFor opens a handle that may change so many blocks. They must be far fewer than
+// the log has: txn.limit is the most that makes sense.
+func (fs *FS) beginFor(blocks int) (*handle, error) {
 	t := &fs.txn
 	for {
 		if fs.readOnly.Load() {
 			return nil, fs.refuse()
 		}
 		t.mu.Lock()
-		for t.open > 0 && len(t.bufs) < t.limit && len(t.bufs)+(t.open+1)*handleBlocks > t.most {
+		for t.promised > 0 && len(t.bufs) < t.limit && len(t.bufs)+t.promised+blocks > t.most {
 			t.room.Wait()
 		}
 		full := len(t.bufs) >= t.limit
 		if !full {
-			t.open++
+			t.promised += blocks
 		}
 		t.mu.Unlock()
 		if full {
@@ -99,18 +105,18 @@ func (fs *FS) begin() (*handle, error) {
 		}
 		t.gate.RLock()
 		if fs.readOnly.Load() {
-			t.leave()
+			t.leave(blocks)
 			continue
 		}
-		return &handle{fs: fs}, nil
+		return &handle{fs: fs, room: blocks}, nil
 	}
 }
 
-// leave is the end of a handle.
-func (t *txn) leave() {
+// leave is the end of a handle that might have changed so many blocks.
+func (t *txn) leave(blocks int) {
 	t.gate.RUnlock()
 	t.mu.Lock()
-	t.open--
+	t.promised -= blocks
 	t.mu.Unlock()
 	t.room.Broadcast()
 }
@@ -125,7 +131,7 @@ func (fs *FS) refuse() error {
 
 // end closes the handle.
 func (h *handle) end() {
-	h.fs.txn.leave()
+	h.fs.txn.leave(h.room)
 	h.fs.shrink()
 }
 
@@ -225,7 +231,7 @@ func (fs *FS) corrupt(err *CorruptError) error { return fs.report(err) }
 func (fs *FS) report(err error) error {
 	fs.logf("EXT4-fs error: %v", err)
 	fs.countError()
-	policy := fs.errorPolicy()
+	policy := fs.policy()
 	if policy != ErrorsContinue && !fs.readOnly.Load() {
 		if policy == ErrorsReadOnly || fs.opt.Panic == nil {
 			fs.logf("EXT4-fs: Remounting filesystem read-only")
@@ -244,8 +250,8 @@ func (fs *FS) report(err error) error {
 	return err
 }
 
-// errorPolicy is what errors= says, or else the superblock.
-func (fs *FS) errorPolicy() ErrorPolicy {
+// policy is what to do when damage is found.
+func (fs *FS) policy() ErrorPolicy {
 	if p := ErrorPolicy(fs.errors.Load()); p != 0 {
 		return p
 	}
@@ -290,7 +296,7 @@ func (fs *FS) fail(err error) error {
 	}
 	fs.logf("EXT4-fs error: %v: no further change is written", err)
 	fs.countError()
-	if fs.errorPolicy() == ErrorsPanic && fs.opt.Panic != nil {
+	if fs.policy() == ErrorsPanic && fs.opt.Panic != nil {
 		fs.opt.Panic(err)
 	}
 	return err
