@@ -35,6 +35,15 @@ type quotaPlace struct {
 	off int
 }
 
+// forget drops what is known of where entries lie: blocks of the files have moved.
+func (q *quotas) forget() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for _, f := range q.files {
+		clear(f.where)
+	}
+}
+
 // owner is whom an inode's blocks are charged to: user, group and project.
 type owner [3]uint32
 

@@ -269,7 +269,9 @@ func (s *shrinking) moveData(n *Inode) error {
 func (s *shrinking) moveRun(n *Inode, m *mapping) error {
 	fs := s.fs
 	most := uint64(moveChunk >> fs.bsBits)
-	if !n.isRegular() || n.ino == fs.sb.OrphanFileInum {
+	own := n.isRegular() && fs.own(n.ino) // quotas, or the orphan file
+	cached := own || n.metadata()
+	if cached {
 		most = movesPerHandle
 	}
 	r, err := fs.setAside(s.goal, min(m.count, most))
@@ -278,7 +280,6 @@ func (s *shrinking) moveRun(n *Inode, m *mapping) error {
 	}
 	m.count = r.count
 	s.goal = r.end()
-	cached := !n.isRegular() || n.ino == fs.sb.OrphanFileInum && fs.sb.FeatureCompat&format.CompatOrphanFile != 0
 	if !cached && m.state == Written {
 		if err := fs.copyBlocks(m.disk, r); err != nil {
 			fs.giveBack(r)
@@ -309,10 +310,17 @@ func (s *shrinking) moveRun(n *Inode, m *mapping) error {
 		b := fs.cache.fresh(r.start + i)
 		copy(b.data, src.data)
 		kind := kindPlain // its checksum is in it, and does not tell its place
-		if n.isRegular() {
+		switch {
+		case own && n.ino == fs.orphanInode:
 			kind = kindOrphan // whose does
+		case own:
+			kind = kindQuota
+			b.settle(kindQuota, n.ino)
 		}
 		h.dirty(b, kind, n.iseed)
+	}
+	if own {
+		fs.quotas.forget()
 	}
 	s.moved.Blocks += r.count
 	return h.free(m.disk, r.count, cached)

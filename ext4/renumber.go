@@ -19,6 +19,9 @@ func (s *shrinking) moveInodes() error {
 	fs := s.fs
 	var list []uint32
 	if err := fs.eachInode(s.groups, fs.groupCount(), func(n *Inode) error {
+		if n.isValue() {
+			return fmt.Errorf("ext4: shrink: inode %d, the value of an attribute (ea_inode), would have to move: %w", n.ino, unix.EOPNOTSUPP)
+		}
 		list = append(list, n.ino)
 		return s.step()
 	}); err != nil || len(list) == 0 {
