@@ -49,8 +49,12 @@ func (fs *FS) startWriting() error {
 		fs.logf("EXT4-fs warning: mounting a filesystem that needs checking: running e2fsck is recommended")
 	}
 	t.started.Store(true)
+	orphans, err := fs.takeOrphans() // before anybody can add to the list
+	if err != nil {
+		return err
+	}
 	fs.readOnly.Store(false)
-	if err := fs.recoverOrphans(); err != nil {
+	if err := fs.recoverOrphans(orphans); err != nil {
 		fs.readOnly.Store(true)
 		return err
 	}
