@@ -58,8 +58,12 @@ func (fs *FS) startWriting() error {
 		return err
 	}
 	t.started.Store(true)
+	orphans, err := fs.takeOrphans() // before anybody can add to the list
+	if err != nil {
+		return err
+	}
 	fs.readOnly.Store(false)
-	if err := fs.recoverOrphans(); err != nil {
+	if err := fs.recoverOrphans(orphans); err != nil {
 		fs.readOnly.Store(true)
 		return err
 	}

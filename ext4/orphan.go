@@ -185,20 +185,27 @@ func (fs *FS) finishEvict(h *handle, n *Inode) error {
 	return h.freeInode(n)
 }
 
-// recoverOrphans finishes what a crash left on the list and in the orphan file.
-func (fs *FS) recoverOrphans() error {
+// takeOrphans reads the list and the orphan file, and takes a reference to each of their
+// inodes.
+func (fs *FS) takeOrphans() ([]*Inode, error) {
 	list, err := fs.readOrphans()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	files, err := fs.readOrphanFile()
 	if err != nil {
-		return err
+		for _, n := range list {
+			n.unref()
+		}
+		return nil, err
 	}
-	// In memory first: the head of the list is the first.
+	fs.orphans.mu.Lock()
+	defer fs.orphans.mu.Unlock()
 	fs.orphans.head = nil
 	for i, n := range list {
+		n.amu.Lock()
 		n.orphan = orphanLink{on: true, slot: n.orphan.slot}
+		n.amu.Unlock()
 		if i > 0 {
 			n.orphan.prev = list[i-1]
 			list[i-1].orphan.next = n
@@ -206,9 +213,14 @@ func (fs *FS) recoverOrphans() error {
 			fs.orphans.head = n
 		}
 	}
+	return append(list, files...), nil
+}
+
+// recoverOrphans finishes what a crash left on the list and in the orphan file.
+func (fs *FS) recoverOrphans(list []*Inode) error {
 	var errs error
 	count := 0
-	for _, n := range append(list, files...) {
+	for _, n := range list {
 		if n.held() { // open since before a remount: the last Put frees it
 			n.unref()
 			continue
@@ -290,8 +302,7 @@ func (fs *FS) giveUpOrphans(list []*Inode) {
 // tolerate reports damage that does not keep the filesystem from being used, unless
 // errors= says otherwise.
 func (fs *FS) tolerate(e *CorruptError) error {
-	err := fs.corrupt(e)
-	if fs.readOnly.Load() {
+	if err := fs.corrupt(e); fs.policy() != ErrorsContinue {
 		return err
 	}
 	return nil
