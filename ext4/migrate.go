@@ -85,7 +85,7 @@ func (n *Inode) toExtents(refuse func(string) error) error {
 	if pieces == nil || len(numbers) > maxNumbers || min(len(numbers), len(*n.fs.groups.Load())) > room/2 {
 		return refuse("which lies in too many pieces")
 	}
-	h, err := n.fs.begin()
+	h, err := n.fs.beginFor(max(2*room, handleBlocks))
 	if err != nil {
 		return err
 	}

@@ -37,23 +37,26 @@ func (s *steps) end() {
 // shiftSteps opens the handle for moving the extents from block first on, after those
 // before block removed of them are freed.
 func (n *Inode) shiftSteps(first, removed uint64) (*steps, error) {
-	h, err := n.fs.begin()
+	root, err := n.extentRoot()
 	if err != nil {
 		return nil, err
 	}
-	root, err := n.extentRoot()
-	nodes, gone := 0, 0
-	if err == nil {
-		// This reads, and so checks, every node that there will be to change.
-		nodes, gone, err = n.countNodes(root, uint32(min(first, maxBlocks-1)), removed)
-	}
+	// This reads, and so checks, every node that there will be to change.
+	nodes, gone, err := n.countNodes(root, uint32(min(first, maxBlocks-1)), removed)
 	if err != nil {
-		h.end()
 		return nil, err
 	}
 	// A freed extent changes a bitmap and a descriptor, a split takes a block a level.
 	blocks := nodes + 2*min(gone, len(*n.fs.groups.Load())) + 2*format.ExtentMaxDepth
-	return &steps{h, blocks <= n.fs.txn.limit/2}, nil
+	once := blocks <= n.fs.txn.limit/2
+	if !once {
+		blocks = 0
+	}
+	h, err := n.fs.beginFor(max(blocks, handleBlocks))
+	if err != nil {
+		return nil, err
+	}
+	return &steps{h, once}, nil
 }
 
 // countNodes counts the blocks below e that cover what lies from block first on, and
