@@ -39,9 +39,8 @@ var quotaForms = [][]string{
 func TestQuota(t *testing.T) {
 	for _, f := range quotaForms {
 		t.Run(fmt.Sprint(f[3:]), func(t *testing.T) {
-			seed := rand.Uint64()
+			seed := uint64(oracle.Seed(t))
 			r := rand.New(rand.NewPCG(seed, 2))
-			t.Log("seed", seed)
 			image := makeImage(t, 64<<20, append([]string{"-t", "ext4", "-N", "4000"}, f...)...)
 			fsckQuota(t, image)
 			quotaWork(t, image, r, 1500)

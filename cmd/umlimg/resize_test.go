@@ -21,7 +21,7 @@ func TestResizeKilled(t *testing.T) {
 	if os.Getenv("UMLKIT_NIGHTLY") != "" {
 		kills = 100
 	}
-	seed := rand.Uint64()
+	seed := uint64(oracle.Seed(t))
 	r := rand.New(rand.NewPCG(seed, 2))
 	dir := t.TempDir()
 	tree := filepath.Join(dir, "tree")
