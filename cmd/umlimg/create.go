@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -154,9 +153,7 @@ func create(c *cli.Context, path string) error {
 		return err
 	}
 	sum.Seconds = time.Since(start).Seconds()
-	enc := json.NewEncoder(c.App.Writer)
-	enc.SetIndent("", "  ")
-	return enc.Encode(sum)
+	return printJSON(c, sum)
 }
 
 // buildPlan is what the options of create ask for.

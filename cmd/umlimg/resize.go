@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
@@ -161,9 +160,7 @@ func resize(c *cli.Context, path, text string) error {
 		return err
 	}
 	sum.Seconds = time.Since(start).Seconds()
-	enc := json.NewEncoder(c.App.Writer)
-	enc.SetIndent("", "  ")
-	return enc.Encode(sum)
+	return printJSON(c, sum)
 }
 
 // finishKilled replays the log that a resize left that was killed, and takes it away.
