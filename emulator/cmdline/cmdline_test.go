@@ -182,7 +182,7 @@ func TestManual(t *testing.T) {
 			t.Fatal(err)
 		}
 	} else if options != Roff() {
-		t.Errorf("the options in %s are not those of the table: go test -update ./emulator/cmdline", name)
+		t.Errorf("the options in %s are not those of the table: go test ./emulator/cmdline -update", name)
 	}
 	out, err := exec.Command(oracle.Tool(t, "mandoc"), "-Tlint", "-W", "warning", name).CombinedOutput()
 	if err != nil || len(out) != 0 {

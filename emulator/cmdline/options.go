@@ -127,7 +127,10 @@ var Options = []Option{
 		Text:  "The root filesystem's type, ext4 (which is ext2 and ext3 too).",
 		apply: text(func(c *Config) *string { return &c.RootType })},
 	{Name: "rootflags", Form: Value, Show: "rootflags=OPTIONS",
-		Text:  "Mount options of the root filesystem.",
+		Text: "Mount options of the root filesystem, over those that its superblock has (tune2fs -o): " +
+			"discard, noatime, nobarrier, commit=SECONDS, errors=remount-ro and what else ext4 takes. " +
+			"A root that is no ext filesystem, or has a feature that is not supported, is named in the " +
+			"log before the panic; one that can only be read is mounted read-only.",
 		apply: text(func(c *Config) *string { return &c.RootFlags })},
 	{Name: "ro", Form: Word, Show: "ro",
 		Text:  "Mount the root read-only, as by default; init mounts it for writing.",

@@ -56,6 +56,6 @@ func Roff() string {
 
 // RoffBegin and RoffEnd are the lines of man/linux.1 around what Roff makes.
 const (
-	RoffBegin = ".\\\" options: made from the table in emulator/cmdline; go test -update ./emulator/cmdline\n"
+	RoffBegin = ".\\\" options: made from the table in emulator/cmdline; go test ./emulator/cmdline -update\n"
 	RoffEnd   = ".\\\" end of options\n"
 )
