@@ -419,9 +419,10 @@ func (h *handle) know(who owner) error {
 	return nil
 }
 
-// charged says whether somebody is charged for the inode.
+// charged says whether somebody is charged for the inode. It does not look at the open
+// files, which a remount for writing opens anew: it is asked outside of handles, too.
 func (n *Inode) charged() bool {
-	return len(n.fs.quotas.files) > 0 && !n.isValue() && !n.fs.own(n.ino)
+	return n.fs.quotaInodes != [3]uint32{} && !n.isValue() && !n.fs.own(n.ino)
 }
 
 // charge adds to what the inode's owner uses. amu is held.
