@@ -36,3 +36,32 @@ func TestSyncCost(t *testing.T) {
 	closeFS(t, fs)
 	fsck(t, image)
 }
+
+// A commit that comes late, with nothing left to commit, does not wait for the end of a
+// freeze: what only makes sure that all is stable would wait behind it.
+func TestSyncWhileFrozen(t *testing.T) {
+	image := makeImage(t, 16<<20, "-t", "ext4")
+	fs := openFS(t, image, Options{})
+	root := must(fs.Root())
+	n := must(root.Create("f", regular))
+	must(n.WriteAt(make([]byte, 5000), 0))
+	check(t, fs.Freeze())
+	done := make(chan error, 3)
+	go func() { done <- fs.commitNow() }()
+	go func() { done <- fs.Sync() }()
+	go func() { done <- n.Sync(false) }()
+	for range 3 {
+		select {
+		case err := <-done:
+			check(t, err)
+		case <-time.After(20 * time.Second):
+			t.Error("it waits for the end of the freeze")
+		}
+	}
+	fs.Thaw()
+	must(n.WriteAt([]byte("y"), 9000))
+	check(t, n.Put())
+	check(t, root.Put())
+	closeFS(t, fs)
+	fsck(t, image)
+}

@@ -162,7 +162,7 @@ func (h *handle) dirty(b *buffer, kind bufKind, seed uint32) {
 func (t *txn) arm() {
 	if t.timer == nil {
 		t.timer = time.AfterFunc(time.Duration(t.fs.every.Load()), func() {
-			if err := t.fs.commitNow(); err != nil && !errors.Is(err, unix.EROFS) {
+			if err := t.fs.commitIfDirty(); err != nil && !errors.Is(err, unix.EROFS) {
 				t.fs.logf("EXT4-fs error: commit: %v", err)
 			}
 		})
@@ -365,10 +365,13 @@ func (fs *FS) commitUpTo(seq uint32) error {
 	t.commitMu.Lock()
 	defer t.commitMu.Unlock()
 	t.mu.Lock()
-	done, err := int32(t.stable-seq) >= 0, t.err
+	done, empty, err := int32(t.stable-seq) >= 0, t.seq == seq && len(t.bufs) == 0, t.err
 	t.mu.Unlock()
 	if done || err != nil {
 		return err
+	}
+	if empty { // and a commit would wait for the end of a freeze, and others for it
+		return fs.devSync()
 	}
 	return fs.commit()
 }
