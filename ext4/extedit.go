@@ -292,6 +292,10 @@ func (n *Inode) shrinkTree(h *handle) error {
 	}
 }
 
+// groupsPerStep is over how many groups a step of a removal goes at most, for each has a
+// bitmap to change. Where groups are small an extent can lie over a hundred.
+const groupsPerStep = 16
+
 // removeExtent frees the last run of blocks mapped in [from, to), all or part of one
 // extent; done is true when there is none.
 func (n *Inode) removeExtent(h *handle, from, to uint64) (done bool, err error) {
@@ -314,6 +318,9 @@ func (n *Inode) removeExtent(h *handle, from, to uint64) (done bool, err error) 
 		return true, nil
 	}
 	lo, hi := max(begin, from), min(end, to)
+	if most := groupsPerStep * n.fs.bpg; hi-lo > most {
+		lo = hi - most
+	}
 	gone := run{x.Start + lo - begin, hi - lo}
 	if err := n.touch(h, true); err != nil {
 		return true, err

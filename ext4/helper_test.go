@@ -16,6 +16,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+func init() {
+	overdrawn = func(used, room int) {
+		panic(fmt.Sprintf("a handle for %d blocks put %d on the transaction", room, used))
+	}
+}
+
 // fileDevice is a Device over one host file.
 type fileDevice struct {
 	*os.File

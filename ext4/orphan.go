@@ -128,7 +128,7 @@ func (fs *FS) evict(n *Inode) (err error) {
 	mapped := n.hasBlocks()
 	from := uint64(0)
 	for {
-		h, err := fs.begin()
+		h, err := fs.beginFor(handleBlocks + 2*len(values)) // whose inodes go on the list
 		if err != nil {
 			return err
 		}
@@ -308,6 +308,9 @@ func (fs *FS) tolerate(e *CorruptError) error {
 	return nil
 }
 
+// maxOrphanBlocks is how long an orphan file may be, as mke2fs has it.
+const maxOrphanBlocks = 512
+
 // orphanFile takes a reference to the orphan file; nil without the feature.
 func (fs *FS) orphanFile() (*Inode, error) {
 	if fs.sb.FeatureCompat&format.CompatOrphanFile == 0 || fs.sb.FeatureRoCompat&format.RoOrphanPresent == 0 {
@@ -317,7 +320,7 @@ func (fs *FS) orphanFile() (*Inode, error) {
 	if err != nil {
 		return nil, err
 	}
-	if !n.isRegular() || n.d.Size>>fs.bsBits > 512 || n.inline() {
+	if !n.isRegular() || n.d.Size>>fs.bsBits > maxOrphanBlocks || n.inline() {
 		n.unref()
 		return nil, fs.corrupt(&CorruptError{"orphan file", "size", n.d.Size})
 	}
@@ -421,7 +424,7 @@ func (fs *FS) clearOrphanFile() error {
 	if fs.sb.FeatureRoCompat&format.RoOrphanPresent == 0 {
 		return nil
 	}
-	h, err := fs.begin()
+	h, err := fs.beginFor(handleBlocks + maxOrphanBlocks)
 	if err != nil {
 		return err
 	}

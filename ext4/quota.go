@@ -22,6 +22,11 @@ type quotas struct {
 // quotaNames are the kinds of quota in the order of the superblock's fields.
 var quotaNames = [3]string{"user", "group", "project"}
 
+// quotaBlocks is how many blocks an operation changes at most in the files when it adds to
+// one owner, who may be new, and takes from another: of each file a header, the way to an
+// entry, the block of the other's, a neighbour on a list, and what makes the file longer.
+const quotaBlocks = 3 * (1 + format.QuotaDepth + 1 + 1 + 1 + 4)
+
 // quotaFile is one of the files.
 type quotaFile struct {
 	kind  int

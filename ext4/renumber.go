@@ -102,10 +102,11 @@ func (s *shrinking) moveInode(ino uint32) error {
 	if len(parents) == 0 {
 		return fmt.Errorf("ext4: shrink: inode %d: %w: no directory names it, e2fsck must run first", ino, unix.EUCLEAN)
 	}
-	if err := fs.fitsJournal(len(parents) + len(children) + 16); err != nil {
+	blocks := len(parents) + len(children) + 16
+	if err := fs.fitsJournal(blocks); err != nil {
 		return err
 	}
-	h, err := fs.begin()
+	h, err := fs.beginFor(max(blocks, handleBlocks))
 	if err != nil {
 		return err
 	}

@@ -46,8 +46,9 @@ func (n *Inode) shiftSteps(first, removed uint64) (*steps, error) {
 	if err != nil {
 		return nil, err
 	}
-	// A freed extent changes a bitmap and a descriptor, a split takes a block a level.
-	blocks := nodes + 2*min(gone, len(*n.fs.groups.Load())) + 2*format.ExtentMaxDepth
+	// A freed extent or node changes bitmaps and descriptors, a split takes a block a
+	// level; the quota files are told.
+	blocks := nodes + 2*min(gone+nodes, len(*n.fs.groups.Load())) + 2*format.ExtentMaxDepth + quotaBlocks
 	once := blocks <= n.fs.txn.limit/2
 	if !once {
 		blocks = 0
@@ -60,12 +61,12 @@ func (n *Inode) shiftSteps(first, removed uint64) (*steps, error) {
 }
 
 // countNodes counts the blocks below e that cover what lies from block first on, and
-// the extents in them that start before block removed.
+// the groups of extents in them that start before block removed.
 func (n *Inode) countNodes(e enode, first uint32, removed uint64) (nodes, gone int, err error) {
 	for i := max(e.find(first), 0); i < e.entries(); i++ {
 		if e.depth() == 0 {
 			if uint64(e.key(i)) < removed {
-				gone++
+				gone += 2 + int(uint64(e.extent(i).Len)/n.fs.bpg)
 			}
 			continue
 		}

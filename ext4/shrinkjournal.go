@@ -58,7 +58,11 @@ func (s *shrinking) moveJournal() error {
 	if err := fs.devSync(); err != nil {
 		return fs.fail(err)
 	}
-	h, err := fs.begin()
+	room := handleBlocks
+	for _, m := range moves { // bitmaps and descriptors where it was and where it goes
+		room += 4 * int(m.to.count/fs.bpg+2)
+	}
+	h, err := fs.beginFor(room)
 	if err != nil {
 		return err
 	}

@@ -74,6 +74,10 @@ type handle struct {
 	used int // blocks that it has
 }
 
+// overdrawn, when set, is told of a handle that put more on the transaction than it said:
+// tests set it.
+var overdrawn func(used, room int)
+
 // spent says that the handle should end and another go on.
 func (h *handle) spent() bool { return h.used >= h.room/2 }
 
@@ -131,6 +135,9 @@ func (fs *FS) refuse() error {
 
 // end closes the handle.
 func (h *handle) end() {
+	if h.used > h.room && overdrawn != nil {
+		overdrawn(h.used, h.room)
+	}
 	h.fs.txn.leave(h.room)
 	h.fs.shrink()
 }

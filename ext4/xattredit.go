@@ -91,7 +91,11 @@ func (n *Inode) changeXattr(name string, x xattr, f XattrFlags, remove bool) (er
 		}
 		err = errors.Join(err, values.put())
 	}()
-	h, err := n.fs.begin()
+	room := handleBlocks + len(values) // any of them can gain or lose a reference
+	if x.outside {
+		room += 2 * int(n.fs.valueBlocks(xattr{size: uint32(len(x.value))})) // each with a bitmap
+	}
+	h, err := n.fs.beginFor(room)
 	if err != nil {
 		return err
 	}
