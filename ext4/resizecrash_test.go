@@ -47,9 +47,10 @@ func TestCrashResize(t *testing.T) {
 	}{
 		{"default", 40 << 20, 15 << 20}, {"default", 40 << 20, 18 << 20}, {"ext3", 300 << 20, 30 << 20}, {"ext2", 40 << 20, 15 << 20},
 		{"default", 20 << 20, 90 << 20}, {"1k-noresize", 20 << 20, 300 << 20}, {"ext2", 20 << 20, 90 << 20},
+		{"quota", 40 << 20, 15 << 20}, {"quota", 20 << 20, 90 << 20},
 	} {
 		t.Run(fmt.Sprintf("%s-%dM", c.form, c.to>>20), func(t *testing.T) {
-			var args []string
+			args := append([]string{"-t", "ext4", "-J", "size=1"}, quotaForms[1]...)
 			for _, f := range forms {
 				if f.name == c.form {
 					args = f.args
@@ -100,7 +101,7 @@ func TestCrashResize(t *testing.T) {
 				}
 				path := filepath.Join(t.TempDir(), "again.img")
 				writeSparse(t, path, again.data[:c.to])
-				fsck(t, path)
+				fsckQuota(t, path)
 				fs := openFS(t, path, Options{ReadOnly: true})
 				if got := int64(fs.blocks.Load()) << fs.bsBits; got > c.to || got < c.to-8<<20 {
 					t.Errorf("%s: %d bytes, want %d", what, got, c.to)
@@ -119,7 +120,7 @@ func smallScatter(t testing.TB, fs *FS) {
 	for d := range 8 {
 		dir := must(root.Create(fmt.Sprintf("dir-%d", d), NewInode{Mode: format.ModeDir | 0o755}))
 		for i := range 5 {
-			n := must(dir.Create(fmt.Sprintf("file-%d", i), NewInode{Mode: format.ModeRegular | 0o640}))
+			n := must(dir.Create(fmt.Sprintf("file-%d", i), NewInode{Mode: format.ModeRegular | 0o640, UID: uint32(d*i) << d}))
 			for k := range 30 * (i % 2) {
 				must(n.WriteAt([]byte(fmt.Sprint("part ", k, d)), int64(k)*int64(3*fs.bs)))
 			}
