@@ -1,6 +1,7 @@
 package ext4
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/umlkit/umlkit/ext4/format"
@@ -393,10 +394,20 @@ func (n *Inode) redirectIndirect(h *handle, m *mapping, r run) error {
 }
 
 // moveXattrs gives the inode a block of attributes in the part that stays. Inodes that
-// share one go over to its copy one by one; both count those they have.
-func (s *shrinking) moveXattrs(n *Inode) error {
+// share one go over to its copy one by one; both count those they have, and values in
+// inodes of their own count both.
+func (s *shrinking) moveXattrs(n *Inode) (err error) {
 	fs := s.fs
-	h, err := fs.begin()
+	list, err := n.blockXattrs()
+	if err != nil {
+		return err
+	}
+	values, err := n.values(list)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, values.put()) }() // after the handle
+	h, err := fs.beginFor(handleBlocks + len(values))
 	if err != nil {
 		return err
 	}
@@ -407,6 +418,7 @@ func (s *shrinking) moveXattrs(n *Inode) error {
 	}
 	refs := le.Uint32(old.data[4:])
 	var b *buffer
+	known := s.xattrs[old.nr] != 0
 	if nr := s.xattrs[old.nr]; nr != 0 {
 		if b, err = fs.cache.get(nr); err != nil {
 			return err
@@ -424,6 +436,21 @@ func (s *shrinking) moveXattrs(n *Inode) error {
 		s.xattrs[old.nr] = nr
 	}
 	h.dirty(b, kindXattr, 0)
+	for _, x := range list {
+		switch last := refs == 1; {
+		case !x.outside || known != last: // as many blocks as before have the entry
+		case last:
+			err = h.dropValueRef(n, x, values)
+		default:
+			var ok bool
+			if ok, err = h.addValueRef(values[x.inode]); err == nil && !ok {
+				err = n.bad("removed attribute in inode", x.inode)
+			}
+		}
+		if err != nil {
+			return fs.fail(err)
+		}
+	}
 	if err := n.update(h, true, func(d *format.Inode) { d.FileACL = b.nr }); err != nil {
 		return err
 	}
