@@ -143,10 +143,9 @@ func (fs *FS) growStep(target uint64, share float64) error {
 	if resizeInode {
 		cost += int(next.ReservedGDTBlocks)
 	}
-	if err := fs.fitsJournal(cost); err != nil {
+	if err := fs.lockWithRoom(cost); err != nil {
 		return err
 	}
-	fs.txn.gate.Lock()
 	err = fs.enter(p, &next, descs)
 	fs.txn.gate.Unlock()
 	if err != nil {
@@ -155,22 +154,39 @@ func (fs *FS) growStep(target uint64, share float64) error {
 	return fs.commitNow()
 }
 
-// fitsJournal refuses a transaction that the log cannot hold whole.
-func (fs *FS) fitsJournal(blocks int) error {
-	t := &fs.txn
-	t.mu.Lock()
-	have := len(t.bufs)
-	t.mu.Unlock()
-	if fs.jnl == nil || uint32(fs.jnl.cost(have+blocks, 0)) <= fs.jnl.capacity() {
-		return nil
-	}
-	if have > 0 {
-		if err := fs.commitNow(); err != nil {
+// lockWithRoom takes gate alone when the log has room for so many blocks beside those that
+// others have put on the transaction meanwhile.
+func (fs *FS) lockWithRoom(blocks int) error {
+	for {
+		if err := fs.fitsJournal(blocks); err != nil {
 			return err
 		}
-		if uint32(fs.jnl.cost(blocks+64, 0)) <= fs.jnl.capacity() {
+		fs.txn.gate.Lock()
+		if fs.hasRoom(blocks) {
 			return nil
 		}
+		fs.txn.gate.Unlock()
+	}
+}
+
+// hasRoom says whether the log can hold the running transaction with so many blocks more.
+func (fs *FS) hasRoom(blocks int) bool {
+	t := &fs.txn
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return fs.jnl == nil || uint32(fs.jnl.cost(len(t.bufs)+blocks, 0)) <= fs.jnl.capacity()
+}
+
+// fitsJournal refuses a transaction that the log cannot hold whole.
+func (fs *FS) fitsJournal(blocks int) error {
+	if fs.hasRoom(blocks) {
+		return nil
+	}
+	if err := fs.commitIfDirty(); err != nil {
+		return err
+	}
+	if uint32(fs.jnl.cost(blocks+64, 0)) <= fs.jnl.capacity() {
+		return nil
 	}
 	return fmt.Errorf("ext4: resize: %w: the journal has %d blocks, a step takes %d", unix.EFBIG, fs.jnl.capacity(), blocks)
 }

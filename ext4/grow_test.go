@@ -8,6 +8,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/umlkit/umlkit/internal/oracle"
 )
@@ -165,4 +166,40 @@ func TestGrowConcurrent(t *testing.T) {
 	if got := dump(t, image); got["Block count"] != fmt.Sprint(600<<10) || !strings.Contains(got["Filesystem features"], "meta_bg") {
 		t.Errorf("%s blocks, features %s", got["Block count"], got["Filesystem features"])
 	}
+}
+
+// Others fill the transaction while a growth waits for its turn: it commits theirs first, so
+// that a step is one transaction in the log.
+func TestGrowBesideOthers(t *testing.T) {
+	image := makeImage(t, 20<<20, "-t", "ext4", "-b", "1024", "-J", "size=1")
+	check(t, os.Truncate(image, 40<<20))
+	var mu sync.Mutex
+	var parts []string
+	fs := openFS(t, image, Options{CommitEvery: time.Hour, Logf: func(f string, a ...any) {
+		mu.Lock()
+		defer mu.Unlock()
+		if line := fmt.Sprintf(f, a...); strings.Contains(line, "in one transaction") {
+			parts = append(parts, line)
+		}
+	}})
+	room := fs.txn.most - 2
+	h := must(fs.beginFor(room))
+	done := make(chan error)
+	go func() { done <- fs.Grow(40 << 10) }()
+	for fs.txn.gate.TryRLock() { // until it waits
+		fs.txn.gate.RUnlock()
+		time.Sleep(time.Millisecond)
+	}
+	r := must(fs.setAside(0, uint64(room)))
+	for i := range uint64(room) { // free blocks, as they are
+		h.dirty(must(fs.cache.get(r.start+i)), kindPlain, 0)
+	}
+	fs.giveBack(r)
+	h.end()
+	check(t, <-done)
+	closeFS(t, fs)
+	if len(parts) > 0 {
+		t.Error(parts)
+	}
+	fsck(t, image)
 }
