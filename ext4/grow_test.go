@@ -171,7 +171,7 @@ func TestGrowConcurrent(t *testing.T) {
 // Others fill the transaction while a growth waits for its turn: it commits theirs first, so
 // that a step is one transaction in the log.
 func TestGrowBesideOthers(t *testing.T) {
-	image := makeImage(t, 20<<20, "-t", "ext4", "-b", "1024", "-J", "size=1")
+	image := makeImage(t, 20<<20, "-t", "ext4", "-b", "1024", "-J", "size=1", "-E", "resize=33000000")
 	check(t, os.Truncate(image, 40<<20))
 	var mu sync.Mutex
 	var parts []string
