@@ -551,6 +551,8 @@ func (fs *FS) writeSuper(change func(sb *format.Superblock)) error {
 	if fs.opt.NoWrite {
 		return fmt.Errorf("ext4: write superblock: %w", unix.EROFS)
 	}
+	fs.superMu.Lock() // one that is older must not be written after one that is newer
+	defer fs.superMu.Unlock()
 	raw := make([]byte, format.SuperblockSize)
 	fs.sbMu.Lock()
 	change(&fs.sb)

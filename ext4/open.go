@@ -67,8 +67,9 @@ type FS struct {
 	dirs       atomic.Int64
 	reserved   atomic.Int64 // by Reserve
 
-	sbMu sync.Mutex // guards sb and what changes in it
-	sb   format.Superblock
+	superMu sync.Mutex // held while the superblock is written past the log; before sbMu
+	sbMu    sync.Mutex // guards sb and what changes in it
+	sb      format.Superblock
 
 	stableSB   format.Superblock // what the disk has: sb as of the last commit
 	superAside bool              // it was written since past the log, which may hold an older one; guarded by sbMu
