@@ -103,13 +103,16 @@ func (t *FilesystemType) mount(ctx context.Context, vfsObj *vfs.VirtualFilesyste
 // mountAgain is a further mount of a filesystem, on which it has a reference. Like
 // Linux it takes no other options than the first mount's, and no other of ro and rw.
 func (t *FilesystemType) mountAgain(ctx context.Context, fs *filesystem, data string) (*vfs.Filesystem, *vfs.Dentry, error) {
-	o, err := parseOptions(data, fs.options())
+	now := fs.options()
+	base := *now
+	base.ro = false // that is this mount's to say
+	o, err := parseOptions(data, &base)
 	if err != nil {
 		t.logf("ext4: %v", err)
 		fs.vfsfs.DecRef(ctx)
 		return nil, nil, linuxerr.EINVAL
 	}
-	if o.ro != fs.options().ro {
+	if o.ro != now.ro {
 		fs.vfsfs.DecRef(ctx)
 		return nil, nil, linuxerr.EBUSY
 	}
@@ -143,14 +146,32 @@ func blockDevice(ctx context.Context, vfsObj *vfs.VirtualFilesystem, creds *auth
 	return stat.RdevMajor, stat.RdevMinor, nil
 }
 
+// mountFlags are the flags of the mount(2) that the task of ctx is making, if it is
+// making one.
+func mountFlags(ctx context.Context) (flags uint64, ok bool) {
+	t := kernel.TaskFromContext(ctx)
+	if t == nil || t.Arch() == nil || t.Arch().SyscallNo() != unix.SYS_MOUNT {
+		return 0, false
+	}
+	return t.Arch().SyscallArgs()[3].Uint64(), true
+}
+
+// setFlags applies those flags of a remount that the Sentry keeps to itself. As in
+// Linux, dirsync stays what it was, and so do the rules for access times where no flag
+// is about them.
+func (o *options) setFlags(flags uint64) {
+	o.sync = flags&linux.MS_SYNCHRONOUS != 0
+	if flags&(linux.MS_NOATIME|linux.MS_NODIRATIME|linux.MS_RELATIME|linux.MS_STRICTATIME) != 0 {
+		o.noatime = false // the Sentry's mount has it
+		o.nodiratime = flags&linux.MS_NODIRATIME != 0
+		o.strictatime = flags&linux.MS_STRICTATIME != 0
+	}
+}
+
 // flagsOfMount gives, as options, the flags of the mount(2) that the task of ctx is
 // making and that the Sentry keeps to itself.
 func flagsOfMount(ctx context.Context) string {
-	t := kernel.TaskFromContext(ctx)
-	if t == nil || t.Arch() == nil || t.Arch().SyscallNo() != unix.SYS_MOUNT {
-		return ""
-	}
-	flags := t.Arch().SyscallArgs()[3].Uint64()
+	flags, _ := mountFlags(ctx)
 	var out []string
 	for _, f := range []struct {
 		flag uint64
@@ -299,15 +320,14 @@ func (fs *filesystem) abandon(err error) error {
 
 // dataMode is how Linux names the order in which data and metadata get to the disk.
 func (fs *filesystem) dataMode() string {
-	switch d := fs.options().data; {
+	mode := fs.options().dataMode()
+	switch {
 	case !fs.info.Journal:
 		return "without journal"
-	case d == "journal":
+	case mode == "journal":
 		return "journalled"
-	case d == "writeback":
-		return "writeback"
 	}
-	return "ordered"
+	return mode
 }
 
 // quotaMode is how Linux names the way in which the usage of quotas gets to the disk.
@@ -354,6 +374,9 @@ func (fs *filesystem) Remount(ctx context.Context, readOnly bool, data string) e
 		fs.typ.logf("ext4: %v", err)
 		return linuxerr.EINVAL
 	}
+	if flags, ok := mountFlags(ctx); ok {
+		o.setFlags(flags)
+	}
 	o.ro = readOnly
 	if !readOnly && fs.disk.ReadOnly {
 		return linuxerr.EROFS
@@ -366,10 +389,11 @@ func (fs *filesystem) Remount(ctx context.Context, readOnly bool, data string) e
 		fs.log("can't change norecovery on remount")
 		return linuxerr.EINVAL
 	}
-	if o.data != old.data {
+	if fs.info.Journal && o.dataMode() != old.dataMode() {
 		fs.log("can't change data mode on remount")
 		return linuxerr.EINVAL
 	}
+	o.data = old.data // the same, or without a journal meaningless
 	if readOnly != fs.readOnly.Load() && fs.engine.Damaged() {
 		return linuxerr.EROFS
 	}
@@ -411,7 +435,11 @@ func (fs *filesystem) statfs(mnt *vfs.Mount) linux.Statfs {
 	if fs.readOnly.Load() {
 		flags |= linux.ST_RDONLY
 	}
-	switch o := fs.options(); {
+	o := fs.options()
+	if o.sync {
+		flags |= linux.ST_SYNCHRONOUS
+	}
+	switch {
 	case o.noatime:
 		flags |= linux.ST_NOATIME
 	case !o.strictatime && flags&linux.ST_NOATIME == 0:

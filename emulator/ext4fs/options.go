@@ -209,6 +209,14 @@ func (o *options) setFlag(name string) bool {
 	return true
 }
 
+// dataMode is the value of data=, given or not.
+func (o *options) dataMode() string {
+	if o.data == "" {
+		return "ordered"
+	}
+	return o.data
+}
+
 // number is the value of one of numberOptions, or def.
 func (o *options) number(name string, def uint32) uint32 {
 	if n, err := strconv.ParseUint(o.extra[name], 0, 32); err == nil {
@@ -355,6 +363,8 @@ func (o *options) String(base *options) string {
 			out = append(out, s)
 		}
 	}
+	add(o.sync, "sync")
+	add(o.dirsync, "dirsync")
 	add(o.minixdf, "minixdf")
 	add(o.grpid && !base.grpid, "grpid")
 	add(!o.grpid && base.grpid, "nogrpid")

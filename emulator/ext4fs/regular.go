@@ -54,10 +54,11 @@ func (fd *regularFD) PRead(ctx context.Context, dst usermem.IOSequence, offset i
 	if dst.NumBytes() == 0 {
 		return 0, nil
 	}
-	if offset >= i.content.size.Load() {
-		return 0, io.EOF
+	n, err := int64(0), io.EOF
+	if offset < i.content.size.Load() {
+		n, err = dst.CopyOutFrom(ctx, &reader{i, offset})
 	}
-	n, err := dst.CopyOutFrom(ctx, &reader{i, offset})
+	// A read at the end of a file is an access too.
 	if fd.vfsfd.StatusFlags()&linux.O_NOATIME == 0 {
 		i.touchAtime(fd.vfsfd.Mount())
 	}

@@ -7,6 +7,7 @@ import (
 	"gvisor.dev/gvisor/pkg/sentry/arch"
 	"gvisor.dev/gvisor/pkg/sentry/kernel"
 	"gvisor.dev/gvisor/pkg/sentry/limits"
+	"gvisor.dev/gvisor/pkg/sentry/vfs"
 
 	"github.com/umlkit/umlkit/emulator/reach"
 )
@@ -52,5 +53,9 @@ func fallocate(t *kernel.Task, sysno uintptr, args arch.SyscallArguments) (uintp
 		_ = t.SendSignal(&linux.SignalInfo{Signo: int32(linux.SIGXFSZ), Code: linux.SI_USER})
 		return 0, nil, linuxerr.EFBIG
 	}
-	return 0, nil, impl.Fallocate(t, mode, off, n)
+	if err := impl.Fallocate(t, mode, off, n); err != nil {
+		return 0, nil, err
+	}
+	file.Dentry().InotifyWithParent(t, linux.IN_MODIFY, 0, vfs.PathEvent)
+	return 0, nil, nil
 }

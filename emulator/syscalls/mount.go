@@ -79,6 +79,10 @@ func remount(t *kernel.Task, target hostarch.Addr, flags uint64, dataAddr hostar
 		return err
 	}
 	defer at.DecRef(t)
+	const aboutATime = linux.MS_NOATIME | msNoDirAtime | linux.MS_RELATIME | linux.MS_STRICTATIME
+	if given := t.Arch().SyscallArgs()[3].Uint64(); given&aboutATime == 0 && at.Mount().MountFlags()&linux.ST_NOATIME != 0 {
+		flags |= linux.MS_NOATIME // as in Linux it stays where no flag is about it
+	}
 	fs, ok := at.Mount().Filesystem().Impl().(Remounter)
 	if !ok {
 		return sentry(flags)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"strings"
 	"time"
 	"unsafe"
 
@@ -159,7 +160,20 @@ func mounts(device, dir string) int {
 	show("remount read-only busy", unix.Mount("", "/tmp/second", "", unix.MS_REMOUNT|unix.MS_RDONLY, ""))
 	unix.Close(fd)
 	show("remount read-only", unix.Mount("", "/tmp/second", "", unix.MS_REMOUNT|unix.MS_RDONLY, ""), os.WriteFile("/tmp/second/x", nil, 0o644))
+	show("second for writing", unix.Mount(device, dir, "ext4", 0, ""))
 	show("remount", unix.Mount("", "/tmp/second", "", unix.MS_REMOUNT, "errors=remount-ro"), os.WriteFile("/tmp/second/x", nil, 0o644))
+	for _, data := range []string{"data=ordered", "data=writeback", "data=journal"} {
+		show("remount "+data, unix.Mount("", "/tmp/second", "", unix.MS_REMOUNT, data))
+	}
+	for _, flags := range []uintptr{unix.MS_STRICTATIME, 0, unix.MS_NOATIME, 0, unix.MS_RELATIME, unix.MS_SYNCHRONOUS, 0} {
+		show("remount", fmt.Sprintf("%x", flags), unix.Mount("", "/tmp/second", "", unix.MS_REMOUNT|flags, ""))
+		var s unix.Statfs_t
+		must(unix.Statfs("/tmp/second", &s))
+		show("flags", fmt.Sprintf("%x", s.Flags&^unix.ST_NODIRATIME), fmt.Sprint(accessed("/tmp/second/x")))
+		_, super, _ := strings.Cut(read("/proc/self/mountinfo"), " - ext4 "+device+" ")
+		super, _, _ = strings.Cut(super[strings.LastIndex(super, " - ext4 "+device+" ")+1:], "\n")
+		show("super", super)
+	}
 	show("remount unknown", unix.Mount("", "/tmp/second", "", unix.MS_REMOUNT, "nonsense"))
 	fd = open("/tmp/second/x", unix.O_RDONLY, 0)
 	show("lazy unmount", unix.Unmount("/tmp/second", unix.MNT_DETACH))
@@ -177,6 +191,21 @@ func mounts(device, dir string) int {
 	show("over a mount point", unix.Rmdir(dir), unix.Rename(dir, dir+"2"))
 	must(unix.Unmount(dir, 0))
 	return 0
+}
+
+// accessed says of two reads of a file, after a change of it, which of them changed the
+// time of access.
+func accessed(path string) [2]bool {
+	must(unix.UtimesNano(path, []unix.Timespec{{Sec: 1e9}, {Sec: 1e9}}))
+	var changed [2]bool
+	last := stat(path).Atim
+	for k := range changed {
+		time.Sleep(30 * time.Millisecond) // a kernel's times are those of its ticks
+		read(path)
+		now := stat(path).Atim
+		changed[k], last = now != last, now
+	}
+	return changed
 }
 
 // many makes, finds, lists and removes more files than any cache of names holds.
