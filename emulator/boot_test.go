@@ -19,7 +19,8 @@ import (
 // TestEnds holds the exit status and the last words of each way to end.
 func TestEnds(t *testing.T) {
 	rd := "initrd=" + initrd(t)
-	none := filepath.Join(t.TempDir(), "none")
+	none, xfs := filepath.Join(t.TempDir(), "none"), disk(t, 320<<20)
+	oracle.Run(t, "mkfs.xfs", "-q", "-f", xfs)
 	for _, test := range []struct {
 		name   string
 		words  []string
@@ -40,6 +41,9 @@ func TestEnds(t *testing.T) {
 			"EXT4-fs (ubda): VFS: Can't find ext4 filesystem, found an empty disk",
 			"List of all bdev filesystems:", " ext4", " ext3", " ext2",
 			"Kernel panic - not syncing: VFS: Unable to mount root fs on unknown-block(98,0)"}},
+		{"another filesystem, quiet", []string{"ubd0=" + xfs, "root=/dev/ubda", "quiet"}, 134, []string{
+			"EXT4-fs (ubda): VFS: Can't find ext4 filesystem, found xfs",
+			"List of all bdev filesystems:", " ext4", " ext3", " ext2"}},
 		{"no such root type", []string{"ubd0=" + disk(t, 1<<20), "rootfstype=xfs"}, 134, []string{
 			"Kernel panic - not syncing: VFS: Unable to mount root fs on unknown-block(98,0)"}},
 		{"no such rdinit", []string{rd, "rdinit=/x"}, 134, []string{"Kernel panic - not syncing: Requested init /x failed (error -2)."}},

@@ -80,7 +80,8 @@ func (m *Machine) newSentry() (*sentry, error) {
 	s.sysrqMask.Store(1)
 	s.pidMax.Store(kernel.TasksLimit)
 	s.ext4 = &ext4fs.FilesystemType{Disks: m.disks, Logf: m.logf, CacheBytes: m.config.Ext4Cache,
-		Panic: func(err error) { s.request(*panicked("%v", err)) }}
+		Errorf: func(format string, args ...any) { m.printk(klog.Err, format, args...) },
+		Panic:  func(err error) { s.request(*panicked("%v", err)) }}
 	if s.ext4.CacheBytes == 0 {
 		s.ext4.CacheBytes = m.config.Memory / 8
 	}

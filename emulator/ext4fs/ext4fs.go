@@ -55,6 +55,10 @@ type FilesystemType struct {
 	// Logf writes a line to the guest's kernel log. It may be nil.
 	Logf func(format string, a ...any)
 
+	// Errorf is Logf for what goes wrong, which a quiet boot shows too. Without it Logf
+	// is used.
+	Errorf func(format string, a ...any)
+
 	// CacheBytes bounds the metadata that each filesystem keeps in memory; 0 means
 	// the engine's default.
 	CacheBytes int64

@@ -95,11 +95,16 @@ func (fs *filesystem) log(format string, args ...any) {
 	fs.typ.logf("EXT4-fs ("+fs.disk.Name+"): "+format, args...)
 }
 
+// logError is log for what goes wrong: a quiet boot shows it too.
+func (fs *filesystem) logError(format string, args ...any) {
+	fs.typ.errorf("EXT4-fs ("+fs.disk.Name+"): "+format, args...)
+}
+
 // engineLog is log for the engine's lines, which say themselves how bad it is.
 func (fs *filesystem) engineLog(format string, args ...any) {
-	for _, level := range []string{"error", "warning"} {
+	for level, logf := range map[string]func(string, ...any){"error": fs.typ.errorf, "warning": fs.typ.logf} {
 		if rest, ok := strings.CutPrefix(format, "EXT4-fs "+level+": "); ok {
-			fs.typ.logf("EXT4-fs "+level+" (device "+fs.disk.Name+"): "+rest, args...)
+			logf("EXT4-fs "+level+" (device "+fs.disk.Name+"): "+rest, args...)
 			return
 		}
 	}
@@ -108,7 +113,7 @@ func (fs *filesystem) engineLog(format string, args ...any) {
 
 // fault is called for an error of the disk or of the filesystem itself, which the
 // engine has dealt with as errors= says.
-func (fs *filesystem) fault(err error) { fs.log("error: %v", err) }
+func (fs *filesystem) fault(err error) { fs.logError("error: %v", err) }
 
 // struck says whether errors=remount-ro has come true: the filesystem refuses changes
 // though it was mounted for them. As on Linux its mounts stay what they are; the option
@@ -222,7 +227,7 @@ func (fs *filesystem) Release(ctx context.Context) {
 	}
 	fs.hostMu.Unlock()
 	if err := fs.engine.Close(); err != nil {
-		fs.log("error: close: %v", err)
+		fs.logError("error: close: %v", err)
 	}
 	fs.log("unmounting filesystem %s.", uuidString(fs.info.UUID))
 	fs.typ.forget(fs)

@@ -33,6 +33,15 @@ func (t *FilesystemType) logf(format string, args ...any) {
 	}
 }
 
+// errorf is logf for what goes wrong.
+func (t *FilesystemType) errorf(format string, args ...any) {
+	if t.Errorf == nil {
+		t.logf(format, args...)
+		return
+	}
+	t.Errorf(format, args...)
+}
+
 // mount returns the filesystem of a disk, opened if it is not mounted yet, and a
 // reference on its root.
 func (t *FilesystemType) mount(ctx context.Context, vfsObj *vfs.VirtualFilesystem, creds *auth.Credentials, fsType vfs.FilesystemType, source string, opts vfs.GetFilesystemOptions) (*vfs.Filesystem, *vfs.Dentry, error) {
@@ -108,7 +117,7 @@ func (t *FilesystemType) mountAgain(ctx context.Context, fs *filesystem, data st
 	base.ro = false // that is this mount's to say
 	o, err := parseOptions(data, &base)
 	if err != nil {
-		t.logf("ext4: %v", err)
+		t.errorf("ext4: %v", err)
 		fs.vfsfs.DecRef(ctx)
 		return nil, nil, linuxerr.EINVAL
 	}
@@ -210,14 +219,14 @@ func (t *FilesystemType) openDisk(ctx context.Context, vfsObj *vfs.VirtualFilesy
 	// known from the options: they are read twice.
 	o, err := parseOptions(data, defaultOptions(ext4.Info{}))
 	if err != nil {
-		t.logf("ext4: %v", err)
+		t.errorf("ext4: %v", err)
 		return nil, linuxerr.EINVAL
 	}
 	if disk.ReadOnly && !o.ro {
 		return nil, linuxerr.EACCES
 	}
 	if o.noload && !o.ro && needsRecovery(disk.Device) {
-		fs.log("required journal recovery suppressed and not mounted read-only")
+		fs.logError("required journal recovery suppressed and not mounted read-only")
 		return nil, linuxerr.EROFS
 	}
 	var panics func(error)
@@ -245,10 +254,10 @@ func (t *FilesystemType) openDisk(ctx context.Context, vfsObj *vfs.VirtualFilesy
 			if notExt.Found != "" {
 				what = ", found " + notExt.Found
 			}
-			fs.log("VFS: Can't find ext4 filesystem%s", what)
+			fs.logError("VFS: Can't find ext4 filesystem%s", what)
 			return nil, linuxerr.EINVAL
 		}
-		fs.log("%v", err)
+		fs.logError("%v", err)
 		if errors.As(err, &unsupported) && !unsupported.Write {
 			return nil, linuxerr.EINVAL
 		}
@@ -311,9 +320,9 @@ func needsRecovery(dev ubdfmt.Device) bool {
 
 // abandon closes the engine of a filesystem that could not be mounted.
 func (fs *filesystem) abandon(err error) error {
-	fs.log("%v", err)
+	fs.logError("%v", err)
 	if cerr := fs.engine.Close(); cerr != nil {
-		fs.log("error: close: %v", cerr)
+		fs.logError("error: close: %v", cerr)
 	}
 	return errno(err)
 }
@@ -371,7 +380,7 @@ func (fs *filesystem) Remount(ctx context.Context, readOnly bool, data string) e
 	old := fs.options()
 	o, err := parseOptions(data, old)
 	if err != nil {
-		fs.typ.logf("ext4: %v", err)
+		fs.typ.errorf("ext4: %v", err)
 		return linuxerr.EINVAL
 	}
 	if flags, ok := mountFlags(ctx); ok {
@@ -386,11 +395,11 @@ func (fs *filesystem) Remount(ctx context.Context, readOnly bool, data string) e
 	}
 	defer fs.freezer.writers.RUnlock()
 	if o.noload != old.noload || old.ro && !readOnly && o.noload {
-		fs.log("can't change norecovery on remount")
+		fs.logError("can't change norecovery on remount")
 		return linuxerr.EINVAL
 	}
 	if fs.info.Journal && o.dataMode() != old.dataMode() {
-		fs.log("can't change data mode on remount")
+		fs.logError("can't change data mode on remount")
 		return linuxerr.EINVAL
 	}
 	o.data = old.data // the same, or without a journal meaningless
@@ -407,7 +416,7 @@ func (fs *filesystem) Remount(ctx context.Context, readOnly bool, data string) e
 			}
 		}
 		if err := fs.engine.Remount(readOnly); err != nil {
-			fs.log("remount: %v", err)
+			fs.logError("remount: %v", err)
 			return errno(err)
 		}
 		fs.readOnly.Store(readOnly)
