@@ -2,6 +2,7 @@ package emulator
 
 import (
 	"strings"
+	"sync"
 	"time"
 
 	sentrylog "gvisor.dev/gvisor/pkg/log"
@@ -29,7 +30,26 @@ func (m *Machine) newLog() *klog.Log {
 	// What the Sentry says about itself is for those who look for its faults.
 	sentrylog.SetTarget(l.Emitter())
 	sentrylog.SetLevel(sentrylog.Warning)
+	redirectFirst()
 	return l
+}
+
+// firstLog is the Sentry's log as its packages found it: some of them keep it, and it
+// writes to this program's stderr.
+var firstLog = sentrylog.Log()
+
+// redirectFirst leads firstLog to the log of the boot that runs.
+var redirectFirst = sync.OnceFunc(func() {
+	firstLog.SetLevel(sentrylog.Warning)
+	firstLog.Emitter = currentLog{}
+})
+
+// currentLog emits to the target that is set last.
+type currentLog struct{}
+
+// Emit implements log.Emitter.Emit.
+func (currentLog) Emit(depth int, level sentrylog.Level, timestamp time.Time, format string, args ...any) {
+	sentrylog.Log().Emit(depth+1, level, timestamp, format, args...)
 }
 
 // logf is the kernel log for drivers, which outlast a boot.
