@@ -15,7 +15,8 @@ func TestToolsAsOnARealKernel(t *testing.T) {
 	run := func(m machine) string {
 		image := imageWith(t, "300M", func(tree string) {
 			for _, name := range strings.Fields(`sh sed awk tr head wc cat cp mv rm ln mkdir touch chmod chown truncate dd du df stat sync
-				chattr lsattr filefrag fallocate setfacl getfacl setfattr getfattr setcap getcap capsh setpriv grep sort`) {
+				chattr lsattr filefrag fallocate setfacl getfacl setfattr getfattr setcap getcap capsh setpriv grep sort
+				ip ping perl mount`) {
 				addProgram(t, tree, name)
 			}
 			oracle.Run(t, "cp", filepath.Join("testdata", "tools.sh"), tree)

@@ -52,6 +52,15 @@ run setcap -v cap_net_raw,cap_net_admin+ep cap; cp cap copy; run getcap copy; ec
 run user setcap cap_net_raw+ep copy
 mv copy moved; setcap cap_chown+ep moved; ln moved linked; run getcap linked; run chown 5 moved; run getcap moved
 
+# What a capability is for. The kernels differ in who may ping without one, not in who
+# may have a raw socket.
+ip link set lo up
+cp /bin/ping ping; setcap cap_net_raw+ep ping; user ./ping -c 1 -W 20 127.0.0.1 2>&1 | sed 's/ time.*//; s/,[^,]*$//; /^rtt/d'
+cp /bin/perl raw; open='print socket(S, 2, 3, 1) ? "open\n" : "$!\n"'
+run user ./raw -e "$open"; setcap cap_net_raw+ep raw; run user ./raw -e "$open"; setcap -r raw; run user ./raw -e "$open"
+setcap cap_net_raw+ep raw; run user setpriv --no-new-privs ./raw -e "$open"
+mount -o remount,nosuid /; run user ./raw -e "$open"; mount -o remount,suid /
+
 # Space.
 mkdir du; for i in 1 2 3 4 5; do dd if=/dev/zero of=du/$i bs=1000 count=$i 2>/dev/null; done
 dd if=/dev/zero of=du/sparse bs=1 count=1 seek=1000000 2>/dev/null; ln du/5 du/hard; sync
