@@ -39,7 +39,7 @@ func (v *valueInodes) find(sum uint32) uint32 {
 	return v.m[sum]
 }
 
-func (n *Inode) isValue() bool { return n.d.Flags&format.FlagEAInode != 0 }
+func (n *Inode) isValue() bool { return n.value }
 
 // metadata says whether what the inode's blocks hold goes through the cache and the log.
 func (n *Inode) metadata() bool { return !n.isRegular() || n.isValue() }

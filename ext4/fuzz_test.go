@@ -477,3 +477,14 @@ func TestHostile(t *testing.T) {
 		}
 	}
 }
+
+// An inode that a filesystem cannot do without and that is not in use is damage.
+func TestOwnInodeMissing(t *testing.T) {
+	for _, damage := range []string{"clri <2>", "sif <2> flags 0x280000", "clri <8>"} {
+		image := makeImage(t, 16<<20, "-t", "ext4")
+		tool(t, "debugfs", "-w", "-R", damage, image)
+		if _, err := Open(openDevice(t, image), Options{}); !errors.Is(err, unix.EUCLEAN) {
+			t.Errorf("%s: %v", damage, err)
+		}
+	}
+}

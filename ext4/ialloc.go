@@ -263,7 +263,7 @@ func (h *handle) newInode(parent *Inode, m NewInode, links uint16) (*Inode, erro
 		return nil, err
 	}
 	now := fs.now()
-	n := &Inode{fs: fs, ino: ino, refs: 1, typ: m.Mode & format.ModeType, body: make([]byte, fs.inodeSize)}
+	n := &Inode{fs: fs, ino: ino, refs: 1, typ: m.Mode & format.ModeType, value: m.value, body: make([]byte, fs.inodeSize)}
 	d := &n.d
 	*d = format.Inode{
 		Mode: m.Mode, UID: m.UID, GID: m.GID, Links: links,

@@ -19,6 +19,7 @@ type Inode struct {
 	ino   uint32
 	iseed uint32 // of checksums
 	typ   uint16 // the type bits of the mode, which never change
+	value bool   // the content is an attribute's value, which never changes either
 	refs  int32  // guarded by inodeCache.mu
 
 	loading sync.Mutex // held while it is read
@@ -96,7 +97,7 @@ var errClosed = fmt.Errorf("ext4: filesystem is closed: %w", unix.EIO)
 func (fs *FS) Root() (*Inode, error) { return fs.Inode(format.RootIno) }
 
 // iget takes a reference to an inode in use.
-func (fs *FS) iget(ino uint32) (*Inode, error) { return fs.load(ino, false) }
+func (fs *FS) iget(ino uint32) (*Inode, error) { return fs.load(ino, false, false) }
 
 // igetSpecial takes a reference to one of the filesystem's own inodes, or to an orphan,
 // which can be without links.
@@ -104,16 +105,19 @@ func (fs *FS) igetSpecial(ino uint32) (*Inode, error) {
 	if ino == 0 || ino > fs.inodes.Load() {
 		return nil, &CorruptError{"superblock", "inode number", ino}
 	}
-	return fs.load(ino, true)
+	return fs.load(ino, true, false)
 }
 
+// igetOrphan takes a reference to an orphan, be it one whose last user is just freeing it.
+func (fs *FS) igetOrphan(ino uint32) (*Inode, error) { return fs.load(ino, true, true) }
+
 // load takes a reference. The first to ask for an inode reads it; others wait.
-func (fs *FS) load(ino uint32, special bool) (*Inode, error) {
+func (fs *FS) load(ino uint32, special, dead bool) (*Inode, error) {
 	c := &fs.icache
 	c.mu.Lock()
 	n := c.m[ino]
 	if n != nil {
-		if n.dead {
+		if n.dead && !dead {
 			c.mu.Unlock()
 			return nil, fmt.Errorf("ext4: inode %d: %w", ino, unix.ESTALE)
 		}
@@ -171,6 +175,7 @@ func (n *Inode) read(special bool) error {
 	}
 	n.iseed = format.InodeSeed(fs.seed, ino, d.Generation)
 	n.typ = d.Mode & format.ModeType
+	n.value = d.Flags&format.FlagEAInode != 0
 	if d.Mode == 0 && d.Links == 0 {
 		return fmt.Errorf("ext4: inode %d: %w", ino, unix.ESTALE)
 	}

@@ -134,36 +134,47 @@ func Open(dev Device, o Options) (*FS, error) {
 	fs.icache.m = make(map[uint32]*Inode)
 	fs.windows.m = make(map[*Inode]struct{})
 	fs.readOnly.Store(true) // until everything stands
-	if err := fs.loadSuper(); err != nil {
+	if err := fs.open(); err != nil {
+		if unixIs(err, unix.ESTALE) { // of one that must be there: the root, the journal
+			err = &CorruptError{"filesystem", "one of its own inodes is not in use:", err}
+		}
 		return nil, err
 	}
-	if err := fs.checkFeatures(o.ReadOnly); err != nil {
-		return nil, err
+	return fs, nil
+}
+
+// open reads what Open needs, and replays the journal.
+func (fs *FS) open() error {
+	if err := fs.loadSuper(); err != nil {
+		return err
+	}
+	if err := fs.checkFeatures(fs.opt.ReadOnly); err != nil {
+		return err
 	}
 	if err := fs.loadGroups(!fs.replays()); err != nil {
-		return nil, err
+		return err
 	}
 	if err := fs.openJournal(); err != nil {
-		return nil, err
+		return err
 	}
 	root, err := fs.iget(format.RootIno)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	isDir := root.isDir()
+	isDir := root.isDir() && !root.isValue()
 	root.unref()
 	if !isDir {
-		return nil, &CorruptError{"inode 2", "root is not a directory, mode", root.d.Mode}
+		return &CorruptError{"inode 2", "root is not a directory, mode", root.d.Mode}
 	}
-	fs.discard.Store(o.Discard)
-	fs.lax.Store(o.NoBarrier)
-	fs.errors.Store(uint32(o.Errors))
-	if !o.ReadOnly {
+	fs.discard.Store(fs.opt.Discard)
+	fs.lax.Store(fs.opt.NoBarrier)
+	fs.errors.Store(uint32(fs.opt.Errors))
+	if !fs.opt.ReadOnly {
 		if err := fs.startWriting(); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	return fs, nil
+	return nil
 }
 
 // loadSuper reads the superblock and takes the geometry from it.

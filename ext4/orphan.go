@@ -221,7 +221,7 @@ func (fs *FS) recoverOrphans(list []*Inode) error {
 	var errs error
 	count := 0
 	for _, n := range list {
-		if n.held() { // open since before a remount: the last Put frees it
+		if n.held() { // open since before a remount: the last Put frees it, or is about to
 			n.unref()
 			continue
 		}
@@ -281,7 +281,7 @@ func (fs *FS) readOrphans() ([]*Inode, error) {
 			return nil, fs.tolerate(&CorruptError{"orphan list", "inode number", ino})
 		}
 		seen[ino] = true
-		n, err := fs.igetSpecial(ino)
+		n, err := fs.igetOrphan(ino)
 		if err != nil {
 			fs.giveUpOrphans(list)
 			return nil, fs.tolerate(&CorruptError{"orphan list", fmt.Sprintf("inode %d", ino), err})
@@ -382,7 +382,7 @@ func (fs *FS) readOrphanFile() ([]*Inode, error) {
 			if ino < fs.firstIno || ino > fs.inodes.Load() || fs.own(ino) {
 				return fs.corrupt(&CorruptError{"orphan file", "inode number", ino})
 			}
-			n, err := fs.igetSpecial(ino)
+			n, err := fs.igetOrphan(ino)
 			if unixIs(err, unix.ESTALE) { // freed already
 				continue
 			}

@@ -183,7 +183,7 @@ func (s *shrinking) renumber(h *handle, old *Inode) (*Inode, error) {
 	if ino == 0 {
 		return nil, fmt.Errorf("ext4: shrink: no free inode for inode %d: %w", old.ino, unix.ENOSPC)
 	}
-	n := &Inode{fs: fs, ino: ino, refs: 1, typ: old.typ, iseed: old.iseed, d: old.d, body: slices.Clone(old.body)}
+	n := &Inode{fs: fs, ino: ino, refs: 1, typ: old.typ, value: old.value, iseed: old.iseed, d: old.d, body: slices.Clone(old.body)}
 	if fs.csum { // its directory blocks and extent nodes keep their checksums
 		n.d.Generation = format.InodeGeneration(fs.seed, ino, old.iseed)
 	}
