@@ -306,6 +306,9 @@ func (t *FilesystemType) openDisk(ctx context.Context, vfsObj *vfs.VirtualFilesy
 		mode = "ro"
 	}
 	fs.log("mounted filesystem %s %s with %s data mode. Quota mode: %s.", uuidString(fs.info.UUID), mode, fs.dataMode(), fs.quotaMode())
+	if fs.options().data == "journal" {
+		fs.log("data=journal: data goes to its place before the metadata that names it is committed, as with data=ordered, not to the journal")
+	}
 	return fs, nil
 }
 
