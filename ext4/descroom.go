@@ -19,21 +19,32 @@ func (fs *FS) backupGroups(sb *format.Superblock) []uint32 {
 	return list
 }
 
+// resizeInode takes a reference to the resize inode and gives the number of its doubly
+// indirect block.
+func (fs *FS) resizeInode() (*Inode, uint64, error) {
+	n, err := fs.igetSpecial(format.ResizeIno)
+	if err != nil {
+		return nil, 0, &CorruptError{"resize inode", "content", err}
+	}
+	nr := uint64(le.Uint32(n.d.Block[4*format.DoubleBlock:]))
+	if n.extents() || !fs.mayHold(nr, 1) {
+		n.unref()
+		return nil, 0, n.bad("doubly indirect block", nr)
+	}
+	return n, nr, nil
+}
+
 // checkResizeInode refuses to change a filesystem whose resize inode is not what
 // remakeResizeInode will make of it: the block that it names may be another file's.
 func (fs *FS) checkResizeInode(sb *format.Superblock) error {
 	if sb.FeatureCompat&format.CompatResizeInode == 0 {
 		return nil
 	}
-	n, err := fs.igetSpecial(format.ResizeIno)
+	n, nr, err := fs.resizeInode()
 	if err != nil {
-		return &CorruptError{"resize inode", "content", err}
+		return err
 	}
 	defer n.unref()
-	nr := uint64(le.Uint32(n.d.Block[4*format.DoubleBlock:]))
-	if n.extents() || !fs.mayHold(nr, 1) {
-		return n.bad("doubly indirect block", nr)
-	}
 	b, err := fs.cache.get(nr)
 	if err != nil {
 		return err
@@ -59,15 +70,11 @@ func (fs *FS) remakeResizeInode(h *handle, sb *format.Superblock) error {
 	if sb.FeatureCompat&format.CompatResizeInode == 0 {
 		return nil
 	}
-	n, err := fs.igetSpecial(format.ResizeIno)
+	n, nr, err := fs.resizeInode()
 	if err != nil {
-		return &CorruptError{"resize inode", "content", err}
+		return err
 	}
 	defer n.unref()
-	nr := uint64(le.Uint32(n.d.Block[4*format.DoubleBlock:]))
-	if n.extents() || !fs.mayHold(nr, 1) {
-		return n.bad("doubly indirect block", nr)
-	}
 	per := fs.bs / 4
 	backups := fs.backupGroups(sb)
 	if len(backups) > per {
