@@ -405,7 +405,7 @@ func TestCrashModel(t *testing.T) {
 	}
 	seed := uint64(0) // by day the same runs every time
 	if nightly {
-		runs, steps, every = 150, 80, 1
+		runs, steps, every = 400, 80, 1
 		seed = uint64(time.Now().UnixNano()) % 1e9
 	}
 	for _, f := range []struct {
