@@ -39,6 +39,14 @@ type Device interface {
 	Trim(off, n int64) error
 }
 
+// StableWriter is what a Device can be besides. Without it DataWriteback commits with
+// Sync, which makes file data stable as well.
+type StableWriter interface {
+	// WriteStable is WriteAt, and returns when what it wrote is stable, whatever
+	// becomes of the writes before it.
+	WriteStable(p []byte, off int64) (int, error)
+}
+
 // Time is a point in time as inodes keep it.
 type Time = format.Time
 
@@ -68,6 +76,10 @@ type Options struct {
 	// Panic is called under ErrorsPanic, with the damage found: the machine is to
 	// stop, and nothing more is written. Nil means ErrorsReadOnly in its place.
 	Panic func(error)
+
+	// Data says how file data gets to the disk; 0 takes the superblock's default.
+	// Without a journal it means nothing.
+	Data DataMode
 
 	// CommitEvery is how long changes stay in memory at most; 0 means 5 seconds.
 	CommitEvery time.Duration

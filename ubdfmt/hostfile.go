@@ -113,6 +113,25 @@ func (h *hostFile) datasync() error {
 	return h.lost
 }
 
+// writeStable writes p and makes it stable, alone.
+func (h *hostFile) writeStable(p []byte, off int64) (done int, err error) {
+	err = control(h.File, func(fd int) error {
+		for done < len(p) {
+			var n int
+			err := ignoringEINTR(func() (err error) {
+				n, err = unix.Pwritev2(fd, [][]byte{p[done:]}, off+int64(done), unix.RWF_DSYNC)
+				return err
+			})
+			if err != nil {
+				return &os.PathError{Op: "write", Path: h.path, Err: err}
+			}
+			done += n
+		}
+		return nil
+	})
+	return done, err
+}
+
 // zero makes [off, off+n) read as zeros, and gives its space back where the host
 // knows how.
 func (h *hostFile) zero(off, n int64) error {

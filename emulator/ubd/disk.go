@@ -186,6 +186,24 @@ func (c *countedDevice) WriteAt(p []byte, off int64) (int, error) {
 	return n, err
 }
 
+// WriteStable writes and makes that stable, alone where the device can.
+func (c *countedDevice) WriteStable(p []byte, off int64) (int, error) {
+	s, ok := c.Device.(interface {
+		WriteStable([]byte, int64) (int, error)
+	})
+	if !ok { // a COW file, of which the bitmap must be stable too
+		n, err := c.WriteAt(p, off)
+		if err == nil {
+			err = c.Sync()
+		}
+		return n, err
+	}
+	start := time.Now()
+	n, err := s.WriteStable(p, off)
+	c.disk.stats.writes.done(int64(n), start)
+	return n, err
+}
+
 // Trim implements ubdfmt.Device.
 func (c *countedDevice) Trim(off, n int64) error {
 	start := time.Now()
