@@ -144,7 +144,9 @@ func TestLoggedDataStaysGone(t *testing.T) {
 // at all times.
 func TestLoggedDataExceedsLog(t *testing.T) {
 	path := makeImage(t, 64<<20, "-t", "ext4", "-b", "1024", "-J", "size=1")
-	fs := openFS(t, path, Options{Data: DataJournal})
+	fs := openFS(t, path, Options{Data: DataJournal, Logf: func(f string, a ...any) {
+		t.Errorf(f, a...) // a transaction that the log does not hold is a warning
+	}})
 	root := must(fs.Root())
 	n := must(root.Create("f", regular))
 	want := fill(3, 0, 20<<20)
@@ -174,6 +176,73 @@ func TestLoggedDataExceedsLog(t *testing.T) {
 	root = must(fs.Root())
 	n = must(root.Lookup("f"))
 	sameFile(t, n, want)
+	check(t, n.Put())
+	check(t, root.Put())
+	check(t, fs.Close())
+}
+
+// hooked is a Device on which a test does something in the middle of an operation.
+type hooked struct {
+	*memory
+	onSync func()
+	onRead func(off int64) // after it was read
+}
+
+func (d *hooked) Sync() error {
+	if f := d.onSync; f != nil {
+		f()
+	}
+	return nil
+}
+
+func (d *hooked) ReadAt(p []byte, off int64) (int, error) {
+	n, err := d.memory.ReadAt(p, off)
+	if f := d.onRead; f != nil {
+		f(off)
+	}
+	return n, err
+}
+
+// What is written while a commit writes the same block home stays, and so does what a
+// commit brings home while it is being read.
+func TestLoggedDataDuringCommit(t *testing.T) {
+	image := must(os.ReadFile(makeImage(t, 16<<20, formArgs("4k")...)))
+	d := &hooked{memory: &memory{base: image, pages: map[int64][]byte{}}}
+	fs := must(Open(d, Options{Data: DataJournal, CommitEvery: time.Hour}))
+	root := must(fs.Root())
+	n := must(root.Create("f", regular))
+	must(n.WriteAt(fill(1, 0, 4096), 0))
+	check(t, fs.Sync())
+	must(n.WriteAt(fill(2, 0, 4096), 0))
+	syncs := 0
+	d.onSync = func() {
+		if syncs++; syncs == 1 {
+			must(n.WriteAt(fill(3, 0, 4096), 0))
+		}
+	}
+	check(t, fs.Sync())
+	if syncs < 2 {
+		t.Fatalf("a commit of %d syncs", syncs)
+	}
+	d.onSync = nil
+	sameFile(t, n, fill(3, 0, 4096))
+
+	done := make(chan error, 1)
+	d.onRead = func(off int64) {
+		if d.onRead = nil; off == 0 {
+			return
+		}
+		go func() { done <- fs.Sync() }()
+		for range 20 { // it may not end before the read does
+			if fs.logged.count.Load() == 0 {
+				break
+			}
+			time.Sleep(time.Millisecond)
+		}
+	}
+	sameFile(t, n, fill(3, 0, 4096))
+	check(t, <-done)
+	sameFile(t, n, fill(3, 0, 4096))
 	check(t, n.Put())
 	check(t, root.Put())
 	check(t, fs.Close())
