@@ -67,6 +67,8 @@ type FilesystemType struct {
 	// damaged. Without it such a filesystem becomes read-only.
 	Panic func(error)
 
+	warned sync.Once // of data=journal
+
 	mu   sync.Mutex
 	open map[uint64]*filesystem // by device number
 }

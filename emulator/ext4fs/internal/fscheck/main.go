@@ -123,6 +123,8 @@ func run(args []string) (status int) {
 		return mounts(dir, args[0])
 	case "defaults":
 		return defaults(dir, args[0])
+	case "options":
+		return options(dir, args[0], args[1], strings.Split(args[2], ";"))
 	case "struck":
 		return struck(dir, args[0])
 	case "mounted":
@@ -205,6 +207,8 @@ func run(args []string) (status int) {
 		return leave(dir)
 	case "leaver":
 		return leaver(dir)
+	case "journal":
+		return journal(dir)
 	case "lose":
 		return lose(dir, number(0, 0))
 	}
