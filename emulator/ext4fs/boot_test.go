@@ -179,15 +179,22 @@ func TestCallsAsOnARealKernel(t *testing.T) {
 func TestRandomOperations(t *testing.T) {
 	dir := t.TempDir()
 	for _, c := range []struct {
-		name string
-		args []string
-		cow  bool
+		name  string
+		args  []string
+		cow   bool
+		flags string
 	}{
-		{"raw", nil, false},
-		{"cow", nil, true},
-		{"small blocks", []string{"-b", "1024"}, false},
-		{"no extents", []string{"-b", "4096", "-O", "^extent,^64bit"}, true},
+		{"raw", nil, false, "data=ordered"},
+		{"cow", nil, true, "data=ordered"},
+		{"small blocks", []string{"-b", "1024"}, false, "data=ordered"},
+		{"no extents", []string{"-b", "4096", "-O", "^extent,^64bit"}, true, "data=ordered"},
+		{"data=journal", nil, false, "data=journal,commit=1"},
+		{"data=journal cow no extents", []string{"-b", "4096", "-O", "^extent,^64bit"}, true, "data=journal,commit=1"},
+		{"data=writeback", nil, false, "data=writeback"},
 	} {
+		if !nightly && c.flags != "data=ordered" && c.name != "data=journal" {
+			continue
+		}
 		t.Run(c.name, func(t *testing.T) {
 			image := newImage(t, "600M", c.args...)
 			disk := image
@@ -196,7 +203,7 @@ func TestRandomOperations(t *testing.T) {
 				disk = cow + "," + image
 			}
 			seed := fmt.Sprint(oracle.Seed(t))
-			ours(t, dir).run(t, 5*time.Minute, disk, nil,
+			ours(t, dir).run(t, 5*time.Minute, disk, []string{"rootflags=" + c.flags},
 				"fsx", "/t", seed, "3000", "then", "fsx", "/t", seed+"1", "3000", "then", "stress", "/t", seed, "1500", "4")
 			if c.cow {
 				merged := filepath.Join(t.TempDir(), "merged")

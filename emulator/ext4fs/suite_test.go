@@ -92,6 +92,16 @@ func TestStress(t *testing.T) {
 // TestFio writes files in random order through a COW file, reads them back, and reads
 // them again after a reboot: every block has the checksum that it was written with.
 func TestFio(t *testing.T) {
+	modes := []string{"data=ordered", "data=journal"}
+	if nightly {
+		modes = append(modes, "data=writeback")
+	}
+	for _, mode := range modes {
+		t.Run(mode, func(t *testing.T) { fioOver(t, mode) })
+	}
+}
+
+func fioOver(t *testing.T, mode string) {
 	dir := t.TempDir()
 	image := imageWith(t, "2G", func(tree string) { addProgram(t, tree, "fio") })
 	cow := filepath.Join(dir, "disk.cow")
@@ -110,7 +120,7 @@ func TestFio(t *testing.T) {
 		} {
 			argv = append(argv, strings.Fields(job)...)
 		}
-		out := ours(t, dir).run(t, 10*time.Minute, cow+","+image, nil, append(argv, how...)...)
+		out := ours(t, dir).run(t, 10*time.Minute, cow+","+image, []string{"rootflags=" + mode}, append(argv, how...)...)
 		if n := strings.Count(out, "fio-3."); n != 4 {
 			t.Fatalf("fio %q tells of %d jobs:\n%s", how, n, out)
 		}
