@@ -60,7 +60,7 @@ func (fs *FS) locate(block uint64) (g, bit uint32) {
 func (fs *FS) blockBitmap(g uint32) (*buffer, error) {
 	gr := fs.group(g)
 	if gr.bad {
-		return nil, fmt.Errorf("ext4: group %d is damaged: %w", g, unix.EIO)
+		return nil, fmt.Errorf("ext4: group %d is damaged: %w", g, errClean)
 	}
 	if gr.desc.Flags&format.GroupBlockUninit != 0 {
 		b := fs.cache.peek(gr.desc.BlockBitmap)

@@ -76,7 +76,7 @@ func (fs *filesystem) inodeOf(node *ext4.Inode) (*inode, error) {
 	default:
 		node.Put()
 		fs.log("error: inode %d has unknown type %#o", ino, a.Mode)
-		return nil, linuxerr.EIO
+		return nil, linuxerr.EUCLEAN
 	}
 	fs.inodes[ino] = i
 	return i, nil

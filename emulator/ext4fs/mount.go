@@ -277,7 +277,7 @@ func (t *FilesystemType) openDisk(ctx context.Context, vfsObj *vfs.VirtualFilesy
 		if errors.As(err, &unsupported) && !unsupported.Write {
 			return nil, linuxerr.EINVAL
 		}
-		return nil, errno(err)
+		return nil, mountErrno(err)
 	}
 	fs.engine, fs.info = engine, engine.Info()
 	fs.blockSize, fs.maxFileSize = engine.BlockSize(), fs.info.MaxFileSize
@@ -349,7 +349,7 @@ func (fs *filesystem) abandon(err error) error {
 	if cerr := fs.engine.Close(); cerr != nil {
 		fs.logError("error: close: %v", cerr)
 	}
-	return errno(err)
+	return mountErrno(err)
 }
 
 // dataModes are the values of data=.

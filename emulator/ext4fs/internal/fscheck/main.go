@@ -125,6 +125,8 @@ func run(args []string) (status int) {
 		return defaults(dir, args[0])
 	case "options":
 		return options(dir, args[0], args[1], strings.Split(args[2], ";"))
+	case "damage":
+		return damage(dir, args[0])
 	case "struck":
 		return struck(dir, args[0])
 	case "mounted":
