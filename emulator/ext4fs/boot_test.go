@@ -106,7 +106,7 @@ func (m machine) run(t testing.TB, limit time.Duration, disk string, kernel []st
 	var lines []string
 	for _, l := range strings.Split(out[:i], "\n") {
 		// What the kernel says goes to the same terminal.
-		if !strings.HasPrefix(l, "[") && !strings.HasPrefix(l, "ext4:") && !strings.HasPrefix(l, "EXT4-fs") && !strings.HasPrefix(l, "Warning: tempdir") && !strings.HasSuffix(l, "Can't lookup blockdev") {
+		if !strings.HasPrefix(l, "[") && !strings.HasPrefix(l, "ext4:") && !strings.HasPrefix(l, "EXT4-fs") && !strings.HasPrefix(l, "Warning: tempdir") && !strings.HasSuffix(l, "Can't lookup blockdev") && !strings.HasSuffix(l, "Can't open blockdev") {
 			lines = append(lines, l)
 		}
 	}

@@ -74,6 +74,11 @@ func (t *FilesystemType) mount(ctx context.Context, vfsObj *vfs.VirtualFilesyste
 		}
 		if fs.vfsfs.TryIncRef() {
 			t.mu.Unlock()
+			if fs.vfsfs.FilesystemType().Name() != fsType.Name() { // to Linux another filesystem, and the disk has one
+				fs.vfsfs.DecRef(ctx)
+				t.errorf("%s: Can't open blockdev", source)
+				return nil, nil, linuxerr.EBUSY
+			}
 			if internal && disk.Release != nil {
 				disk.Release()
 			}
@@ -280,6 +285,16 @@ func (t *FilesystemType) openDisk(ctx context.Context, vfsObj *vfs.VirtualFilesy
 		return nil, mountErrno(err)
 	}
 	fs.engine, fs.info = engine, engine.Info()
+	if name := fsType.Name(); name != Name {
+		if !fs.info.FitsType(name, o.ro) {
+			fs.logError("couldn't mount as %s due to feature incompatibilities", name)
+			if err := engine.Close(); err != nil {
+				fs.logError("error: close: %v", err)
+			}
+			return nil, linuxerr.EINVAL
+		}
+		fs.log("mounting %s file system using the ext4 subsystem", name)
+	}
 	fs.blockSize, fs.maxFileSize = engine.BlockSize(), fs.info.MaxFileSize
 	if fs.maxFileSize <= 0 || fs.maxFileSize > maxOffset-1<<20 {
 		fs.maxFileSize = maxOffset - 1<<20
@@ -330,7 +345,7 @@ func (t *FilesystemType) openDisk(ctx context.Context, vfsObj *vfs.VirtualFilesy
 			fs.typ.logf("EXT4-fs: Warning: mounting with data=journal disables delayed allocation, dioread_nolock, O_DIRECT and fast_commit support!")
 		})
 	}
-	fs.log("mounted filesystem %s %s with %s data mode. Quota mode: %s.", uuidString(fs.info.UUID), mode, fs.dataMode(), fs.quotaMode())
+	fs.log("mounted filesystem %s %s %s. Quota mode: %s.", uuidString(fs.info.UUID), mode, fs.dataMode(), fs.quotaMode())
 	return fs, nil
 }
 
@@ -362,9 +377,9 @@ func (fs *filesystem) dataMode() string {
 	case !fs.info.Journal:
 		return "without journal"
 	case mode == "journal":
-		return "journalled"
+		mode = "journalled"
 	}
-	return mode
+	return "with " + mode + " data mode"
 }
 
 // quotaMode is how Linux names the way in which the usage of quotas gets to the disk.

@@ -71,6 +71,50 @@ func TestOptionsAsOnARealKernel(t *testing.T) {
 	sameLines(t, run(ours(t, dir)), run(realKernel(t, dir)), "linux", "real kernel")
 }
 
+// TestTypesAsOnARealKernel mounts disks of every generation as every type of the family:
+// one that has features the type does not have is refused, and a line says so. The real
+// kernel has a driver of its own for ext2: only whether that mounts is compared.
+func TestTypesAsOnARealKernel(t *testing.T) {
+	dir := t.TempDir()
+	forms := [][]string{
+		{"-t", "ext2"}, {"-t", "ext3"}, {"-t", "ext4"}, {"-t", "ext4", "-O", "^has_journal"}, {"-t", "ext3", "-O", "extent"},
+		{"-t", "ext2", "-O", "huge_file"}, {"-t", "ext3", "-O", "huge_file"}, {"-t", "ext3", "-O", "meta_bg,^resize_inode"},
+	}
+	run := func(m machine, types string) string {
+		argv := append(append([]string{}, m.argv...), "con=null", "con0=null,fd:1", "ubd0="+newImage(t, "60M"), "root=/dev/ubda", "rw", "init=/fscheck")
+		var devices []string
+		for i, args := range forms {
+			image := filepath.Join(t.TempDir(), "disk.img")
+			oracle.Run(t, "mke2fs", append(append([]string{"-q", "-F", "-b", "4096", "-U", "01234567-89ab-cdef-0123-456789abcdef"}, args...), image, "40M")...)
+			argv = append(argv, "ubd"+strconv.Itoa(i+1)+"="+image)
+			devices = append(devices, "/dev/ubd"+string(rune('b'+i)))
+		}
+		out, status := guest.Output(t, 2*time.Minute, append(argv, "--", "options", strings.Join(devices, ";"), "/tmp/m", types, "rw;ro")...)
+		if status != 0 || !strings.Contains(out, "fscheck: exit 0") {
+			t.Fatalf("%s: exit status %d\n%s", m.name, status, out)
+		}
+		if m.name == "linux" && types == "ext2" && !strings.Contains(out, "EXT4-fs (ubdd): couldn't mount as ext2 due to feature incompatibilities") {
+			t.Errorf("no line about the type:\n%s", out)
+		}
+		var told []string
+		for _, l := range strings.Split(strings.ReplaceAll(out, "\r", ""), "\n") {
+			switch i := strings.Index(l, "EXT4-fs (ubd"); {
+			case strings.HasPrefix(l, "mount "):
+				told = append(told, l)
+			case types == "ext2":
+			case i >= 0 && !strings.Contains(l, "(ubda)"):
+				told = append(told, l[i:])
+			case strings.HasPrefix(l, "line"):
+				told = append(told, l)
+			}
+		}
+		return strings.Join(told, "\n")
+	}
+	for _, types := range []string{"ext2", "ext3;ext4"} {
+		sameLines(t, run(ours(t, dir), types), run(realKernel(t, dir), types), "linux", "real kernel")
+	}
+}
+
 // damaged makes an image with a directory "bad" that no kernel reads.
 func damaged(t *testing.T) string {
 	image := filepath.Join(t.TempDir(), "disk.img")

@@ -124,7 +124,8 @@ func run(args []string) (status int) {
 	case "defaults":
 		return defaults(dir, args[0])
 	case "options":
-		return options(dir, args[0], args[1], strings.Split(args[2], ";"))
+		list := func(s string) []string { return strings.Split(s, ";") }
+		return options(list(dir), args[0], list(args[1]), list(args[2]))
 	case "damage":
 		return damage(dir, args[0])
 	case "struck":
