@@ -62,6 +62,8 @@ func TestExitStatus(t *testing.T) {
 		{[]string{"create"}, 2}, {[]string{"create", "--nope", image}, 2}, {[]string{"create", image, "--force"}, 2},
 		{[]string{"create", "--size", "16Q", image}, 2}, {[]string{"create", "--blank", "--label", "x", image}, 2},
 		{[]string{"create", "--fs-option", "block-size=3000", image}, 2}, {[]string{"create", "--fs-option", "features=^extent", image}, 2},
+		{[]string{"create", "--fs-option", "features=encrypt", image}, 2}, {[]string{"create", "--fs-option", "features=casefold", image}, 2},
+		{[]string{"create", "--fs-option", "features=verity", image}, 2},
 		{[]string{"create", "--blank", "--size", "1M", image}, 0}, {[]string{"create", "--blank", "--size", "1M", image}, 1},
 		{[]string{"create", "--from", filepath.Join(dir, "none"), image + "2"}, 1},
 		{[]string{"create", "--blank", filepath.Join(dir, "none", "x")}, 1},
