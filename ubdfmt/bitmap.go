@@ -157,6 +157,17 @@ func (b *bitmap) markDirty(chunks ...int) {
 	}
 }
 
+// isDirty says whether a chunk of the sectors [first, end) waits to be written. One that
+// takeDirty returned may still be on its way.
+func (b *bitmap) isDirty(first, end int64) bool {
+	for i := first / chunkSectors; i <= (end-1)/chunkSectors; i++ {
+		if b.dirty[i].Load() {
+			return true
+		}
+	}
+	return false
+}
+
 // takeDirty returns the chunks changed since the last call. A bit that is set
 // afterwards is in the next call's.
 func (b *bitmap) takeDirty() []int {

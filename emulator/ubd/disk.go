@@ -191,7 +191,7 @@ func (c *countedDevice) WriteStable(p []byte, off int64) (int, error) {
 	s, ok := c.Device.(interface {
 		WriteStable([]byte, int64) (int, error)
 	})
-	if !ok { // a COW file, of which the bitmap must be stable too
+	if !ok {
 		n, err := c.WriteAt(p, off)
 		if err == nil {
 			err = c.Sync()
