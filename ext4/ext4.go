@@ -8,12 +8,13 @@
 //
 // Metadata lives in a block cache. An operation that changes metadata does so within
 // a handle; a commit closes the running transaction, which holds whole operations
-// only, and makes it stable. File data is never cached: it goes between the caller's
-// buffer and the Device, or the caller asks Map where it lies and moves it alone.
+// only, and makes it stable. File data is not cached: it goes between the caller's
+// buffer and the Device, or the caller asks Map where it lies and moves it alone; that of
+// Journaled files waits in memory for its commit (see InPlace), and only WriteAt moves it.
 //
 // Every method may be called from any goroutine. Methods return errors for which
 // errors.Is works with the unix.E… values; what is damaged on disk is a
-// *CorruptError, what this package does not support an *UnsupportedError.
+// *CorruptError (unix.EUCLEAN), what this package does not support an *UnsupportedError.
 package ext4
 
 import (
