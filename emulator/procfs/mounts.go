@@ -158,7 +158,7 @@ func about(mount *vfs.Mount) func(l *mountLine) {
 		if nodiratime {
 			l.add("nodiratime")
 		}
-		if relatime {
+		if relatime && l.typ != "rootfs" { // the one that nobody mounted
 			l.add("relatime")
 		}
 		if access != "" {
