@@ -77,6 +77,13 @@ type Reader interface {
 	Size() int64
 }
 
+// Writer is what is needed of a disk to write its table.
+type Writer interface {
+	Reader
+	io.WriterAt
+	Sync() error
+}
+
 // ErrNone says that a disk has no partition table.
 var ErrNone = errors.New("no partition table")
 

@@ -11,14 +11,12 @@ import (
 	"github.com/diskfs/go-diskfs/backend"
 	"github.com/diskfs/go-diskfs/partition/gpt"
 	"github.com/diskfs/go-diskfs/partition/mbr"
-
-	"github.com/umlkit/umlkit/ubdfmt"
 )
 
 // Write gives a disk a table, and keeps the boot code in the first sector. A GPT's backup
 // goes to the end of the disk, wherever it was before. Nothing is written of a table that
 // Read would refuse. The first sector, which makes the table valid, is written last.
-func Write(dev ubdfmt.Device, t Table) error {
+func Write(dev Writer, t Table) error {
 	b := &blank{size: dev.Size(), sectors: map[int64][]byte{}}
 	front := make([]byte, sector)
 	if _, err := dev.ReadAt(front[:mbrDiskSignature], 0); err != nil && err != io.EOF {
@@ -44,7 +42,7 @@ func Write(dev ubdfmt.Device, t Table) error {
 
 // Wipe makes zeros where tables, boot code and the superblocks of whole disks lie: the
 // first MiB of a disk and the backup of a GPT at its end.
-func Wipe(dev ubdfmt.Device) error {
+func Wipe(dev Writer) error {
 	zeros := make([]byte, min(Align, dev.Size()))
 	if _, err := dev.WriteAt(zeros, 0); err != nil {
 		return err
@@ -220,7 +218,7 @@ func (b *blank) WriteAt(p []byte, off int64) (int, error) {
 
 // copyTo writes everything to a disk: the end first, the first sector last. The backup of a
 // GPT is stable before the front is touched.
-func (b *blank) copyTo(dev ubdfmt.Device) error {
+func (b *blank) copyTo(dev Writer) error {
 	var order []int64
 	for at := range b.sectors {
 		order = append(order, at)
