@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
@@ -13,8 +14,9 @@ import (
 
 // Section is a part of a disk as a disk of its own, as a partition is.
 type Section struct {
-	dev         ubdfmt.Device
-	start, size int64
+	dev   ubdfmt.Device
+	start int64
+	size  atomic.Int64
 }
 
 var _ ubdfmt.Device = (*Section)(nil)
@@ -38,8 +40,13 @@ func Open(dev ubdfmt.Device, number int) (*Section, error) {
 
 // NewSection is [start, start+size) of a disk that has these bytes.
 func NewSection(dev ubdfmt.Device, start, size int64) *Section {
-	return &Section{dev: dev, start: start, size: size}
+	s := &Section{dev: dev, start: start}
+	s.size.Store(size)
+	return s
 }
+
+// Resize gives the section another end. The disk has the bytes up to it.
+func (s *Section) Resize(size int64) { s.size.Store(size) }
 
 // Start is where on its disk the section begins, in bytes.
 func (s *Section) Start() int64 { return s.start }
@@ -48,7 +55,7 @@ func (s *Section) Start() int64 { return s.start }
 func (s *Section) Disk() ubdfmt.Device { return s.dev }
 
 // Size implements ubdfmt.Device.
-func (s *Section) Size() int64 { return s.size }
+func (s *Section) Size() int64 { return s.size.Load() }
 
 // ReadOnly says that the disk refuses writes.
 func (s *Section) ReadOnly() bool {
@@ -70,15 +77,16 @@ func (s *Section) ReadAt(p []byte, off int64) (int, error) {
 	if off < 0 {
 		return 0, &os.PathError{Op: "read", Path: "partition", Err: unix.EINVAL}
 	}
-	if off >= s.size {
+	size := s.Size()
+	if off >= size {
 		if len(p) == 0 {
 			return 0, nil
 		}
 		return 0, io.EOF
 	}
-	short := int64(len(p)) > s.size-off
+	short := int64(len(p)) > size-off
 	if short {
-		p = p[:s.size-off]
+		p = p[:size-off]
 	}
 	n, err := s.dev.ReadAt(p, s.start+off)
 	if n == len(p) && errors.Is(err, io.EOF) {
@@ -124,8 +132,8 @@ func (s *Section) Sync() error { return s.dev.Sync() }
 func (s *Section) Close() error { return s.dev.Close() }
 
 func (s *Section) check(op string, off, n int64) error {
-	if off < 0 || n < 0 || off > s.size || n > s.size-off {
-		return fmt.Errorf("%s: %d bytes at %d are not within the partition's %d: %w", op, n, off, s.size, unix.EINVAL)
+	if size := s.Size(); off < 0 || n < 0 || off > size || n > size-off {
+		return fmt.Errorf("%s: %d bytes at %d are not within the partition's %d: %w", op, n, off, size, unix.EINVAL)
 	}
 	return nil
 }
