@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/abi/linux"
+	"gvisor.dev/gvisor/pkg/errors"
 	"gvisor.dev/gvisor/pkg/errors/linuxerr"
 	"gvisor.dev/gvisor/pkg/sentry/vfs"
 
@@ -49,7 +50,7 @@ func TestPartitionHolders(t *testing.T) {
 		t.Errorf("told %s, want %s", got, want)
 	}
 	told = nil
-	claim := func(minor uint32, want error) func() {
+	claim := func(minor uint32, want *errors.Error) func() {
 		t.Helper()
 		d, err := m.disks.Claim(Major, minor)
 		if want == nil {
@@ -58,15 +59,15 @@ func TestPartitionHolders(t *testing.T) {
 			}
 			return d.Release
 		}
-		if !linuxerr.Equals(linuxerr.ErrorFromUnix(want.(unix.Errno)), err) {
+		if !linuxerr.Equals(want, err) {
 			t.Errorf("claim 98:%d: %v, want %v", minor, err, want)
 		}
 		return nil
 	}
-	claim(19, unix.ENXIO)
+	claim(19, linuxerr.ENXIO)
 	five := claim(21, nil)
-	claim(21, unix.EBUSY)
-	claim(16, unix.EBUSY)
+	claim(21, linuxerr.EBUSY)
+	claim(16, linuxerr.EBUSY)
 	six := claim(22, nil)
 	fd := m.open(16, linux.O_RDWR)
 	if err := m.ioctl(fd, unix.BLKRRPART, nil); !linuxerr.Equals(linuxerr.EBUSY, err) {
@@ -78,7 +79,7 @@ func TestPartitionHolders(t *testing.T) {
 	five()
 	six()
 	whole := claim(16, nil)
-	claim(21, unix.EBUSY)
+	claim(21, linuxerr.EBUSY)
 	if err := m.ioctl(fd, unix.BLKRRPART, nil); !linuxerr.Equals(linuxerr.EBUSY, err) {
 		t.Errorf("BLKRRPART of a mounted disk: %v", err)
 	}
