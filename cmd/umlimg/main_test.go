@@ -35,7 +35,7 @@ func TestScripts(t *testing.T) {
 	engine := script.NewEngine()
 	engine.Cmds = scripttest.DefaultCmds()
 	engine.Cmds["umlimg"] = script.Program(os.Args[0], nil, time.Minute)
-	for _, tool := range []string{"debugfs", "dumpe2fs", "e2fsck", "modprobe", "resize2fs", "sh", "stat", "tar", "touch", "truncate", "xz", "zstd"} {
+	for _, tool := range []string{"debugfs", "dumpe2fs", "e2fsck", "modprobe", "resize2fs", "sfdisk", "sgdisk", "sh", "stat", "tar", "touch", "truncate", "xz", "zstd"} {
 		engine.Cmds[tool] = script.Program(oracle.Tool(t, tool), nil, time.Minute)
 	}
 	env := append(os.Environ(), "RUN_UMLIMG=1", "UMLBOX="+guest.Binary(t, "umlbox"), "UMLIMG="+os.Args[0])
@@ -58,7 +58,7 @@ func TestExitStatus(t *testing.T) {
 	}{
 		{nil, 0}, {[]string{"--help"}, 0}, {[]string{"version"}, 0}, {[]string{"create", "--help"}, 0},
 		{[]string{"completion", "bash"}, 0}, {[]string{"completion", "fish"}, 0},
-		{[]string{"creat"}, 2}, {[]string{"--nope"}, 2}, {[]string{"completion", "tcsh"}, 2},
+		{[]string{"creat"}, 2}, {[]string{"partition"}, 0}, {[]string{"partition", "lst"}, 2}, {[]string{"partition", "create", "--help"}, 0}, {[]string{"--nope"}, 2}, {[]string{"completion", "tcsh"}, 2},
 		{[]string{"create"}, 2}, {[]string{"create", "--nope", image}, 2}, {[]string{"create", image, "--force"}, 2},
 		{[]string{"create", "--size", "16Q", image}, 2}, {[]string{"create", "--blank", "--label", "x", image}, 2},
 		{[]string{"create", "--fs-option", "block-size=3000", image}, 2}, {[]string{"create", "--fs-option", "features=^extent", image}, 2},
