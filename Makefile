@@ -7,8 +7,7 @@ DESTDIR  ?=
 export CGO_ENABLED = 0
 
 TOOLS    = linux umlimg uml_moo uml_mconsole
-PAGES1   = linux umlimg uml_moo uml_mconsole
-PAGES5   = ubdfmt
+PAGES    = $(wildcard man/*.[15])
 # The debootstrap trees and the real kernel that tests use are kept here between runs.
 export UMLKIT_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/umlkit
 
@@ -65,16 +64,16 @@ race: tools-for-tests
 	CGO_ENABLED=1 GLIBC_TUNABLES=glibc.pthread.rseq=0 $(GO) test -race -short -timeout 35m -p 2 ./...
 
 man:
-	@for p in man/*.[15]; do mandoc -Tlint -W warning $$p || exit 1; done
-	mkdir -p bin/man && for p in man/*.[15]; do mandoc -Tutf8 $$p > bin/man/$$(basename $$p).txt; done
+	@for p in $(PAGES); do mandoc -Tlint -W warning $$p || exit 1; done
+	mkdir -p bin/man && for p in $(PAGES); do mandoc -Tutf8 $$p > bin/man/$$(basename $$p).txt; done
 
 install: build
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/libexec/umlkit \
 	  $(DESTDIR)$(PREFIX)/share/man/man1 $(DESTDIR)$(PREFIX)/share/man/man5
 	install -m 755 $(TOOLS:%=bin/%) $(DESTDIR)$(PREFIX)/bin
 	install -m 755 bin/umlbox $(DESTDIR)$(PREFIX)/libexec/umlkit
-	install -m 644 $(PAGES1:%=man/%.1) $(DESTDIR)$(PREFIX)/share/man/man1
-	install -m 644 $(PAGES5:%=man/%.5) $(DESTDIR)$(PREFIX)/share/man/man5
+	install -m 644 $(filter %.1,$(PAGES)) $(DESTDIR)$(PREFIX)/share/man/man1
+	install -m 644 $(filter %.5,$(PAGES)) $(DESTDIR)$(PREFIX)/share/man/man5
 
 clean:
 	rm -rf bin

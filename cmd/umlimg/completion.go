@@ -40,7 +40,10 @@ func completionCommand() *cli.Command {
 	return &cli.Command{
 		Name:      "completion",
 		Usage:     "print the completion script of a shell",
+		Category:  "umlimg itself",
 		ArgsUsage: "bash|zsh|fish",
+		Description: `. <(umlimg completion bash)
+umlimg completion fish >~/.config/fish/completions/umlimg.fish`,
 		BashComplete: func(c *cli.Context) {
 			if c.NArg() == 0 {
 				fmt.Fprint(c.App.Writer, "bash\nzsh\nfish\n")

@@ -27,7 +27,11 @@ func createCommand() *cli.Command {
 	return &cli.Command{
 		Name:      "create",
 		Usage:     "make a disk image with a root file system in it",
+		Category:  "make images",
 		ArgsUsage: "IMAGE",
+		Description: `umlimg create --hostname uml disk.img
+umlimg create --from /tmp/tree --size 4G --root-password-file secret disk.img
+umlimg create --blank --size 100G data.img`,
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "from", Value: "builtin", Usage: "take the root file system from a directory, a tar `archive` (plain, gzip, xz, zstd, bzip2; - for standard input) or the built-in userland"},
 			&cli.StringFlag{Name: "size", Value: defaultSize, Usage: "`size` of the disk in bytes, or with K, M, G, T"},

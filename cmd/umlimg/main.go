@@ -1,4 +1,4 @@
-// Umlimg makes disk images for User Mode Linux.
+// Umlimg makes, shows and changes disk images for User Mode Linux.
 package main
 
 import (
@@ -47,11 +47,34 @@ func (e usageError) Unwrap() error { return e.err }
 
 func usagef(format string, a ...any) error { return usageError{fmt.Errorf(format, a...)} }
 
+// verdict is an exit status of its own that a command's page gives a meaning, as "the
+// disks differ". A nil error prints nothing.
+type verdict struct {
+	status int
+	err    error
+}
+
+func (v verdict) Error() string {
+	if v.err == nil {
+		return ""
+	}
+	return v.err.Error()
+}
+
+func (v verdict) Unwrap() error { return v.err }
+
 // run is the whole program but for its end.
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	err := newApp(stdin, stdout, stderr).RunContext(ctx, args)
 	if err == nil {
 		return 0
+	}
+	var own verdict
+	if errors.As(err, &own) {
+		if own.err != nil {
+			fmt.Fprintf(stderr, "umlimg: %s\n", oneLine(err))
+		}
+		return own.status
 	}
 	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
 		err = errors.New(strings.Replace(err.Error(), context.Canceled.Error(), "interrupted", 1))
@@ -80,7 +103,7 @@ func oneLine(err error) string {
 func newApp(stdin io.Reader, stdout, stderr io.Writer) *cli.App {
 	app := &cli.App{
 		Name:                      "umlimg",
-		Usage:                     "make and resize disk images for User Mode Linux",
+		Usage:                     "make, look into and change disk images for User Mode Linux",
 		UsageText:                 "umlimg COMMAND [OPTION]... [ARGUMENT]...",
 		HideVersion:               true,
 		EnableBashCompletion:      true,
@@ -90,8 +113,13 @@ func newApp(stdin io.Reader, stdout, stderr io.Writer) *cli.App {
 		Writer:                    stdout,
 		ErrWriter:                 stderr,
 		ExitErrHandler:            func(*cli.Context, error) {}, // only main exits
-		Commands:                  []*cli.Command{createCommand(), resizeCommand(), completionCommand(), versionCommand()},
 		OnUsageError:              badUsage,
+		Commands: []*cli.Command{
+			completionCommand(),
+			createCommand(),
+			resizeCommand(),
+			versionCommand(),
+		},
 		Action: func(c *cli.Context) error {
 			if name := c.Args().First(); name != "" {
 				return usagef("%q is no command%s; umlimg --help names all", name, didYouMean(suggestCommand(c, name), name))
@@ -99,10 +127,51 @@ func newApp(stdin io.Reader, stdout, stderr io.Writer) *cli.App {
 			return cli.ShowAppHelp(c)
 		},
 	}
-	for _, c := range app.Commands {
-		c.OnUsageError = badUsage
-	}
+	prepare(app.Commands)
 	return app
+}
+
+// helpTemplate is the help of a command; its Description is examples.
+const helpTemplate = `{{.HelpName}} - {{.Usage}}
+
+usage: {{if .UsageText}}{{.UsageText}}{{else}}{{.HelpName}}{{if .VisibleFlags}} [OPTION]...{{end}}{{if .ArgsUsage}} {{.ArgsUsage}}{{end}}{{end}}
+{{if .Subcommands}}
+commands:{{range .VisibleCommands}}
+   {{join .Names ", "}}{{"\t"}}{{.Usage}}{{end}}
+{{end}}{{if .VisibleFlags}}
+options:{{range .VisibleFlags}}
+   {{.}}{{end}}
+{{end}}{{if .Description}}
+examples:
+   {{nindent 3 .Description | trim}}
+{{end}}`
+
+// prepare gives every command what all have in common.
+func prepare(commands []*cli.Command) {
+	for _, c := range commands {
+		c.OnUsageError = badUsage
+		c.CustomHelpTemplate = helpTemplate
+		c.HideHelpCommand = true
+		prepare(c.Subcommands)
+	}
+}
+
+// operands are a command's arguments, at least least and at most most of them; most < 0
+// means any number. Options come before them.
+func operands(c *cli.Context, least, most int) ([]string, error) {
+	args := c.Args().Slice()
+	for i, a := range args {
+		switch {
+		case a == "":
+			return nil, usagef("%s: an empty name", c.Command.FullName())
+		case i > 0 && len(a) > 1 && a[0] == '-':
+			return nil, usagef("%s: options come before %s: %s", c.Command.FullName(), args[0], a)
+		}
+	}
+	if len(args) < least || most >= 0 && len(args) > most {
+		return nil, usagef("%s: usage: %s %s", c.Command.FullName(), c.Command.HelpName, c.Command.ArgsUsage)
+	}
+	return args, nil
 }
 
 // printJSON prints what --json asks for.

@@ -98,53 +98,86 @@ func FuzzParseSize(f *testing.F) {
 	})
 }
 
-// Every option is in the manual page, and the page names none that is not there.
-func TestManualPage(t *testing.T) {
-	page, err := os.ReadFile(filepath.Join(oracle.Root(t), "man", "umlimg.1"))
-	if err != nil {
-		t.Fatal(err)
+// commands are all commands by their names, "cow create" among them.
+func commands(list []*cli.Command, prefix string) map[string]*cli.Command {
+	all := map[string]*cli.Command{}
+	for _, c := range list {
+		if len(c.Subcommands) == 0 {
+			all[prefix+c.Name] = c
+		}
+		for name, c := range commands(c.Subcommands, c.Name+" ") {
+			all[name] = c
+		}
 	}
-	documented := map[string]bool{}
-	for _, m := range regexp.MustCompile(`(?m)^\.(?:It|It Xo) Fl -([a-z-]+)`).FindAllStringSubmatch(string(page), -1) {
-		documented[m[1]] = true
+	return all
+}
+
+// Each command has a page of its own (man/umlimg-NAME.1) with every option, and the page
+// names none that is not there; umlimg.1 names every command, and no other.
+func TestManualPages(t *testing.T) {
+	man := filepath.Join(oracle.Root(t), "man")
+	read := func(page string) string {
+		text, err := os.ReadFile(filepath.Join(man, page))
+		if err != nil {
+			t.Error(err)
+			return ""
+		}
+		oracle.Run(t, "mandoc", "-Tlint", "-W", "warning", filepath.Join(man, page))
+		return string(text)
 	}
-	mentioned := map[string]bool{}
-	for _, m := range regexp.MustCompile(`Fl -([a-z-]+)`).FindAllStringSubmatch(string(page), -1) {
-		mentioned[m[1]] = true
-	}
-	exists := map[string]bool{}
-	commands := map[string]bool{}
-	app := newApp(nil, nil, nil)
-	for _, c := range app.Commands {
-		commands[c.Name] = true
+	overview := read("umlimg.1")
+	pages := map[string]bool{}
+	for name, c := range commands(newApp(nil, nil, nil).Commands, "") {
 		for _, f := range c.Flags {
-			for _, name := range f.Names() {
-				exists[name] = true
-				if !documented[name] {
-					t.Errorf("--%s of %s is not in the manual page", name, c.Name)
+			if u, ok := f.(cli.DocGenerationFlag); !ok || u.GetUsage() == "" {
+				t.Errorf("--%s of %s has no help text", f.Names()[0], name)
+			}
+		}
+		if c.Description == "" {
+			t.Errorf("the help of %s has no examples", name)
+		}
+		if name == "completion" || name == "version" || name == "help" {
+			if !strings.Contains(overview, ".Nm umlimg Cm "+name+"\n") {
+				t.Errorf("the command %s is not in umlimg.1", name)
+			}
+			continue
+		}
+		page := "umlimg-" + strings.ReplaceAll(name, " ", "-")
+		pages[page] = true
+		text := read(page + ".1")
+		if !strings.Contains(overview, ".It Xr "+page+" 1\n") {
+			t.Errorf("the command %s is not in umlimg.1", name)
+		}
+		if !strings.Contains(text, ".Nm umlimg Cm "+name+"\n") || !strings.Contains(text, ".Nm "+page+"\n") || !strings.Contains(text, ".Sh EXAMPLES\n") {
+			t.Errorf("%s.1 lacks the command's name, its line of the synopsis or examples", page)
+		}
+		documented := map[string]bool{}
+		for _, m := range regexp.MustCompile(`(?m)^\.(?:It|It Xo) Fl -([a-z-]+)`).FindAllStringSubmatch(text, -1) {
+			documented[m[1]] = true
+		}
+		exists := map[string]bool{}
+		for _, f := range c.Flags {
+			for _, option := range f.Names() {
+				exists[option] = true
+				if len(option) > 1 && !documented[option] {
+					t.Errorf("--%s is not in %s.1", option, page)
 				}
 			}
-			if u, ok := f.(cli.DocGenerationFlag); !ok || u.GetUsage() == "" {
-				t.Errorf("--%s of %s has no help text", f.Names()[0], c.Name)
+		}
+		for _, m := range regexp.MustCompile(`Fl -([a-z-]+)`).FindAllStringSubmatch(text, -1) {
+			if !exists[m[1]] {
+				t.Errorf("%s.1 names --%s, which does not exist", page, m[1])
 			}
 		}
-		if !strings.Contains(string(page), ".Nm umlimg Cm "+c.Name+"\n") {
-			t.Errorf("the command %s is not in the manual page", c.Name)
+	}
+	for _, m := range regexp.MustCompile(`(?m)^\.It Xr (umlimg-[a-z-]+) 1$`).FindAllStringSubmatch(overview, -1) {
+		if !pages[m[1]] {
+			t.Errorf("umlimg.1 names %s, which does not exist", m[1])
 		}
 	}
-	for name := range mentioned {
-		if !exists[name] {
-			t.Errorf("the manual page names --%s, which does not exist", name)
-		}
-	}
-	synopsis, _, _ := strings.Cut(string(page), ".Sh DESCRIPTION")
-	for _, m := range regexp.MustCompile(`(?m)^\.Cm (\w+)$`).FindAllStringSubmatch(synopsis, -1) {
-		if !commands[m[1]] {
-			t.Errorf("the manual page names the command %s, which does not exist", m[1])
-		}
-	}
+	page := read("umlimg-create.1")
 	// Options of the file system, both ways too.
-	_, section, _ := strings.Cut(string(page), ".It Fl -fs-option")
+	_, section, _ := strings.Cut(page, ".It Fl -fs-option")
 	section, _, _ = strings.Cut(section, "\n.El\n")
 	var onPage, known []string
 	for _, m := range regexp.MustCompile(`(?m)^\.It Cm ([a-z-]+)$`).FindAllStringSubmatch(section, -1) {
@@ -156,7 +189,6 @@ func TestManualPage(t *testing.T) {
 	if !slices.Equal(onPage, known) {
 		t.Errorf("the page has the file system options %v, umlimg knows %v", onPage, known)
 	}
-	oracle.Run(t, "mandoc", "-Tlint", "-W", "warning", filepath.Join(oracle.Root(t), "man", "umlimg.1"))
 }
 
 // sources are a tree and a tar of it, which an ordinary user may read.

@@ -18,7 +18,10 @@ func resizeCommand() *cli.Command {
 	return &cli.Command{
 		Name:      "resize",
 		Usage:     "make a disk image and the file system in it larger or smaller",
+		Category:  "disks",
 		ArgsUsage: "IMAGE SIZE",
+		Description: `umlimg resize disk.img +4G
+umlimg resize --minimum disk.img`,
 		Flags: []cli.Flag{
 			&cli.BoolFlag{Name: "minimum", Usage: "shrink to the smallest size that holds the files, without SIZE"},
 			&cli.BoolFlag{Name: "json", Usage: "print a summary as JSON"},

@@ -11,8 +11,10 @@ import (
 
 func versionCommand() *cli.Command {
 	return &cli.Command{
-		Name:  "version",
-		Usage: "say which umlimg this is, and which kernel it makes images for",
+		Name:        "version",
+		Usage:       "say which umlimg this is, and which kernel it makes images for",
+		Category:    "umlimg itself",
+		Description: "umlimg version",
 		Action: func(c *cli.Context) error {
 			version := "unknown"
 			if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
