@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"path"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -51,7 +52,7 @@ func (s *Store) Put(size int64, data []tree.Region, r io.Reader) (tree.Content, 
 	}
 	n, err := s.dir.CreateUnlinked(ext4.NewInode{Mode: format.ModeRegular | 0o600})
 	if err != nil {
-		return nil, short(err)
+		return nil, Short(err)
 	}
 	s.files = append(s.files, n)
 	if data == nil {
@@ -65,7 +66,7 @@ func (s *Store) Put(size int64, data []tree.Region, r io.Reader) (tree.Content, 
 	}
 	if end := n.Attr().Size; end < size {
 		if err := n.Truncate(size); err != nil {
-			return nil, short(err)
+			return nil, Short(err)
 		}
 	}
 	return stored{n}, nil
@@ -150,7 +151,7 @@ func (w *Writer) file(j job, buf *[]byte) error {
 	if err == nil || errors.As(err, &source) || w.ctx.Err() != nil && errors.Is(err, w.ctx.Err()) {
 		return err
 	}
-	return &PathError{Path: j.path, Err: short(err)}
+	return &PathError{Path: j.path, Err: Short(err)}
 }
 
 func (w *Writer) writeFile(j job, buf *[]byte) error {
@@ -170,8 +171,8 @@ func (w *Writer) writeFile(j job, buf *[]byte) error {
 	if old.Mode&format.ModeType == format.ModeDir && !w.Overlay {
 		return unix.EISDIR
 	}
-	if s, ok := j.node.Content.(stored); ok && s.n == have {
-		return nil
+	if s, ok := j.node.Content.(extContent); ok && s.v == w.V && s.ino == have.Number() {
+		return errors.New("it would be copied to itself")
 	}
 	if old.Mode&format.ModeType == format.ModeRegular && !w.Preserve {
 		// Only the content is another: whose the file is, who may read it and the rest stay.
@@ -313,4 +314,92 @@ func (w *Writer) content(f *ext4.Inode, n *tree.Node, buf *[]byte) error {
 		return f.Truncate(n.Size)
 	}
 	return nil
+}
+
+// Stream puts what a stream gives under a name into a directory: a new file with those
+// permissions, or another content for the one that is there. The file appears, or changes,
+// when all has arrived.
+func (w *Writer) Stream(ctx context.Context, dir Node, where, name string, r io.Reader, perm uint16) error {
+	err := w.stream(ctx, inode(dir), name, r, perm)
+	var source *sourceError
+	if err == nil || errors.As(err, &source) || errors.Is(err, context.Canceled) {
+		return err
+	}
+	return &PathError{Path: path.Join(where, name), Err: Short(err)}
+}
+
+func (w *Writer) stream(ctx context.Context, dir *ext4.Inode, name string, r io.Reader, perm uint16) error {
+	if err := tree.CheckName(name); err != nil {
+		return err
+	}
+	have, err := dir.Lookup(name)
+	if err != nil && !errors.Is(err, unix.ENOENT) {
+		return err
+	}
+	if have != nil {
+		defer have.Put()
+		if w.NoClobber {
+			return nil
+		}
+		switch have.Attr().Mode & format.ModeType {
+		case format.ModeRegular:
+		case format.ModeDir:
+			return unix.EISDIR
+		default:
+			return fmt.Errorf("it is neither a regular file nor missing: %w", unix.EEXIST)
+		}
+	}
+	a := w.newAttr(dir, &tree.Node{Mode: unix.S_IFREG})
+	a.Mode |= perm & format.ModePerm
+	f, err := dir.CreateUnlinked(ext4.NewInode{Mode: a.Mode, UID: a.UID, GID: a.GID})
+	if err != nil {
+		return err
+	}
+	defer f.Put()
+	if err := w.copyStream(ctx, f, r); err != nil {
+		return err
+	}
+	if have == nil {
+		return dir.Link(name, f)
+	}
+	if err := CopyAttributes(f, have); err != nil {
+		return err
+	}
+	mask := ext4.AttrMask(0)
+	if w.OwnerSet {
+		mask |= ext4.AttrUID | ext4.AttrGID
+	}
+	if w.ModeSet {
+		mask |= ext4.AttrMode
+	}
+	if mask != 0 {
+		if err := f.SetAttr(mask, a); err != nil {
+			return err
+		}
+	}
+	return dir.Replace(name, f)
+}
+
+func (w *Writer) copyStream(ctx context.Context, f *ext4.Inode, r io.Reader) error {
+	buf := make([]byte, chunk)
+	for off := int64(0); ; {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		n, err := io.ReadFull(r, buf)
+		if n > 0 {
+			if err := writeAt(f, buf[:n], off); err != nil {
+				return err
+			}
+			if off += int64(n); w.Wrote != nil {
+				w.Wrote(int64(n))
+			}
+		}
+		switch {
+		case err == io.EOF || err == io.ErrUnexpectedEOF:
+			return nil
+		case err != nil:
+			return &sourceError{err}
+		}
+	}
 }

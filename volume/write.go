@@ -34,7 +34,8 @@ type Writer struct {
 	Owner    Owner
 
 	// OwnerSet says that Owner was asked for: it owns what Preserve would have kept, too.
-	OwnerSet bool
+	// ModeSet says so of a stream's mode.
+	OwnerSet, ModeSet bool
 
 	// Overlay is for archives: a file that is there gives way to one of another type,
 	// unless it is a directory with something in it, and a symbolic link to a directory is
@@ -179,7 +180,7 @@ func (w *Writer) putDir(dir *ext4.Inode, full, name string, n *tree.Node, depth 
 	if !old {
 		a := w.newAttr(dir, n)
 		if have, err = dir.Create(name, ext4.NewInode{Mode: a.Mode, UID: a.UID, GID: a.GID}); err != nil {
-			return &PathError{Path: full, Err: short(err)}
+			return &PathError{Path: full, Err: Short(err)}
 		}
 	}
 	if !isDir(Ext{have}) {
@@ -210,7 +211,7 @@ func (w *Writer) overlay(dir, have *ext4.Inode, full, name string) (*ext4.Inode,
 		return nil, err
 	}
 	if err := dir.Unlink(name); err != nil {
-		return nil, &PathError{Path: full, Err: short(err)}
+		return nil, &PathError{Path: full, Err: Short(err)}
 	}
 	return nil, nil
 }
@@ -260,7 +261,7 @@ func (w *Writer) link(dir *ext4.Inode, full, name string, target *ext4.Inode) er
 		err = dir.Replace(name, target)
 	}
 	if err != nil {
-		return &PathError{Path: full, Err: short(err)}
+		return &PathError{Path: full, Err: Short(err)}
 	}
 	return nil
 }
@@ -289,7 +290,7 @@ func (w *Writer) special(dir *ext4.Inode, full, name string, n *tree.Node) (*ext
 		err = w.attributes(made, n, "")
 	}
 	if err != nil {
-		return made, &PathError{Path: full, Err: short(err)}
+		return made, &PathError{Path: full, Err: Short(err)}
 	}
 	return made, nil
 }
@@ -372,13 +373,13 @@ func (w *Writer) attributes(f *ext4.Inode, n *tree.Node, full string) error {
 		return f.SetAttr(mask, a)
 	}()
 	if err != nil && full != "" {
-		return &PathError{Path: full, Err: short(err)}
+		return &PathError{Path: full, Err: Short(err)}
 	}
 	return err
 }
 
-// short is an error without the engine's words before its cause, where the cause says all.
-func short(err error) error {
+// Short is an error without the engine's words before its cause, where the cause says all.
+func Short(err error) error {
 	for _, no := range []unix.Errno{unix.ENOSPC, unix.EISDIR, unix.ENOTDIR, unix.EEXIST, unix.ENOTEMPTY, unix.EMLINK, unix.ENAMETOOLONG, unix.EFBIG, unix.EROFS, unix.EDQUOT} {
 		if errors.Is(err, no) {
 			return no
