@@ -102,6 +102,7 @@ func Open(dev ubdfmt.Device, write bool) (*Volume, error) {
 		return nil, err
 	}
 	var media filesystem
+	err = nil
 	switch not.Found {
 	case "vfat", "a partition table or boot sector":
 		// Any boot sector ends like one of FAT, and FAT's label need not be there.
