@@ -152,7 +152,7 @@ func TestManualPages(t *testing.T) {
 			t.Errorf("%s.1 lacks the command's name, its line of the synopsis or examples", page)
 		}
 		documented := map[string]bool{}
-		for _, m := range regexp.MustCompile(`(?m)^\.(?:It|It Xo) Fl -([a-z-]+)`).FindAllStringSubmatch(text, -1) {
+		for _, m := range regexp.MustCompile(`(?m)^\.(?:It|It Xo) Fl -([a-z0-9-]+)`).FindAllStringSubmatch(text, -1) {
 			documented[m[1]] = true
 		}
 		exists := map[string]bool{}
@@ -164,7 +164,7 @@ func TestManualPages(t *testing.T) {
 				}
 			}
 		}
-		for _, m := range regexp.MustCompile(`Fl -([a-z-]+)`).FindAllStringSubmatch(text, -1) {
+		for _, m := range regexp.MustCompile(`Fl -([a-z0-9-]+)`).FindAllStringSubmatch(text, -1) {
 			if !exists[m[1]] {
 				t.Errorf("%s.1 names --%s, which does not exist", page, m[1])
 			}

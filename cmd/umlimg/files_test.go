@@ -1,0 +1,561 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/umlkit/umlkit/ext4"
+	"github.com/umlkit/umlkit/ext4/format"
+	"github.com/umlkit/umlkit/internal/oracle"
+	"github.com/umlkit/umlkit/ubdfmt"
+)
+
+// must runs umlimg in this process and wants success without a word.
+func must(t *testing.T, args ...string) string {
+	t.Helper()
+	status, stdout, stderr := call(args...)
+	if status != 0 || stderr != "" {
+		t.Fatalf("umlimg %q: status %d\n%s", args, status, stderr)
+	}
+	return stdout
+}
+
+// smallImage is an image with a few files.
+func smallImage(t *testing.T, dir string, options ...string) string {
+	t.Helper()
+	tree, _ := sources(t)
+	image := filepath.Join(dir, "disk.img")
+	must(t, append(append([]string{"create", "--from", tree, "--as-is", "--size", "32M"}, options...), image)...)
+	return image
+}
+
+// dirtyImage is an image whose journal holds a change that is nowhere else.
+func dirtyImage(t *testing.T, dir string) string {
+	t.Helper()
+	image := smallImage(t, dir)
+	dev, err := ubdfmt.OpenRaw(image, ubdfmt.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dev.Close()
+	fs, err := ext4.Open(dev, ext4.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	root, err := fs.Root()
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, err := root.Create("replayed", ext4.NewInode{Mode: format.ModeRegular | 0o644})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := n.WriteAt([]byte("from the journal\n"), 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := fs.Sync(); err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(image)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range []func() error{n.Put, root.Put, fs.Close} {
+		if err := f(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	dirty := filepath.Join(dir, "dirty.img")
+	if err := os.WriteFile(dirty, text, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if out := oracle.Run(t, "dumpe2fs", "-h", dirty); !strings.Contains(out, "needs_recovery") {
+		t.Fatalf("the journal is empty:\n%s", out)
+	}
+	return dirty
+}
+
+// Commands that read change nothing, and show what a journal's replay would give.
+func TestReadingChangesNothing(t *testing.T) {
+	dir := t.TempDir()
+	dirty := dirtyImage(t, dir)
+	cow := filepath.Join(dir, "disk.cow")
+	if err := ubdfmt.CreateCOW(cow, dirty, ubdfmt.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	state := func() string {
+		var b strings.Builder
+		for _, name := range []string{dirty, cow} {
+			text, err := os.ReadFile(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var st unix.Stat_t
+			if err := unix.Stat(name, &st); err != nil {
+				t.Fatal(err)
+			}
+			fmt.Fprintf(&b, "%s %x %v %d\n", name, text, st.Mtim, st.Blocks)
+		}
+		return b.String()
+	}
+	before := state()
+	for _, image := range []string{dirty, cow} {
+		for _, args := range [][]string{
+			{"ls", "-lR", image + ":/"}, {"ls", "--json", image + ":/"}, {"cat", image + ":/replayed"}, {"stat", image + ":/replayed"},
+			{"df", image}, {"find", image + ":/"}, {"tar-out", image + ":/", filepath.Join(dir, "out.tar")},
+			{"cp", "-r", image + ":/", filepath.Join(dir, "out-"+filepath.Base(image))}, {"cp", image + ":/replayed", "-"},
+		} {
+			out := must(t, args...)
+			switch args[0] {
+			case "ls", "find", "stat":
+				if !strings.Contains(out, "replayed") {
+					t.Errorf("%q does not show what is in the journal:\n%s", args, out)
+				}
+			case "cat":
+				if out != "from the journal\n" {
+					t.Errorf("%q: %q", args, out)
+				}
+			}
+			if state() != before {
+				t.Fatalf("%q changes the image", args)
+			}
+		}
+		t.Setenv("VISUAL", "true")
+		must(t, "edit", image+":/replayed")
+		if state() != before {
+			t.Fatal("edit without a change changes the image")
+		}
+	}
+	// Where it may only be read, too.
+	if os.Geteuid() != 0 {
+		if err := os.Chmod(dirty, 0o444); err != nil {
+			t.Fatal(err)
+		}
+		if status, _, stderr := call("rm", dirty+":/replayed"); status != 1 || !strings.Contains(stderr, "permission denied") {
+			t.Errorf("rm in an image that may only be read: %d, %s", status, stderr)
+		}
+	}
+	// A write goes on from the replayed state, in the COW alone.
+	must(t, "rm", cow+":/replayed")
+	if text, err := os.ReadFile(dirty); err != nil || !strings.Contains(before, fmt.Sprintf("%s %x ", dirty, text)) {
+		t.Errorf("writing to a COW changes its backing file, %v", err)
+	}
+	if out := must(t, "ls", cow+":/"); strings.Contains(out, "replayed") {
+		t.Errorf("the file is still there:\n%s", out)
+	}
+	must(t, "rm", dirty+":/replayed")
+	oracle.Fsck(t, dirty)
+}
+
+// An ordinary user is told what is not allowed.
+func TestFilesNotAllowed(t *testing.T) {
+	oracle.NeedsRoot(t)
+	dir := t.TempDir()
+	image := smallImage(t, dir)
+	for d := dir; d != os.TempDir() && d != "/"; d = filepath.Dir(d) {
+		if err := os.Chmod(d, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	out := filepath.Join(dir, "out")
+	if err := os.Mkdir(out, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	binary := filepath.Join(dir, "umlimg")
+	oracle.Run(t, "cp", os.Args[0], binary)
+	run := func(want string, args ...string) {
+		t.Helper()
+		cmd := ordinary(t, out, append([]string{binary}, args...)...)
+		cmd.Env = append(os.Environ(), "RUN_UMLIMG=1")
+		text, err := cmd.CombinedOutput()
+		fails := want != "" && !strings.Contains(want, "is left out")
+		if (err != nil) != fails || string(text) != want {
+			t.Errorf("%q: %v: %q, want %q", args, err, text, want)
+		}
+	}
+	run(fmt.Sprintf("umlimg: rm: %s: permission denied\n", image), "rm", image+":/etc/passwd")
+	run("", "cp", image+":/etc/passwd", out)
+	run(fmt.Sprintf("umlimg: cp: create %s/no: permission denied\n", dir), "cp", image+":/etc/passwd", dir+"/no")
+	// All that may be kept is, and what may not is left out with a word.
+	oracle.Run(t, "debugfs", "-w", "-R", "mknod dev b 8 1", image)
+	run(fmt.Sprintf("umlimg: cp: %s/dev is left out: a device node, which only root makes, when attributes are kept\n", out), "cp", "-a", image+":/", out)
+	if err := os.Chmod(image, 0); err != nil {
+		t.Fatal(err)
+	}
+	run(fmt.Sprintf("umlimg: ls: %s: permission denied\n", image), "ls", image+":/")
+}
+
+// manyFiles is a tree to be copied.
+func manyFiles(t *testing.T, n int) string {
+	t.Helper()
+	tree := filepath.Join(t.TempDir(), "many")
+	for i := range n {
+		dir := filepath.Join(tree, fmt.Sprint(i%17))
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		text := []byte(strings.Repeat(fmt.Sprint(i, " "), 1+i*37%5000))
+		if err := os.WriteFile(filepath.Join(dir, fmt.Sprint(i)), text, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return tree
+}
+
+// Killed at any moment, a command leaves an image whose journal replays to a clean
+// filesystem, and whose old files are there.
+func TestFilesKilled(t *testing.T) {
+	kills := 6
+	if oracle.Nightly() {
+		kills = 150
+	}
+	seed := uint64(oracle.Seed(t))
+	r := rand.New(rand.NewPCG(seed, 3))
+	dir := t.TempDir()
+	tree := manyFiles(t, 1500)
+	archive := filepath.Join(dir, "many.tar.gz")
+	oracle.Run(t, "tar", "-C", tree, "-czf", archive, ".")
+	image := filepath.Join(dir, "disk.img")
+	must(t, "create", "--from", tree, "--as-is", "--size", "128M", image)
+	for i := range kills {
+		args := [][]string{
+			{"cp", "-r", tree, image + ":/copy"}, {"tar-in", archive, image + ":/"}, {"rm", "-rf", image + ":/copy"}, {"cp", "-a", tree + "/.", image + ":/"},
+		}[i%4]
+		cmd := exec.Command(os.Args[0], args...)
+		cmd.Env = append(os.Environ(), "RUN_UMLIMG=1")
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Duration(r.IntN(250)) * time.Millisecond)
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+		what := fmt.Sprintf("seed %d, kill %d of %q", seed, i, args[:2])
+		// What a reader sees before the replay is what is there after it.
+		before := must(t, "find", "-type", "f", image+":/")
+		if out, err := exec.Command(oracle.Tool(t, "e2fsck"), "-fp", image).CombinedOutput(); err != nil && err.(*exec.ExitError).ExitCode() > 1 {
+			t.Fatalf("%s: e2fsck -fp: %v\n%s", what, err, out)
+		}
+		oracle.Fsck(t, image)
+		if after := must(t, "find", "-type", "f", image+":/"); after != before {
+			t.Fatalf("%s: e2fsck's replay shows other files than ours", what)
+		}
+		if n := strings.Count(before, "\n"); n < 1500 {
+			t.Fatalf("%s: %d files are left", what, n)
+		}
+	}
+	out := filepath.Join(dir, "out")
+	must(t, "rm", "-rf", image+":/copy")
+	must(t, "cp", "-r", image+":/", out)
+	oracle.Run(t, "diff", "-r", "-x", "lost+found", tree, out)
+}
+
+// An interrupted command says so, and leaves a clean image without a part of a file.
+func TestFilesInterrupted(t *testing.T) {
+	fifo := filepath.Join(t.TempDir(), "fifo")
+	if err := unix.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, args := range map[string][]string{
+		"put":    {"put", "-", "IMAGE:/home/joe/file"},
+		"cp":     {"cp", "-", "IMAGE:/new"},
+		"tar-in": {"tar-in", "-", "IMAGE:/"},
+		"fifo":   {"put", fifo, "IMAGE:/new"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			image := smallImage(t, dir)
+			for i := range args {
+				args[i] = strings.Replace(args[i], "IMAGE", image, 1)
+			}
+			r, w, err := os.Pipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer w.Close()
+			cmd := exec.Command(os.Args[0], args...)
+			cmd.Env = append(os.Environ(), "RUN_UMLIMG=1")
+			cmd.Stdin = r
+			var stderr bytes.Buffer
+			cmd.Stderr = &stderr
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			r.Close()
+			if name != "fifo" {
+				if _, err := w.Write(make([]byte, 10_000)); err != nil {
+					t.Fatal(err)
+				}
+				await(t, "umlimg reads", func() bool {
+					left, err := unix.IoctlGetInt(int(w.Fd()), unix.TIOCINQ)
+					return err == nil && left == 0
+				})
+			} else {
+				await(t, "umlimg starts", func() bool {
+					text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", cmd.Process.Pid))
+					return err == nil && strings.Contains(string(text), "SigCgt:\t") && !strings.Contains(string(text), "SigCgt:\t0000000000000000") && strings.Contains(string(text), "Threads:")
+				})
+				time.Sleep(200 * time.Millisecond) // until its handler is in place; sooner, the default ends it
+			}
+			if err := cmd.Process.Signal(unix.SIGINT); err != nil {
+				t.Fatal(err)
+			}
+			stop := time.AfterFunc(time.Minute, func() { cmd.Process.Kill() })
+			_ = cmd.Wait()
+			if !stop.Stop() {
+				t.Fatal("SIGINT does not end it")
+			}
+			if name != "fifo" && (cmd.ProcessState.ExitCode() != statusInterrupted || !strings.HasSuffix(stderr.String(), ": interrupted\n")) {
+				t.Errorf("status %d, %q", cmd.ProcessState.ExitCode(), &stderr)
+			}
+			oracle.Fsck(t, image)
+			if got := must(t, "find", image+":/", "-type", "f"); got != "/etc/passwd\n/etc/shadow\n/home/joe/file\n" {
+				t.Errorf("the image holds %q", got)
+			}
+			if got := must(t, "cat", image+":/home/joe/file"); got != "x" {
+				t.Errorf("the file that was there holds %q", got)
+			}
+		})
+	}
+}
+
+// A host that runs full loses nothing, and keeps nothing of a file that did not fit.
+func TestHostFull(t *testing.T) {
+	oracle.NeedsRoot(t)
+	dir := t.TempDir()
+	image := smallImage(t, dir)
+	small := filepath.Join(dir, "small")
+	if err := os.Mkdir(small, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	oracle.Run(t, "mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", small)
+	t.Cleanup(func() { oracle.Unmount(t, small) })
+	big := filepath.Join(dir, "big")
+	if err := os.WriteFile(big, make([]byte, 3<<20), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	must(t, "cp", big, image+":/big")
+	old := filepath.Join(small, "old")
+	if err := os.WriteFile(old, []byte("old"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{{"cp", image + ":/big", small}, {"cp", image + ":/big", old}, {"cp", "-a", image + ":/", filepath.Join(small, "all")}, {"tar-out", image + ":/", old}} {
+		status, _, stderr := call(args...)
+		if status != 1 || !strings.HasSuffix(stderr, ": no space left on device\n") || strings.Count(stderr, "\n") != 1 {
+			t.Errorf("%q: status %d, %q", args, status, stderr)
+		}
+		if err := os.RemoveAll(filepath.Join(small, "all")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	left, err := os.ReadDir(small)
+	if text, _ := os.ReadFile(old); err != nil || len(left) != 1 || string(text) != "old" {
+		t.Errorf("left are %v, the old file is %q, %v", left, text, err)
+	}
+	// The image's own host: the disk is sparse and its filesystem promises more than there is.
+	tight := filepath.Join(small, "tight.img")
+	if err := os.RemoveAll(old); err != nil {
+		t.Fatal(err)
+	}
+	tree, _ := sources(t)
+	must(t, "create", "--from", tree, "--as-is", "--size", "16M", "--fs-option", "type=ext2", tight)
+	status, _, stderr := call("cp", big, tight+":/big")
+	if status != 1 || strings.Count(stderr, "\n") != 1 {
+		t.Errorf("an image on a full host: status %d, %q", status, stderr)
+	}
+	if got := must(t, "cat", tight+":/etc/passwd"); !strings.HasPrefix(got, "root:") {
+		t.Errorf("the image lost %q", got)
+	}
+}
+
+// What an image holds cannot make a copy land outside the directory that it goes to.
+func TestHostileNames(t *testing.T) {
+	dir := t.TempDir()
+	outside := filepath.Join(dir, "outside")
+	if err := os.MkdirAll(outside, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	image := smallImage(t, dir, "--fs-option", "features=^metadata_csum")
+	must(t, "mkdir", "-p", image+":/t/planted")
+	must(t, "put", "/dev/null", image+":/t/planted/file")
+	// A link that stands where the image has a directory is not followed.
+	out := filepath.Join(dir, "out")
+	if err := os.Mkdir(out, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(outside, filepath.Join(out, "planted")); err != nil {
+		t.Fatal(err)
+	}
+	if status, _, stderr := call("cp", "-rT", image+":/t", out); status != 1 || !strings.Contains(stderr, "not a directory") && !strings.Contains(stderr, "too many levels") {
+		t.Errorf("through a link: status %d, %s", status, stderr)
+	}
+	// A file takes the place of a link, and what that leads to stays.
+	must(t, "put", "/dev/null", image+":/link")
+	target := filepath.Join(outside, "target")
+	if err := os.WriteFile(target, []byte("mine"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(target, filepath.Join(out, "link")); err != nil {
+		t.Fatal(err)
+	}
+	must(t, "cp", image+":/link", out)
+	if text, _ := os.ReadFile(target); string(text) != "mine" {
+		t.Errorf("the file that a link led to holds %q", text)
+	}
+	// Names that no directory can have.
+	must(t, "put", "/dev/null", image+":/slash_x")
+	text, err := os.ReadFile(image)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(image, bytes.ReplaceAll(text, []byte("slash_x"), []byte("slash/x")), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{{"ls", image + ":/"}, {"cp", "-r", image + ":/", filepath.Join(dir, "all")}, {"tar-out", image + ":/", filepath.Join(dir, "x.tar")}} {
+		if status, _, stderr := call(args...); status != 1 || strings.Count(stderr, "\n") != 1 {
+			t.Errorf("%q: status %d, %q", args, status, stderr)
+		}
+	}
+	if left, err := os.ReadDir(outside); err != nil || len(left) != 1 {
+		t.Errorf("outside are %v, %v", left, err)
+	}
+}
+
+// A partition is named by its number, a COW by its own name.
+func TestPlacesInDisks(t *testing.T) {
+	dir := t.TempDir()
+	disk, one := filepath.Join(dir, "disk"), smallImage(t, dir)
+	cmd := exec.Command(oracle.Tool(t, "sfdisk"), "-q", disk)
+	cmd.Stdin = strings.NewReader("label: gpt\nsize=32M\nsize=32M\n")
+	if err := os.WriteFile(disk, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(disk, 80<<20); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	for i := range 2 {
+		oracle.Run(t, "dd", "if="+one, "of="+disk, "bs=1M", fmt.Sprint("seek=", 1+32*i), "conv=notrunc", "status=none")
+	}
+	must(t, "mkdir", disk+"#2:/second")
+	must(t, "cp", "-r", disk+"#2:/home", disk+"#1:/copied")
+	if got := must(t, "ls", disk+"#1:/"); got != "copied\netc\nhome\nlib\nlost+found\nusr\n" {
+		t.Errorf("partition 1: %q", got)
+	}
+	if got := must(t, "ls", disk+"#2"); got != "etc\nhome\nlib\nlost+found\nsecond\nusr\n" {
+		t.Errorf("partition 2: %q", got)
+	}
+	if got := must(t, "df", disk+"#1", disk+"#2"); strings.Count(got, "\n") != 3 {
+		t.Errorf("df: %q", got)
+	}
+	for i := range 2 {
+		part := filepath.Join(dir, "part")
+		oracle.Run(t, "dd", "if="+disk, "of="+part, "bs=1M", fmt.Sprint("skip=", 1+32*i), "count=32", "status=none")
+		oracle.Fsck(t, part)
+	}
+	if status, _, stderr := call("ls", disk+":/"); status != 1 || !strings.Contains(stderr, "name a partition, as "+disk+"#1:/") {
+		t.Errorf("the whole disk: status %d, %q", status, stderr)
+	}
+	if status, _, stderr := call("ls", disk+"#9:/"); status != 1 || strings.Count(stderr, "\n") != 1 {
+		t.Errorf("no such partition: status %d, %q", status, stderr)
+	}
+	// Changes go to the COW alone.
+	cow := filepath.Join(dir, "disk.cow")
+	if err := ubdfmt.CreateCOW(cow, disk, ubdfmt.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	must(t, "rm", "-r", cow+"#2:/second")
+	if got := must(t, "ls", disk+"#2:/second"); got != "" {
+		t.Errorf("the backing file: %q", got)
+	}
+	if status, _, _ := call("ls", cow+"#2:/second"); status != 1 {
+		t.Error("the COW still has it")
+	}
+}
+
+func TestParsePlace(t *testing.T) {
+	for text, want := range map[string]place{
+		"disk.img:/etc":            {disk: "disk.img", path: "/etc"},
+		"./d/disk.img:/":           {disk: "./d/disk.img", path: "/"},
+		"/a/b#2:/x:/y":             {disk: "/a/b", part: 2, path: "/x:/y"},
+		"a#2#0:/x":                 {disk: "a#2", path: "/x"},
+		"a#02:/x":                  {disk: "a#02", path: "/x"},
+		"a#-1:/x":                  {disk: "a#-1", path: "/x"},
+		"#1:/x":                    {disk: "#1", path: "/x"},
+		"a#99999999999999999999:/": {disk: "a#99999999999999999999", path: "/"},
+		"host":                     {path: "host"},
+		":/x":                      {path: ":/x"},
+		"a:b":                      {path: "a:b"},
+	} {
+		want.text = text
+		if got := parsePlace(text); got != want {
+			t.Errorf("%q: %+v, want %+v", text, got, want)
+		}
+	}
+	// A directory of this machine whose name ends in a colon, where no such disk is.
+	dir := t.TempDir()
+	t.Chdir(dir)
+	if err := os.Mkdir("odd:", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if p := placeOf("odd:/x"); p.inImage() || p.path != "odd:/x" {
+		t.Errorf("a directory: %+v", p)
+	}
+	if err := os.WriteFile("odd", nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if p := placeOf("odd:/x"); !p.inImage() {
+		t.Errorf("a disk beside it: %+v", p)
+	}
+}
+
+func FuzzParsePlace(f *testing.F) {
+	for _, s := range []string{"disk.img:/etc", "a#2:/x", "#:/", ":/", "a#0:/:/", "x"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		p := parsePlace(text)
+		switch {
+		case p.text != text || p.part < 0:
+			t.Errorf("%q: %+v", text, p)
+		case !p.inImage() && p.path != text:
+			t.Errorf("%q: %+v", text, p)
+		case p.inImage() && (p.path[0] != '/' || !strings.HasSuffix(text, ":"+p.path)):
+			t.Errorf("%q: %+v", text, p)
+		case p.inImage() && p.part > 0 && p.image()+":"+p.path != text:
+			t.Errorf("%q: %+v", text, p)
+		}
+	})
+}
+
+func TestParseMode(t *testing.T) {
+	for _, c := range []struct {
+		text       string
+		have, want uint16
+	}{
+		{"644", 0o100777, 0o100644}, {"u+s", 0o100755, 0o104755}, {"a=rX", 0o100644, 0o100444}, {"+X", 0o040600, 0o040711},
+		{"go=u", 0o100751, 0o100777}, {"o=g,g=", 0o100751, 0o100705}, {"u=rwx,g+s,o-rwx", 0o100644, 0o102740}, {"=", 0o106777, 0o100000},
+		{"755", 0o042700, 0o042755}, {"g-w+x", 0o100620, 0o100610}, {"+t", 0o040777, 0o041777}, {"u=s", 0o100777, 0o104077},
+	} {
+		m, err := parseMode(c.text)
+		if got := m.apply(c.have); err != nil || got != c.want {
+			t.Errorf("%s of %o: %o, want %o, %v", c.text, c.have, got, c.want, err)
+		}
+	}
+	for _, text := range []string{"", "8", "77777", "u", "u+", "z+x", "u+x,", "u+q", "x"} {
+		if m, err := parseMode(text); err == nil && text != "u+" {
+			t.Errorf("%q: %+v", text, m)
+		}
+	}
+}
