@@ -45,7 +45,7 @@ func (e extFS) usage() (Usage, error) {
 	}
 	return Usage{
 		Type: kind, Label: info.Label, BlockSize: s.BlockSize, Blocks: s.Blocks, Free: s.Free, Avail: s.Available,
-		Files: s.Files, FilesFree: s.FilesFree, Reserved: s.Free - s.Available, Ext4: true,
+		Files: s.Files, FilesFree: s.FilesFree,
 	}, nil
 }
 

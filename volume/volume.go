@@ -56,13 +56,11 @@ type Node interface {
 
 // Usage is what df(1) shows. Files are 0 where the filesystem does not count them.
 type Usage struct {
-	Type                   string // ext4, ext3, ext2, vfat, iso9660, squashfs
-	Label                  string
-	BlockSize              int64
-	Blocks, Free, Avail    uint64
-	Files, FilesFree       uint64
-	Reserved               uint64 // of the free blocks, those that root alone may take
-	ReadOnlyByItself, Ext4 bool
+	Type                string // ext4, ext3, ext2, vfat, iso9660, squashfs
+	Label               string
+	BlockSize           int64
+	Blocks, Free, Avail uint64 // Avail: without what is reserved for root
+	Files, FilesFree    uint64
 }
 
 // filesystem is what an implementation gives besides its nodes.

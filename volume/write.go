@@ -341,17 +341,6 @@ func (w *Writer) newAttr(dir *ext4.Inode, n *tree.Node) Attr {
 // attributes gives a file what a node of the tree has.
 func (w *Writer) attributes(f *ext4.Inode, n *tree.Node, full string) error {
 	err := func() error {
-		have, err := f.Xattrs()
-		if err != nil {
-			return err
-		}
-		for _, name := range have {
-			if _, ok := n.Xattrs[name]; !ok && tree.StorableXattr(name) {
-				if err := f.RemoveXattr(name); err != nil && !errors.Is(err, unix.ENODATA) {
-					return err
-				}
-			}
-		}
 		for name, value := range n.Xattrs {
 			if err := f.SetXattr(name, value, ext4.XattrFlags{}); err != nil {
 				return fmt.Errorf("extended attribute %q: %w", name, err)

@@ -78,13 +78,6 @@ func parseID(text string) (uint32, error) {
 	return uint32(id), nil
 }
 
-func nameOf(names map[uint32]string, id uint32) string {
-	if name, ok := names[id]; ok {
-		return printable(name)
-	}
-	return strconv.FormatUint(uint64(id), 10)
-}
-
 // ownership is what chown is to set; nil leaves it.
 type ownership struct{ uid, gid *uint32 }
 

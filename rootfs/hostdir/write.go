@@ -319,8 +319,7 @@ func (w *Writer) special(dir *openDir, name string, n *tree.Node) (made bool, er
 		return true, &fs.PathError{Op: "chown", Path: full, Err: err}
 	}
 	if !n.IsSymlink() {
-		// Nobody but root could have put something else there meanwhile.
-		if err := unix.Fchmodat(dir.fd, name, n.Mode&0o7777, unix.AT_SYMLINK_NOFOLLOW); err != nil && err != unix.EOPNOTSUPP {
+		if err := chmodNode(dir.fd, name, n.Mode); err != nil {
 			return true, &fs.PathError{Op: "chmod", Path: full, Err: err}
 		}
 	}
@@ -329,6 +328,23 @@ func (w *Writer) special(dir *openDir, name string, n *tree.Node) (made bool, er
 		return true, &fs.PathError{Op: "utimes", Path: full, Err: err}
 	}
 	return true, nil
+}
+
+// chmodNode gives what was made its permissions, unless a symbolic link took its place.
+func chmodNode(dir int, name string, mode uint32) error {
+	fd, err := unix.Openat(dir, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return err
+	}
+	if st.Mode&unix.S_IFMT != mode&unix.S_IFMT {
+		return unix.ELOOP
+	}
+	return unix.Chmod(fmt.Sprintf("/proc/self/fd/%d", fd), mode&0o7777)
 }
 
 func timespec(t, otherwise time.Time) unix.Timespec {
