@@ -270,7 +270,7 @@ func patchBacking(t *testing.T, path, backing, format string) {
 	if format != "" {
 		be.PutUint32(b[at:], extensionFormat)
 		be.PutUint32(b[at+4:], uint32(len(format)))
-		at += 8 + copy(b[at+8:], format) + 7&^7
+		at += 8 + copy(b[at+8:], format)
 		at = (at + 7) &^ 7
 	}
 	at += 8
