@@ -116,6 +116,7 @@ func newApp(stdin io.Reader, stdout, stderr io.Writer) *cli.App {
 		OnUsageError:              badUsage,
 		Commands: []*cli.Command{
 			completionCommand(),
+			convertCommand(),
 			createCommand(),
 			resizeCommand(),
 			versionCommand(),
