@@ -119,6 +119,7 @@ func newApp(stdin io.Reader, stdout, stderr io.Writer) *cli.App {
 			convertCommand(),
 			createCommand(),
 			resizeCommand(),
+			sparsifyCommand(),
 			versionCommand(),
 		},
 		Action: func(c *cli.Context) error {
