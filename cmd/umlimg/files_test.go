@@ -489,8 +489,7 @@ func TestParsePlace(t *testing.T) {
 		"disk.img:/etc":            {disk: "disk.img", path: "/etc"},
 		"./d/disk.img:/":           {disk: "./d/disk.img", path: "/"},
 		"/a/b#2:/x:/y":             {disk: "/a/b", part: 2, path: "/x:/y"},
-		"a#2#0:/x":                 {disk: "a#2", path: "/x"},
-		"a#02:/x":                  {disk: "a#02", path: "/x"},
+		"a#0:/x":                   {disk: "a#0", path: "/x"},
 		"a#-1:/x":                  {disk: "a#-1", path: "/x"},
 		"#1:/x":                    {disk: "#1", path: "/x"},
 		"a#99999999999999999999:/": {disk: "a#99999999999999999999", path: "/"},
@@ -502,6 +501,14 @@ func TestParsePlace(t *testing.T) {
 		if got := parsePlace(text); got != want {
 			t.Errorf("%q: %+v, want %+v", text, got, want)
 		}
+	}
+	// A file of the whole name is no partition.
+	t.Chdir(t.TempDir())
+	if err := os.WriteFile("odd#2", nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if p := placeOf("odd#2:/x"); p.disk != "odd#2" || p.part != 0 {
+		t.Errorf("a file with a # in its name: %+v", p)
 	}
 	// A directory of this machine whose name ends in a colon, where no such disk is.
 	dir := t.TempDir()
@@ -533,7 +540,7 @@ func FuzzParsePlace(f *testing.F) {
 			t.Errorf("%q: %+v", text, p)
 		case p.inImage() && (p.path[0] != '/' || !strings.HasSuffix(text, ":"+p.path)):
 			t.Errorf("%q: %+v", text, p)
-		case p.inImage() && p.part > 0 && p.image()+":"+p.path != text:
+		case p.inImage() && p.part > 0 && parsePlace(p.image()+":"+p.path).part != p.part:
 			t.Errorf("%q: %+v", text, p)
 		}
 	})

@@ -38,8 +38,7 @@ func (p place) image() string {
 	return p.disk + "#" + strconv.Itoa(p.part)
 }
 
-// parsePlace reads an operand. The first ":/" ends the disk's name. "#0" behind it means
-// the whole disk: it serves a name that ends like one of a partition.
+// parsePlace reads an operand. The first ":/" ends the disk's name.
 func parsePlace(text string) place {
 	disk, _, ok := strings.Cut(text, ":/")
 	if !ok || disk == "" {
@@ -52,15 +51,8 @@ func parsePlace(text string) place {
 
 // parseDisk reads DISK[#N].
 func parseDisk(text string) place {
-	p := place{text: text, disk: text, path: "/"}
-	i := strings.LastIndexByte(text, '#')
-	if i <= 0 {
-		return p
-	}
-	digits := text[i+1:]
-	if n, err := strconv.Atoi(digits); err == nil && n >= 0 && strconv.Itoa(n) == digits {
-		p.disk, p.part = text[:i], n
-	}
+	p := place{text: text, path: "/"}
+	p.disk, p.part = splitPartition(text)
 	return p
 }
 
@@ -166,7 +158,7 @@ func (s *volumes) device(path string) (ubdfmt.Device, error) {
 	if info.Mode().IsRegular() && info.Size() == 0 {
 		return nil, errors.New("it is empty")
 	}
-	dev, err := openImage(path, ubdfmt.Options{ReadOnly: !s.write})
+	dev, err := openWhole(path, ubdfmt.Options{ReadOnly: !s.write})
 	if err != nil {
 		return nil, err
 	}
