@@ -470,6 +470,15 @@ func TestPlacesInDisks(t *testing.T) {
 	if status, _, stderr := call("ls", disk+"#9:/"); status != 1 || strings.Count(stderr, "\n") != 1 {
 		t.Errorf("no such partition: status %d, %q", status, stderr)
 	}
+	// A qcow2 image is only read.
+	qcow := filepath.Join(dir, "disk.qcow2")
+	oracle.Run(t, "qemu-img", "convert", "-O", "qcow2", disk, qcow)
+	if got := must(t, "cat", qcow+"#1:/copied/joe/file"); got != "x" {
+		t.Errorf("a qcow2 image: %q", got)
+	}
+	if status, _, stderr := call("rm", qcow+"#1:/copied/joe/file"); status != 1 || !strings.Contains(stderr, "can only be read") {
+		t.Errorf("a qcow2 image to be written: status %d, %q", status, stderr)
+	}
 	// Changes go to the COW alone.
 	cow := filepath.Join(dir, "disk.cow")
 	if err := ubdfmt.CreateCOW(cow, disk, ubdfmt.Options{}); err != nil {
