@@ -575,3 +575,65 @@ func TestParseMode(t *testing.T) {
 		}
 	}
 }
+
+// A kernel that mounts the image sees what was copied in, and what it writes comes out.
+func TestFilesAsTheKernelSeesThem(t *testing.T) {
+	oracle.NeedsRoot(t)
+	dir := t.TempDir()
+	tree := manyFiles(t, 60)
+	oracle.Run(t, "sh", "-c", `cd "$0" && ln 0/0 hard && ln -s 0/0 link && mkfifo pipe && mknod dev c 5 300 && truncate -s 5M hole && printf end >>hole &&
+chmod 6711 1/1 && chown -h 70000:5 link 2 2/* && setfattr -n user.note -v hello 0/0 && setfacl -m u:7:r,g:8:rw 3/3 && setfacl -d -m u:7:rx 3 &&
+touch -h -d "2001-02-03 04:05:06.789" link 4/4 4 && setfattr -n security.capability -v 0sAQAAAgAgAAAAAAAAAAAAAAAAAAA= 1/18`, tree)
+	list := func(where string) string {
+		return oracle.Run(t, "sh", "-c", `cd "$0" && find . -name lost+found -prune -o -type d -printf '%p d %#m %U:%G %T@\n' -o -printf '%p %y %#m %U:%G %s %T@ %n %l\n' | sort && find . -type f | sort | xargs -d '\n' md5sum &&
+find . -name lost+found -prune -o -print | sort | xargs -d '\n' getfattr -h -d -m - -e hex && stat -c '%t,%T' dev && getfacl -n 3 3/3`, where)
+	}
+	image := smallImage(t, dir)
+	must(t, "rm", "-rf", image+":/etc", image+":/usr", image+":/home", image+":/lib")
+	must(t, "cp", "-a", tree+"/.", image+":/")
+	oracle.Fsck(t, image)
+	want := list(tree)
+	mounted := oracle.Mount(t, image, "ro,loop")
+	if got := list(mounted); got != want {
+		t.Errorf("the kernel sees %s", difference(got, want))
+	}
+	if out := oracle.Run(t, "du", "-k", mounted+"/hole"); !strings.HasPrefix(out, "4\t") && !strings.HasPrefix(out, "0\t") {
+		t.Errorf("a hole takes %s", out)
+	}
+	oracle.Unmount(t, mounted)
+	mounted = oracle.Mount(t, image, "loop")
+	oracle.Run(t, "sh", "-c", `cd "$0" && rm 5/5 && cp -a 6/6 6/new && setfattr -n user.long -v "$(head -c 3000 /dev/zero | tr '\0' x)" 6/6 && mkdir -p a/b/c && echo kernel >a/b/c/d`, mounted)
+	want = list(mounted)
+	oracle.Unmount(t, mounted)
+	out := filepath.Join(dir, "out")
+	must(t, "cp", "-a", image+":/", out)
+	if got := list(out); got != want {
+		t.Errorf("out come %s", difference(got, want))
+	}
+	tarball := filepath.Join(dir, "all.tar")
+	must(t, "tar-out", image+":/", tarball)
+	unpacked := filepath.Join(dir, "unpacked")
+	oracle.Run(t, "sh", "-c", `mkdir "$1" && tar --xattrs --xattrs-include='*' --numeric-owner -C "$1" -xpf "$0"`, tarball, unpacked)
+	if got := list(unpacked); got != want {
+		t.Errorf("tar unpacks %s", difference(got, want))
+	}
+	two := smallImage(t, t.TempDir())
+	must(t, "mkdir", two+":/all")
+	must(t, "tar-in", tarball, two+":/all")
+	oracle.Fsck(t, two)
+	mounted = oracle.Mount(t, two, "ro,loop")
+	if got := list(mounted + "/all"); got != want {
+		t.Errorf("tar-in gives %s", difference(got, want))
+	}
+}
+
+// difference is the first line in which two listings differ.
+func difference(got, want string) string {
+	g, w := strings.Split(got, "\n"), strings.Split(want, "\n")
+	for i := range min(len(g), len(w)) {
+		if g[i] != w[i] {
+			return fmt.Sprintf("%q, not %q", g[i], w[i])
+		}
+	}
+	return fmt.Sprintf("%d lines, not %d", len(g), len(w))
+}
