@@ -194,6 +194,36 @@ func TestFilesNotAllowed(t *testing.T) {
 	run(fmt.Sprintf("umlimg: ls: %s: permission denied\n", image), "ls", image+":/")
 }
 
+// A mistake on the command line has a status of its own, and each failure one line.
+func TestFilesExitStatus(t *testing.T) {
+	dir := t.TempDir()
+	image := smallImage(t, dir)
+	tree, _ := sources(t)
+	for _, c := range []struct {
+		want int
+		args []string
+	}{
+		{2, []string{"ls"}}, {2, []string{"ls", "none:etc"}}, {2, []string{"ls", "--nope", image + ":/"}}, {2, []string{"ls", image + ":/", "-l"}},
+		{1, []string{"ls", image + ":/none"}}, {1, []string{"ls", filepath.Join(dir, "none") + ":/"}}, {1, []string{"ls", dir + ":/"}},
+		{2, []string{"cat", image}}, {1, []string{"cat", image + ":/etc"}}, {2, []string{"cp", tree}}, {2, []string{"cp", tree, dir}},
+		{2, []string{"cp", "--owner", "0", image + ":/etc/passwd", dir}}, {1, []string{"cp", tree, image + ":/"}}, {1, []string{"cp", "-r", tree, image + ":/etc/passwd"}},
+		{2, []string{"cp", "-T", image + ":/etc/passwd", image + ":/etc/shadow", image + ":/etc"}},
+		{2, []string{"put", "-"}}, {2, []string{"put", "-", dir}}, {2, []string{"put", "--mode", "x", "-", image + ":/x"}}, {1, []string{"put", dir, image + ":/x"}},
+		{2, []string{"rm"}}, {1, []string{"rm", image + ":/etc"}}, {1, []string{"rm", image + ":/"}}, {2, []string{"mkdir", dir}}, {1, []string{"mkdir", image + ":/etc"}},
+		{2, []string{"ln", "x"}}, {1, []string{"ln", "-s", "x", image + ":/etc"}}, {2, []string{"chmod", "u+q", image + ":/etc"}}, {2, []string{"chmod", "644"}},
+		{1, []string{"chown", "nobody", image + ":/etc"}}, {2, []string{"chown", "1", dir}}, {1, []string{"stat", image + ":/none"}}, {2, []string{"stat"}},
+		{1, []string{"df", dir}}, {2, []string{"df"}}, {2, []string{"find", image, "-type", "x"}}, {2, []string{"find", image, "-maxdepth", "-1"}}, {1, []string{"find", image + ":/none"}},
+		{2, []string{"tar-out", "--compress", "x", image}}, {1, []string{"tar-out", image, filepath.Join(dir, "none", "x")}}, {2, []string{"tar-in"}},
+		{1, []string{"tar-in", "-", image + ":/"}}, {1, []string{"tar-in", image, image + ":/"}}, {2, []string{"edit"}}, {1, []string{"edit", image + ":/etc"}},
+		{0, []string{"ls", "-h"}}, {0, []string{"cp", "--help"}}, {0, []string{"-h"}},
+	} {
+		if got, _, stderr := call(c.args...); got != c.want || (got != 0) != (stderr != "") || strings.Count(stderr, "\n") > 1 {
+			t.Errorf("%q: status %d, want %d\n%s", c.args, got, c.want, stderr)
+		}
+	}
+	oracle.Fsck(t, image)
+}
+
 // manyFiles is a tree to be copied.
 func manyFiles(t *testing.T, n int) string {
 	t.Helper()

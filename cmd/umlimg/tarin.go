@@ -13,23 +13,27 @@ import (
 
 func tarInCommand() *cli.Command {
 	return &cli.Command{
-		Name: "tar-in", Usage: "unpack a tar archive into an image", Category: imageFiles, ArgsUsage: "ARCHIVE|- IMAGE[#N]:/PATH",
+		Name: "tar-in", Usage: "unpack a tar archive into an image", Category: imageFiles, ArgsUsage: "[ARCHIVE|-] IMAGE[#N]:/PATH",
 		Description: `umlimg tar-in app.tar.xz disk.img:/opt/app
-docker export box | umlimg tar-in - disk.img:/`,
+docker export box | umlimg tar-in disk.img:/`,
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "owner", Usage: "`user[:group]` of all, by number or by a name from the image; else as the archive says"},
 		},
 		Action: func(c *cli.Context) error {
-			args, err := operands(c, 2, 2)
+			args, err := operands(c, 1, 2)
 			if err != nil {
 				return err
 			}
-			places, err := inImages(c, args[1:], false)
+			archive := "-"
+			if len(args) > 1 {
+				archive, args = args[0], args[1:]
+			}
+			places, err := inImages(c, args, false)
 			if err != nil {
 				return err
 			}
 			s := &volumes{write: true}
-			return named(c, s.close(tarIn(c, s, args[0], places[0])))
+			return named(c, s.close(tarIn(c, s, archive, places[0])))
 		},
 	}
 }

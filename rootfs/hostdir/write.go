@@ -513,5 +513,10 @@ func (w *Writer) attributes(fd int, n *tree.Node, full string) error {
 
 // futimens sets the times of an open file.
 func futimens(fd int, times []unix.Timespec) error {
+	err := unix.UtimesNanoAt(fd, "", times, unix.AT_EMPTY_PATH)
+	if err != unix.EINVAL && err != unix.ENOENT {
+		return err
+	}
+	// Linux before 5.8 wants a name.
 	return unix.UtimesNanoAt(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", fd), times, 0)
 }
