@@ -91,7 +91,10 @@ func (e *ReadOnlyError) Unwrap() error { return unix.EROFS }
 // as it is: a journal that waits for its replay is replayed in memory. The caller keeps
 // dev open until Close has returned, and closes it.
 func Open(dev ubdfmt.Device, write bool) (*Volume, error) {
-	fs, err := ext4.Open(dev, ext4Options(write))
+	fs, err := ext4.Open(dev, ext4Options(false))
+	if err == nil && write {
+		fs, err = reopen(dev, fs)
+	}
 	if err == nil {
 		return &Volume{fs: extFS{fs}, ext: fs}, nil
 	}
@@ -124,6 +127,19 @@ func Open(dev ubdfmt.Device, write bool) (*Volume, error) {
 		return nil, fmt.Errorf("no filesystem is found on it: %w", unix.EINVAL)
 	}
 	return nil, &NoFilesystemError{not.Found}
+}
+
+// reopen opens a filesystem to be written that was looked at, unless that could make things
+// worse.
+func reopen(dev ubdfmt.Device, look *ext4.FS) (*ext4.FS, error) {
+	bad := look.Info().NeedsCheck
+	if err := look.Close(); err != nil {
+		return nil, err
+	}
+	if bad {
+		return nil, fmt.Errorf("errors were found in the filesystem: e2fsck must run before it is written to: %w", unix.EUCLEAN)
+	}
+	return ext4.Open(dev, ext4Options(true))
 }
 
 // NoFilesystemError says what is on a disk in place of a filesystem that we read.
