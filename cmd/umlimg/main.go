@@ -12,6 +12,7 @@ import (
 	"os/signal"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -65,6 +66,9 @@ func (v verdict) Unwrap() error { return v.err }
 
 // run is the whole program but for its end.
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	if last := len(args) - 1; last > 0 && args[last] == "-h" {
+		args = append(slices.Clone(args[:last]), "--help")
+	}
 	err := newApp(stdin, stdout, stderr).RunContext(ctx, args)
 	if err == nil {
 		return 0
@@ -101,6 +105,8 @@ func oneLine(err error) string {
 
 // newApp is the command line: every command and option.
 func newApp(stdin io.Reader, stdout, stderr io.Writer) *cli.App {
+	// With others, -h is for sizes that people read; alone, or last, it asks for help: see run.
+	cli.HelpFlag = &cli.BoolFlag{Name: "help", Usage: "show help", DisableDefaultText: true}
 	app := &cli.App{
 		Name:                      "umlimg",
 		Usage:                     "make, look into and change disk images for User Mode Linux",
@@ -115,10 +121,27 @@ func newApp(stdin io.Reader, stdout, stderr io.Writer) *cli.App {
 		ExitErrHandler:            func(*cli.Context, error) {}, // only main exits
 		OnUsageError:              badUsage,
 		Commands: []*cli.Command{
+			catCommand(),
+			chmodCommand(),
+			chownCommand(),
 			completionCommand(),
+			convertCommand(),
+			cpCommand(),
 			createCommand(),
+			dfCommand(),
+			editCommand(),
+			findCommand(),
+			lnCommand(),
+			lsCommand(),
+			mkdirCommand(),
 			partitionCommand(),
+			putCommand(),
 			resizeCommand(),
+			rmCommand(),
+			sparsifyCommand(),
+			statCommand(),
+			tarInCommand(),
+			tarOutCommand(),
 			versionCommand(),
 		},
 		Action: func(c *cli.Context) error {

@@ -35,7 +35,7 @@ func TestScripts(t *testing.T) {
 	engine := script.NewEngine()
 	engine.Cmds = scripttest.DefaultCmds()
 	engine.Cmds["umlimg"] = script.Program(os.Args[0], nil, time.Minute)
-	for _, tool := range []string{"debugfs", "dumpe2fs", "e2fsck", "modprobe", "resize2fs", "sfdisk", "sgdisk", "sh", "stat", "tar", "touch", "truncate", "xz", "zstd"} {
+	for _, tool := range []string{"debugfs", "dumpe2fs", "e2fsck", "mkfifo", "modprobe", "qemu-img", "qemu-io", "resize2fs", "sfdisk", "sgdisk", "sh", "stat", "tar", "touch", "truncate", "xz", "zstd"} {
 		engine.Cmds[tool] = script.Program(oracle.Tool(t, tool), nil, time.Minute)
 	}
 	env := append(os.Environ(), "RUN_UMLIMG=1", "UMLBOX="+guest.Binary(t, "umlbox"), "UMLIMG="+os.Args[0])
@@ -154,7 +154,7 @@ func TestManualPages(t *testing.T) {
 			t.Errorf("%s.1 lacks the command's name, its line of the synopsis or examples", page)
 		}
 		documented := map[string]bool{}
-		for _, m := range regexp.MustCompile(`(?m)^\.(?:It|It Xo) Fl -([a-z-]+)`).FindAllStringSubmatch(text, -1) {
+		for _, m := range regexp.MustCompile(`(?m)^\.(?:It|It Xo) Fl -([a-z0-9-]+)`).FindAllStringSubmatch(text, -1) {
 			documented[m[1]] = true
 		}
 		exists := map[string]bool{}
@@ -166,7 +166,7 @@ func TestManualPages(t *testing.T) {
 				}
 			}
 		}
-		for _, m := range regexp.MustCompile(`Fl -([a-z-]+)`).FindAllStringSubmatch(text, -1) {
+		for _, m := range regexp.MustCompile(`Fl -([a-z0-9-]+)`).FindAllStringSubmatch(text, -1) {
 			if !exists[m[1]] {
 				t.Errorf("%s.1 names --%s, which does not exist", page, m[1])
 			}

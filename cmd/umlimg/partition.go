@@ -85,26 +85,9 @@ func listPartitions(c *cli.Context, args []string) error {
 	w := tabwriter.NewWriter(c.App.Writer, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "number\tstart\tsize\ttype\tflags\tname")
 	for _, p := range t.Partitions {
-		fmt.Fprintf(w, "%d\t%d\t%d\t%s\t%s\t%s\n", p.Number, p.Start, p.Size, p.TypeText(), orDash(flagsOf(p)), orDash(printable(p.Name)))
+		fmt.Fprintf(w, "%d\t%d\t%d\t%s\t%s\t%s\n", p.Number, p.Start, p.Size, p.TypeText(), orDash(flagsOf(p)), orDash(p.Name))
 	}
 	return w.Flush()
-}
-
-func orDash(text string) string {
-	if text == "" {
-		return "-"
-	}
-	return text
-}
-
-// printable is a name that others wrote, without what a terminal would obey.
-func printable(name string) string {
-	return strings.Map(func(r rune) rune {
-		if !strconv.IsPrint(r) {
-			return '?'
-		}
-		return r
-	}, name)
 }
 
 // attributes are a GPT's, in the words of sfdisk; bits 48 to 63 belong to the type.
