@@ -115,8 +115,14 @@ func newApp(stdin io.Reader, stdout, stderr io.Writer) *cli.App {
 		ExitErrHandler:            func(*cli.Context, error) {}, // only main exits
 		OnUsageError:              badUsage,
 		Commands: []*cli.Command{
+			benchCommand(),
+			compareCommand(),
 			completionCommand(),
+			cowCommand(),
 			createCommand(),
+			infoCommand(),
+			mapCommand(),
+			measureCommand(),
 			resizeCommand(),
 			versionCommand(),
 		},
@@ -160,16 +166,17 @@ func prepare(commands []*cli.Command) {
 // means any number. Options come before them.
 func operands(c *cli.Context, least, most int) ([]string, error) {
 	args := c.Args().Slice()
+	name := strings.TrimPrefix(c.Command.HelpName, "umlimg ")
 	for i, a := range args {
 		switch {
 		case a == "":
-			return nil, usagef("%s: an empty name", c.Command.FullName())
+			return nil, usagef("%s: an empty name", name)
 		case i > 0 && len(a) > 1 && a[0] == '-':
-			return nil, usagef("%s: options come before %s: %s", c.Command.FullName(), args[0], a)
+			return nil, usagef("%s: options come before %s: %s", name, args[0], a)
 		}
 	}
 	if len(args) < least || most >= 0 && len(args) > most {
-		return nil, usagef("%s: usage: %s %s", c.Command.FullName(), c.Command.HelpName, c.Command.ArgsUsage)
+		return nil, usagef("%s: usage: %s %s", name, c.Command.HelpName, c.Command.ArgsUsage)
 	}
 	return args, nil
 }
