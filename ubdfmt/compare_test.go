@@ -5,7 +5,9 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/umlkit/umlkit/internal/oracle"
@@ -23,22 +25,27 @@ func TestCompareModel(t *testing.T) {
 		r := rand.New(rand.NewPCG(seed, uint64(i)))
 		dir := t.TempDir()
 		size := int64(64+r.IntN(2000)) * SectorSize
-		base := write(t, filepath.Join(dir, "base.img"), sparse(r, size))
+		content := sparse(r, size)
+		base := writeSparse(t, filepath.Join(dir, "base.img"), content, false)
 		open := func(name string) Device {
-			if r.IntN(3) == 0 {
-				return mustOpen(t, write(t, filepath.Join(dir, name+".img"), sparse(r, size+int64(r.IntN(8))*SectorSize)), "", Options{})
+			if r.IntN(2) == 0 {
+				other := append(slices.Clone(content), make([]byte, r.IntN(8)*SectorSize)...)
+				if r.IntN(2) == 0 {
+					other[r.IntN(len(other))] ^= 1
+				}
+				return mustOpen(t, writeSparse(t, filepath.Join(dir, name+".img"), other, r.IntN(2) == 0), "", Options{})
 			}
 			return mustOpen(t, filepath.Join(dir, name+".cow"), base, Options{})
 		}
 		a, b := open("a"), open("b")
-		for range r.IntN(6) {
+		for range max(0, r.IntN(9)-3) {
 			off := r.Int64N(size)
 			p := make([]byte, r.Int64N(min(size-off, 9000))+1)
 			if r.IntN(2) == 0 {
 				p[r.IntN(len(p))] = 1
 			}
 			for _, d := range []Device{a, b} {
-				if r.IntN(8) == 0 {
+				if r.IntN(12) == 0 {
 					continue // so that they differ
 				}
 				if r.IntN(3) == 0 {
@@ -74,6 +81,27 @@ func sparse(r *rand.Rand, size int64) []byte {
 		}
 	}
 	return b
+}
+
+// writeSparse makes a file in which blocks of zeros are holes, unless full.
+func writeSparse(t *testing.T, path string, content []byte, full bool) string {
+	t.Helper()
+	f, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := f.Truncate(int64(len(content))); err != nil {
+		t.Fatal(err)
+	}
+	for off := 0; off < len(content); off += zeroBlock {
+		if b := content[off:min(len(content), off+zeroBlock)]; full || !isZero(b) {
+			if _, err := f.WriteAt(b, int64(off)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	return path
 }
 
 func contentOf(t *testing.T, d Device) []byte {
@@ -116,6 +144,21 @@ func TestCompareReadsLittle(t *testing.T) {
 	got, err := Compare(context.Background(), a, b, CompareOptions{})
 	if err != nil || got.Difference != Same || got.Read != 2*64<<10 {
 		t.Errorf("%+v, %v; 2 * 64 KiB have to be read", got, err)
+	}
+}
+
+// One file in two disks is the same only in the same place.
+func TestCompareShared(t *testing.T) {
+	f, err := os.Open(write(t, filepath.Join(t.TempDir(), "f"), pattern(8192, 1)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	c := &comparer{infos: map[*os.File]os.FileInfo{}}
+	for off, want := range map[int64]bool{4096: true, 0: false} {
+		if got := c.shared(Extent{Offset: 0, Length: 4096, File: f, FileOffset: 4096}, Extent{Offset: 0, Length: 4096, File: f, FileOffset: off}); got != want {
+			t.Errorf("bytes at 4096 and at %d of a file: %v", off, got)
+		}
 	}
 }
 
