@@ -98,6 +98,12 @@ func newCOW(f *hostFile, o COWOptions) (c *COW, err error) {
 	if err != nil {
 		return nil, err
 	}
+	if !l.Whole() && !f.readOnly {
+		// The sectors at the end could not be written. That nothing can is found
+		// out at once, and not when the disk is full.
+		o.logf("The bitmap of %q lacks the last %d sectors, as old versions made it: opened read-only", f.path, l.Sectors-l.BitmapLength*8)
+		f.readOnly = true
+	}
 	if requested && !f.readOnly {
 		o.logf("Switching backing file to '%s'", o.Backing)
 		if err := f.switchBacking(&h, o.Backing); err != nil {
@@ -119,7 +125,7 @@ func (h *hostFile) readHeader() (Header, error) {
 	if err != nil && err != io.EOF {
 		return Header{}, err
 	}
-	hdr, err := DecodeHeader(b[:n])
+	hdr, err := decodeHeader(b[:n], h.size)
 	if err != nil {
 		return Header{}, withPath(err, h.path)
 	}

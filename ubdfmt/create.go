@@ -80,7 +80,8 @@ func (h *hostFile) switchBacking(hdr *Header, backing string) error {
 	if err != nil {
 		return withPath(err, h.path)
 	}
-	if _, err := h.WriteAt(b[pathOffset:pathOffset+len(abs)+1], pathOffset); err != nil {
+	at := dialectFields[hdr.Dialect].path
+	if _, err := h.WriteAt(b[at:at+len(abs)+1], int64(at)); err != nil {
 		return err
 	}
 	*hdr = next
