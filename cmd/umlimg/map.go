@@ -7,6 +7,7 @@ import (
 	"io"
 	"math"
 	"os"
+	"strconv"
 
 	"github.com/urfave/cli/v2"
 	"golang.org/x/sys/unix"
@@ -46,16 +47,13 @@ umlimg map --svg disk.svg disk.cow`,
 	}
 }
 
-// region is a run of the disk of one kind that lies together. Numbers are bytes. Its
-// JSON has qemu-img's names.
+// region is a run of the disk of one kind that lies together. Numbers are bytes.
 type region struct {
-	Start   int64 `json:"start"`
-	Length  int64 `json:"length"`
-	Depth   int   `json:"depth"`
-	Present bool  `json:"present"`
-	Zero    bool  `json:"zero"`
-	Data    bool  `json:"data"`
-	Offset  int64 `json:"offset"` // < 0: there is none
+	Start, Length int64
+	Depth         int
+	Present       bool // in this image or below it, for all that qemu-img can tell
+	Zero, Data    bool
+	Offset        int64 // in the file; < 0: it has no place there
 
 	file string
 }
@@ -171,26 +169,43 @@ type regionLines func(visit func(region) error) error
 
 // printRegionsJSON prints one region a line, as qemu-img does: there can be millions.
 func printRegionsJSON(w io.Writer, regions regionLines) error {
-	lead := "["
+	line := []byte("[")
+	some := false
 	err := regions(func(r region) error {
-		offset := ""
-		if r.Offset >= 0 {
-			offset = fmt.Sprintf(`, "offset": %d`, r.Offset)
-		}
-		_, err := fmt.Fprintf(w, `%s{ "start": %d, "length": %d, "depth": %d, "present": %t, "zero": %t, "data": %t%s}`,
-			lead, r.Start, r.Length, r.Depth, r.Present, r.Zero, r.Data, offset)
-		lead = ",\n"
+		some = true
+		line = appendRegion(line, r)
+		_, err := w.Write(line)
+		line = append(line[:0], ",\n"...)
 		return err
 	})
 	if err != nil {
 		return err
 	}
-	if lead == "[" { // a range without a byte
-		_, err = fmt.Fprint(w, "[]\n")
-	} else {
-		_, err = fmt.Fprint(w, "]\n")
+	end := "]\n"
+	if !some { // a range without a byte
+		end = "[]\n"
 	}
+	_, err = io.WriteString(w, end)
 	return err
+}
+
+func appendRegion(line []byte, r region) []byte {
+	number := func(name string, n int64) {
+		line = strconv.AppendInt(append(line, name...), n, 10)
+	}
+	truth := func(name string, so bool) {
+		line = strconv.AppendBool(append(line, name...), so)
+	}
+	number(`{ "start": `, r.Start)
+	number(`, "length": `, r.Length)
+	number(`, "depth": `, int64(r.Depth))
+	truth(`, "present": `, r.Present)
+	truth(`, "zero": `, r.Zero)
+	truth(`, "data": `, r.Data)
+	if r.Offset >= 0 {
+		number(`, "offset": `, r.Offset)
+	}
+	return append(line, '}')
 }
 
 func printRegions(w io.Writer, regions regionLines) error {
