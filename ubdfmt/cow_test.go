@@ -126,7 +126,7 @@ func TestSamples(t *testing.T) {
 		{emptyCOW, sumFile(t, base)},
 	} {
 		before := sumFile(t, test.cow)
-		d, err := OpenCOW(test.cow, COWOptions{Options: Options{ReadOnly: true}, Backing: base})
+		d, err := OpenCOW(test.cow, COWOptions{Options{ReadOnly: true}, Policy{Backing: base}})
 		if err != nil {
 			t.Fatal(err)
 		}

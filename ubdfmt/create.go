@@ -15,10 +15,6 @@ func CreateCOW(path, backing string, o Options) error {
 	if err != nil {
 		return fmt.Errorf("create %s: %w", path, err)
 	}
-	b, err := h.Encode()
-	if err != nil {
-		return withPath(err, path)
-	}
 	if exists(path) {
 		return &os.PathError{Op: "create", Path: path, Err: os.ErrExist}
 	}
@@ -27,15 +23,27 @@ func CreateCOW(path, backing string, o Options) error {
 		return err
 	}
 	defer f.discard()
-	if _, err := f.WriteAt(b, 0); err != nil {
-		return fmt.Errorf("create %s: %w", path, errno(err))
-	}
-	// The last byte makes the file as long as the disk, as kernels have it.
-	l := h.Layout()
-	if _, err := f.WriteAt([]byte{0}, l.DataOffset+h.Size-1); err != nil {
-		return fmt.Errorf("create %s: %w", path, errno(err))
+	if err := f.begin(h); err != nil {
+		return err
 	}
 	return f.commit(false)
+}
+
+// begin writes the header of a COW file that holds nothing, and makes the file as long as
+// it is to be.
+func (n *newFile) begin(h Header) error {
+	b, err := h.Encode()
+	if err != nil {
+		return withPath(err, n.path)
+	}
+	if _, err := n.WriteAt(b, 0); err != nil {
+		return fmt.Errorf("create %s: %w", n.path, errno(err))
+	}
+	// The last byte makes the file as long as the disk, as kernels have it.
+	if _, err := n.WriteAt([]byte{0}, h.Layout().DataOffset+h.Size-1); err != nil {
+		return fmt.Errorf("create %s: %w", n.path, errno(err))
+	}
+	return nil
 }
 
 // newHeader is the header of a COW file over an image.
@@ -64,26 +72,4 @@ func newHeader(backing string, o Options) (Header, error) {
 		SectorSize: SectorSize,
 		Alignment:  defaultAlignment,
 	}, nil
-}
-
-// switchBacking makes the header name another backing file. Only the name is written:
-// up to its NUL it lies, but for the longest of names, in one page of the file, so that
-// a kill leaves the old name or the new one.
-func (h *hostFile) switchBacking(hdr *Header, backing string) error {
-	abs, err := absolute(backing)
-	if err != nil {
-		return err
-	}
-	next := *hdr
-	next.Backing = abs
-	b, err := next.Encode()
-	if err != nil {
-		return withPath(err, h.path)
-	}
-	at := dialectFields[hdr.Dialect].path
-	if _, err := h.WriteAt(b[at:at+len(abs)+1], int64(at)); err != nil {
-		return err
-	}
-	*hdr = next
-	return h.datasync()
 }

@@ -139,7 +139,7 @@ func openMerge(path, backing string, inPlace bool) (_ *mergeSource, err error) {
 	if os.SameFile(c.backing.info, f.info) {
 		return nil, &MergeError{"Opening backing file", fmt.Errorf("%s is the COW file itself", backing)}
 	}
-	if err := c.header.match(f.path, c.backing); err != nil && !(inPlace && c.resumes(err)) {
+	if err := (Policy{}).validate(c.header, f.path, c.backing); err != nil && !(inPlace && c.resumes(err)) {
 		return nil, err
 	}
 	if c.bits, err = f.readBitmap(c.header, c.layout); err != nil {
