@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -108,7 +107,7 @@ func showInfo(c *cli.Context, path string) error {
 // inspectImage looks at a file's size and header, and takes no lock for it. A backing file
 // is a raw image whatever it begins with.
 func inspectImage(path string, isBacking bool) (imageInfo, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	f, err := openLook(path)
 	if err != nil {
 		return imageInfo{}, err
 	}
@@ -118,28 +117,20 @@ func inspectImage(path string, isBacking bool) (imageInfo, error) {
 		return imageInfo{}, err
 	}
 	info := imageInfo{Filename: path, Format: "raw", ApparentSize: st.Size, ActualSize: st.Blocks * 512}
-	switch st.Mode & unix.S_IFMT {
-	case unix.S_IFREG:
-	case unix.S_IFBLK:
+	if st.Mode&unix.S_IFMT == unix.S_IFBLK {
 		if info.ApparentSize, err = f.Seek(0, io.SeekEnd); err != nil {
 			return imageInfo{}, err
 		}
-	default:
-		return imageInfo{}, errors.New("neither a regular file nor a block device")
 	}
 	info.VirtualSize = wholeSectors(info.ApparentSize)
 	if isBacking {
 		return info, nil
 	}
-	b := make([]byte, ubdfmt.HeaderLength)
-	n, err := f.ReadAt(b, 0)
-	if err != nil && err != io.EOF {
-		return imageInfo{}, err
+	isCOW, err := beginsAsCOW(f)
+	if err != nil || !isCOW {
+		return info, err
 	}
-	if ubdfmt.Detect(b[:n]) == ubdfmt.NotCOW {
-		return info, nil
-	}
-	h, err := ubdfmt.DecodeHeader(b[:n])
+	h, err := ubdfmt.ReadHeader(path)
 	if err != nil {
 		return imageInfo{}, err
 	}
@@ -157,23 +148,34 @@ func inspectImage(path string, isBacking bool) (imageInfo, error) {
 	return info, nil
 }
 
-// backingProblem says why a machine would refuse the backing file, "" if it would not.
+// backingProblem says why a machine would refuse the backing file or misread it, "" if it
+// would not.
 func backingProblem(cow *os.File, h ubdfmt.Header) string {
 	self, err := cow.Stat()
 	if err != nil {
 		return err.Error()
 	}
-	below, err := os.Stat(h.Backing)
-	var perr *os.PathError
+	f, err := openLook(h.Backing)
+	if err != nil {
+		return withoutPath(err).Error()
+	}
+	defer f.Close()
+	below, err := f.Stat()
+	if err != nil {
+		return err.Error()
+	}
+	isCOW, err := beginsAsCOW(f)
 	switch {
-	case errors.As(err, &perr):
-		return perr.Err.Error()
+	case err != nil:
+		return withoutPath(err).Error()
 	case os.SameFile(self, below):
 		return "it is the COW file itself"
 	case below.Mode().IsRegular() && below.Size() != h.Size:
 		return fmt.Sprintf("it has %d bytes, the COW file is of one with %d", below.Size(), h.Size)
 	case uint32(below.ModTime().Unix()) != h.MTime:
 		return fmt.Sprintf("it was changed at %d, the COW file is of one changed at %d", below.ModTime().Unix(), h.MTime)
+	case isCOW:
+		return "it is a COW file itself, and taken as a raw image"
 	}
 	return ""
 }
@@ -190,7 +192,7 @@ func printInfo(w io.Writer, i imageInfo) error {
 		fmt.Fprintf(&b, "backing file: %s\n", shown(i.Backing))
 	}
 	if i.BackingProblem != "" {
-		fmt.Fprintf(&b, "backing file is refused: %s\n", i.BackingProblem)
+		fmt.Fprintf(&b, "backing file problem: %s\n", i.BackingProblem)
 	}
 	if i.Specific != nil {
 		d := i.Specific.Data

@@ -90,13 +90,16 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 }
 
 // oneLine is an error's text in one line: names may hold line ends.
-func oneLine(err error) string {
+func oneLine(err error) string { return plain(strings.ReplaceAll(err.Error(), "\n", "; ")) }
+
+// plain is a text without what a terminal would obey.
+func plain(text string) string {
 	return strings.Map(func(r rune) rune {
 		if r < ' ' || r == 0x7f {
 			return '?'
 		}
 		return r
-	}, strings.ReplaceAll(err.Error(), "\n", "; "))
+	}, text)
 }
 
 // newApp is the command line: every command and option.
@@ -116,10 +119,12 @@ func newApp(stdin io.Reader, stdout, stderr io.Writer) *cli.App {
 		OnUsageError:              badUsage,
 		Commands: []*cli.Command{
 			benchCommand(),
+			checkCommand(),
 			compareCommand(),
 			completionCommand(),
 			cowCommand(),
 			createCommand(),
+			diffCommand(),
 			infoCommand(),
 			mapCommand(),
 			measureCommand(),

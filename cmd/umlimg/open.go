@@ -3,7 +3,10 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/umlkit/umlkit/ubdfmt"
 )
@@ -15,7 +18,7 @@ func openImage(path string, o ubdfmt.Options) (ubdfmt.Device, error) {
 	if err != nil {
 		return nil, err
 	}
-	if kind := info.Mode().Type(); kind&^os.ModeDevice != 0 || kind&os.ModeCharDevice != 0 {
+	if !holdsImage(info) {
 		return nil, fmt.Errorf("%s is neither a regular file nor a block device", path)
 	}
 	dev, err := ubdfmt.Open(path, "", o)
@@ -26,4 +29,37 @@ func openImage(path string, o ubdfmt.Options) (ubdfmt.Device, error) {
 		return nil, errors.Join(&os.PathError{Op: "open", Path: path, Err: os.ErrPermission}, dev.Close())
 	}
 	return dev, nil
+}
+
+// openLook opens a file that may hold an image, to look at it without a lock.
+func openLook(path string) (*os.File, error) {
+	// Without O_NONBLOCK, opening a FIFO would wait for its other end.
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
+	if err == nil && !holdsImage(info) {
+		err = fmt.Errorf("%s is neither a regular file nor a block device", path)
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+func holdsImage(info os.FileInfo) bool {
+	kind := info.Mode().Type()
+	return kind&^os.ModeDevice == 0 && kind&os.ModeCharDevice == 0
+}
+
+// beginsAsCOW tells whether a file is a COW file, of whichever dialect.
+func beginsAsCOW(f *os.File) (bool, error) {
+	b := make([]byte, 8)
+	n, err := f.ReadAt(b, 0)
+	if err != nil && err != io.EOF {
+		return false, err
+	}
+	return ubdfmt.Detect(b[:n]) != ubdfmt.NotCOW, nil
 }

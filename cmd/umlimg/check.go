@@ -1,0 +1,240 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/umlkit/umlkit/ubdfmt"
+)
+
+// The exit statuses of check are qemu-img's.
+const (
+	checkFailed      = 1
+	checkCorrupt     = 2
+	checkLeaks       = 3
+	checkUnsupported = 63
+)
+
+func checkCommand() *cli.Command {
+	return &cli.Command{
+		Name:      "check",
+		Usage:     "look for damage in an image and in the file system on it",
+		Category:  "disks",
+		ArgsUsage: "IMAGE",
+		Description: `umlimg check disk.cow
+umlimg check -r disk.cow`,
+		Flags: []cli.Flag{
+			&cli.BoolFlag{Name: "repair", Aliases: []string{"r"}, Usage: "make good what can be made good without losing anything"},
+			&cli.BoolFlag{Name: "no-e2fsck", Usage: "look at the image alone, not at the file system on it"},
+			&cli.BoolFlag{Name: "quiet", Aliases: []string{"q"}, Usage: "print nothing, the exit status says it"},
+			&cli.BoolFlag{Name: "json", Usage: "print the result as JSON"},
+		},
+		Action: func(c *cli.Context) error {
+			args, err := operands(c, 1, 1)
+			if err != nil {
+				return err
+			}
+			return checkImage(c, args[0])
+		},
+	}
+}
+
+// checkResult is what --json prints, in qemu-img's names where it has them.
+type checkResult struct {
+	Filename string `json:"filename"`
+	Format   string `json:"format"`
+	// CheckErrors counts what kept the check from looking.
+	CheckErrors int `json:"check-errors"`
+	Corruptions int `json:"corruptions"`
+	Leaks       int `json:"leaks"`
+	// The same of what -r found and made good.
+	CorruptionsFixed int `json:"corruptions-fixed,omitempty"`
+	LeaksFixed       int `json:"leaks-fixed,omitempty"`
+	// TotalBlocks and AllocatedBlocks are of 4096 bytes, the disk's and those that the
+	// COW file holds; PartialBlocks it holds in part.
+	TotalBlocks     int64          `json:"total-clusters,omitempty"`
+	AllocatedBlocks int64          `json:"allocated-clusters,omitempty"`
+	PartialBlocks   int64          `json:"partial-clusters,omitempty"`
+	EndOffset       int64          `json:"image-end-offset"` // bytes
+	Problems        []checkProblem `json:"problems"`
+	FileSystem      *fsckResult    `json:"file-system,omitempty"`
+}
+
+type checkProblem struct {
+	Kind       string `json:"kind"` // "corrupt", "backing" or "leak"
+	Text       string `json:"text"`
+	Bytes      int64  `json:"bytes,omitempty"`
+	Repairable bool   `json:"repairable"`
+}
+
+// checkBlock is the unit of the counts, in bytes.
+const checkBlock = 4096
+
+func checkImage(c *cli.Context, path string) error {
+	could := func(err error) error {
+		if c.Context.Err() != nil {
+			return fmt.Errorf("check %s: %w", path, c.Context.Err())
+		}
+		status := checkFailed
+		var dialect *ubdfmt.DialectError
+		var header *ubdfmt.HeaderError
+		if errors.As(err, &dialect) || errors.As(err, &header) && header.Field == "version" {
+			status = checkUnsupported
+		}
+		return verdict{status, fmt.Errorf("check %s: %w", path, ofImage(path, err))}
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		return could(err)
+	}
+	result := checkResult{Filename: path, Format: "raw", EndOffset: info.Size(), Problems: []checkProblem{}}
+	sound, err := checkFile(c, path, &result)
+	if err != nil {
+		return could(err)
+	}
+	if sound && !c.Bool("no-e2fsck") {
+		if result.FileSystem, err = checkFileSystem(c, path); err != nil {
+			return could(err)
+		}
+	}
+	status := result.status()
+	if status == checkUnsupported {
+		return verdict{status, fmt.Errorf("check %s: a raw image without an ext2, ext3 or ext4 file system has nothing to check", path)}
+	}
+	if err := printCheck(c, result); err != nil {
+		return could(err)
+	}
+	if status != 0 {
+		return verdict{status: status}
+	}
+	return nil
+}
+
+// checkFile checks, and repairs, what makes a COW file one. It tells whether the disk can be
+// looked at.
+func checkFile(c *cli.Context, path string, result *checkResult) (sound bool, err error) {
+	f, err := openLook(path)
+	if err != nil {
+		return false, err
+	}
+	isCOW, err := beginsAsCOW(f)
+	f.Close()
+	if err != nil {
+		return false, err
+	}
+	if !isCOW {
+		// A raw image has nothing that could be wrong; a lock tells who changes it.
+		dev, err := openImage(path, ubdfmt.Options{ReadOnly: true})
+		if err != nil {
+			return false, err
+		}
+		return true, dev.Close()
+	}
+	result.Format = "cow"
+	report, err := ubdfmt.Check(path, ubdfmt.CheckOptions{})
+	if err != nil {
+		return false, err
+	}
+	if c.Bool("repair") && len(report.Problems) > 0 {
+		before := report
+		if report, err = ubdfmt.Repair(path, ubdfmt.CheckOptions{}); err != nil {
+			return false, err
+		}
+		corrupt, leaks := countProblems(before)
+		corruptLeft, leaksLeft := countProblems(report)
+		result.CorruptionsFixed, result.LeaksFixed = corrupt-corruptLeft, leaks-leaksLeft
+	}
+	result.Corruptions, result.Leaks = countProblems(report)
+	result.EndOffset = report.FileSize
+	result.TotalBlocks = (report.Header.Size + checkBlock - 1) / checkBlock
+	result.AllocatedBlocks = (report.Held + checkBlock - 1) / checkBlock
+	result.PartialBlocks = report.Partial
+	for _, p := range report.Problems {
+		kind := map[ubdfmt.ProblemKind]string{ubdfmt.Corrupt: "corrupt", ubdfmt.Unmatched: "backing", ubdfmt.Leak: "leak"}[p.Kind]
+		text := strings.TrimPrefix(oneLine(p.Err), path+": ")
+		result.Problems = append(result.Problems, checkProblem{kind, text, p.Bytes, p.Repairable})
+	}
+	return result.Corruptions == 0, nil
+}
+
+// countProblems counts what is wrong, and what is only wasted. A backing file that does not match
+// makes the disk unusable: it is wrong.
+func countProblems(r ubdfmt.Report) (corrupt, leaks int) {
+	for _, p := range r.Problems {
+		if p.Kind == ubdfmt.Leak {
+			leaks++
+		} else {
+			corrupt++
+		}
+	}
+	return corrupt, leaks
+}
+
+// status is the exit status.
+func (r checkResult) status() int {
+	fs := r.FileSystem
+	switch {
+	case r.Corruptions > 0, fs != nil && fs.Ran && !fs.Clean:
+		return checkCorrupt
+	case r.Leaks > 0:
+		return checkLeaks
+	case r.Format == "raw" && (fs == nil || !fs.Ran):
+		return checkUnsupported
+	}
+	return 0
+}
+
+func printCheck(c *cli.Context, r checkResult) error {
+	if c.Bool("json") {
+		return printJSON(c, r)
+	}
+	if c.Bool("quiet") {
+		return nil
+	}
+	var b strings.Builder
+	if n := r.CorruptionsFixed + r.LeaksFixed; n > 0 {
+		fmt.Fprintf(&b, "%d problems were made good.\n", n)
+	}
+	for _, p := range r.Problems {
+		hint := ""
+		if p.Repairable {
+			hint = " (-r makes it good)"
+		}
+		fmt.Fprintf(&b, "%s: %s%s\n", p.Kind, p.Text, hint)
+	}
+	if fs := r.FileSystem; fs != nil {
+		for _, line := range fs.Messages {
+			fmt.Fprintf(&b, "%s: %s\n", fs.Type, line)
+		}
+	}
+	switch {
+	case r.status() == 0:
+		b.WriteString("No errors were found on the image.\n")
+	case r.status() == checkLeaks:
+		fmt.Fprintf(&b, "%d leaks were found on the image: they take room, and do no harm.\n", r.Leaks)
+	default:
+		b.WriteString("Errors were found on the image.\n")
+	}
+	if r.Format == "cow" && r.TotalBlocks > 0 {
+		fmt.Fprintf(&b, "%d/%d = %.2f%% allocated\n", r.AllocatedBlocks, r.TotalBlocks, 100*float64(r.AllocatedBlocks)/float64(r.TotalBlocks))
+	}
+	if r.PartialBlocks > 0 {
+		fmt.Fprintf(&b, "%d blocks of %d bytes are held in part: kernels misread what follows them\n", r.PartialBlocks, checkBlock)
+	}
+	switch fs := r.FileSystem; {
+	case fs == nil:
+	case !fs.Ran:
+		fmt.Fprintf(&b, "%s file system: not checked, %s\n", fs.Type, fs.Reason)
+	case fs.Clean:
+		fmt.Fprintf(&b, "%s file system: clean, says %s\n", fs.Type, fs.Checker)
+	default:
+		fmt.Fprintf(&b, "%s file system: damaged, says %s\n", fs.Type, fs.Checker)
+	}
+	_, err := io.WriteString(c.App.Writer, b.String())
+	return err
+}
