@@ -187,6 +187,9 @@ func (b *bitmap) span(i int) (offset, n int64) {
 	return offset, min(chunkBytes, b.length-offset)
 }
 
+// any tells whether any sector is held.
+func (b *bitmap) any() bool { return b.end() > 0 }
+
 // end returns the sector after the last one held, 0 when none is.
 func (b *bitmap) end() int64 {
 	for i := len(b.chunks) - 1; i >= 0; i-- {

@@ -252,7 +252,7 @@ func (h *hostFile) repair(r Report, leaks []span) error {
 	if h.info.Mode().IsRegular() {
 		least, most := l.DataOffset+r.Header.Size, l.DataOffset+l.Sectors*SectorSize
 		if size := min(max(h.size, least), most); size != h.size {
-			if err := h.Truncate(size); err != nil {
+			if err := h.setLength(size); err != nil {
 				return err
 			}
 		}

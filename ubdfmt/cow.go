@@ -98,7 +98,11 @@ func newCOW(f *hostFile, o COWOptions) (c *COW, err error) {
 	}
 	if other && !f.readOnly && !o.AnyTime {
 		o.logf("Switching backing file to '%s'", o.Backing)
-		if err := f.adopt(&h, o.Backing, h.MTime, h.Size); err != nil {
+		next, err := h.over(o.Backing, b)
+		if err != nil {
+			return nil, err
+		}
+		if err := f.adopt(&h, next); err != nil {
 			return nil, err
 		}
 	}

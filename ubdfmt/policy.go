@@ -75,17 +75,12 @@ func (p Policy) validate(h Header, cow string, b *hostFile) error {
 	return nil
 }
 
-// adopt makes the header name a backing file, by an absolute path, and its modification
-// time and size. It writes one run of bytes, which but for version 2 and the longest of
-// names lies in one page of the file: a kill leaves the old header or the new one. Behind
-// a shorter name what the old one had stays, as kernels leave it.
-func (h *hostFile) adopt(hdr *Header, backing string, mtime uint32, size int64) error {
-	abs, err := absolute(backing)
-	if err != nil {
-		return err
-	}
-	next := *hdr
-	next.Backing, next.MTime, next.Size = abs, mtime, size
+// adopt makes the header that of another backing file, or of another state of it: next
+// differs from it in path, modification time and size alone. It writes one run of bytes,
+// which but for version 2 and the longest of names lies in one page of the file: a kill
+// leaves the old header or the new one. Behind a shorter name what the old one had stays,
+// as kernels leave it.
+func (h *hostFile) adopt(hdr *Header, next Header) error {
 	if next == *hdr {
 		return nil
 	}
@@ -94,7 +89,7 @@ func (h *hostFile) adopt(hdr *Header, backing string, mtime uint32, size int64) 
 		return withPath(err, h.path)
 	}
 	f := dialectFields[hdr.Dialect]
-	nul := f.path + len(abs) + 1
+	nul := f.path + len(next.Backing) + 1
 	if tail := f.path + f.pathLength; nul < tail {
 		if err := h.readFull(b[nul:tail], int64(nul), h.size); err != nil {
 			return err
@@ -109,6 +104,18 @@ func (h *hostFile) adopt(hdr *Header, backing string, mtime uint32, size int64) 
 	}
 	*hdr = next
 	return h.datasync()
+}
+
+// over returns the header of the same COW file over the backing file as it is now, by
+// another name unless that is "".
+func (h Header) over(backing string, b *hostFile) (Header, error) {
+	h.MTime, h.Size = uint32(b.mtime()), b.size
+	if backing == "" {
+		return h, nil
+	}
+	abs, err := absolute(backing)
+	h.Backing = abs
+	return h, err
 }
 
 // first is where the first of path and mtime stands.

@@ -116,7 +116,11 @@ func Rebase(ctx context.Context, cow, backing string, o RebaseOptions) (Rebased,
 			return Rebased{}, err
 		}
 	}
-	if err := f.adopt(&r.header, next.path, uint32(next.mtime()), next.size); err != nil {
+	named, err := h.over(backing, next)
+	if err != nil {
+		return Rebased{}, err
+	}
+	if err := f.adopt(&r.header, named); err != nil {
 		return Rebased{}, err
 	}
 	r.done.Header = r.header
