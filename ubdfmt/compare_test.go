@@ -26,14 +26,14 @@ func TestCompareModel(t *testing.T) {
 		dir := t.TempDir()
 		size := int64(64+r.IntN(2000)) * SectorSize
 		content := sparse(r, size)
-		base := writeSparse(t, filepath.Join(dir, "base.img"), content, false)
+		base := writeHoley(t, filepath.Join(dir, "base.img"), content, false)
 		open := func(name string) Device {
 			if r.IntN(2) == 0 {
 				other := append(slices.Clone(content), make([]byte, r.IntN(8)*SectorSize)...)
 				if r.IntN(2) == 0 {
 					other[r.IntN(len(other))] ^= 1
 				}
-				return mustOpen(t, writeSparse(t, filepath.Join(dir, name+".img"), other, r.IntN(2) == 0), "", Options{})
+				return mustOpen(t, writeHoley(t, filepath.Join(dir, name+".img"), other, r.IntN(2) == 0), "", Options{})
 			}
 			return mustOpen(t, filepath.Join(dir, name+".cow"), base, Options{})
 		}
@@ -83,8 +83,8 @@ func sparse(r *rand.Rand, size int64) []byte {
 	return b
 }
 
-// writeSparse makes a file in which blocks of zeros are holes, unless full.
-func writeSparse(t *testing.T, path string, content []byte, full bool) string {
+// writeHoley makes a file in which blocks of zeros are holes, unless full.
+func writeHoley(t *testing.T, path string, content []byte, full bool) string {
 	t.Helper()
 	f, err := os.Create(path)
 	if err != nil {

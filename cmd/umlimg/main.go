@@ -120,6 +120,7 @@ func newApp(stdin io.Reader, stdout, stderr io.Writer) *cli.App {
 		Commands: []*cli.Command{
 			benchCommand(),
 			checkCommand(),
+			commitCommand(),
 			compareCommand(),
 			completionCommand(),
 			cowCommand(),
