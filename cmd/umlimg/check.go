@@ -30,7 +30,7 @@ func checkCommand() *cli.Command {
 umlimg check -r disk.cow`,
 		Flags: []cli.Flag{
 			&cli.BoolFlag{Name: "repair", Aliases: []string{"r"}, Usage: "make good what can be made good without losing anything"},
-			&cli.BoolFlag{Name: "no-e2fsck", Usage: "look at the image alone, not at the file system on it"},
+			&cli.BoolFlag{Name: "no-fsck", Usage: "look at the image alone, not at the file system on it"},
 			&cli.BoolFlag{Name: "quiet", Aliases: []string{"q"}, Usage: "print nothing, the exit status says it"},
 			&cli.BoolFlag{Name: "json", Usage: "print the result as JSON"},
 		},
@@ -97,12 +97,19 @@ func checkImage(c *cli.Context, path string) error {
 	if err != nil {
 		return could(err)
 	}
-	if sound && !c.Bool("no-e2fsck") {
+	if sound && !c.Bool("no-fsck") {
 		if result.FileSystem, err = checkFileSystem(c, path); err != nil {
 			return could(err)
 		}
 	}
 	status := result.status()
+	if fs := result.FileSystem; status == checkUnsupported && fs != nil {
+		reason := strings.TrimPrefix(fs.Reason, "as ")
+		if fs.Reason == noFsck {
+			reason = fmt.Sprintf("e2fsck, which would check its %s file system, is not installed", fs.Type)
+		}
+		return verdict{status, fmt.Errorf("check %s: %s", path, reason)}
+	}
 	if status == checkUnsupported {
 		return verdict{status, fmt.Errorf("check %s: a raw image without an ext2, ext3 or ext4 file system has nothing to check", path)}
 	}

@@ -8,7 +8,6 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 
@@ -33,6 +32,8 @@ type fsckResult struct {
 	Messages []string `json:"messages,omitempty"`
 }
 
+const noFsck = "as e2fsck is not installed"
+
 // checkFileSystem has e2fsck look at the ext file system that a disk holds, nil if it
 // holds none. Nothing of the disk is changed: what e2fsck must not read where it lies, in
 // a COW file or before its journal is replayed, it gets as a copy of all but files' data
@@ -48,9 +49,9 @@ func checkFileSystem(c *cli.Context, path string) (*fsckResult, error) {
 		return nil, err
 	}
 	result := &fsckResult{Type: extType(super)}
-	e2fsck := findTool("e2fsck")
+	e2fsck := findFsck()
 	if e2fsck == "" {
-		result.Reason = "as e2fsck is not installed"
+		result.Reason = noFsck
 		return result, nil
 	}
 	dirty := super.FeatureIncompat&format.IncompatRecover != 0
@@ -116,14 +117,13 @@ func extType(s *format.Superblock) string {
 	return "ext2"
 }
 
-// findTool finds a program, in the directories that an ordinary user's PATH leaves out
-// too; "" if it is not there.
-func findTool(name string) string {
-	if path, err := exec.LookPath(name); err == nil {
-		return path
-	}
-	for _, dir := range []string{"/usr/sbin", "/sbin", "/usr/local/sbin"} {
-		if path, err := exec.LookPath(filepath.Join(dir, name)); err == nil {
+// fsckNames are where e2fsck is: an ordinary user's PATH leaves some out.
+var fsckNames = []string{"e2fsck", "/usr/sbin/e2fsck", "/sbin/e2fsck", "/usr/local/sbin/e2fsck"}
+
+// findFsck is the path of e2fsck, "" where it is not installed.
+func findFsck() string {
+	for _, name := range fsckNames {
+		if path, err := exec.LookPath(name); err == nil {
 			return path
 		}
 	}
