@@ -140,6 +140,7 @@ type Info struct {
 	MountOpts     string // further mount options kept in the superblock
 	Errors        ErrorPolicy
 	ErrorCount    uint32 // errors since the last check
+	NeedsCheck    bool   // errors were found, and e2fsck has not run since
 	Journal       bool
 	MaxTime       int64 // the last second inodes can hold
 	MaxFileSize   int64 // for files mapped by extents

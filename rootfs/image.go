@@ -22,6 +22,10 @@ type Image struct {
 	file  *os.File
 	temp  string // its name until Commit, "" where the host can do without
 	ids   []fileID
+
+	// Unsynced: Commit gives the image its name without making it stable before. A
+	// crash of the host can leave it under its name without its content.
+	Unsynced bool
 }
 
 // fileID is which file of the host a file is.
@@ -165,8 +169,10 @@ func (m *Image) Commit() error {
 }
 
 func (m *Image) commit() error {
-	if err := m.file.Sync(); err != nil {
-		return err
+	if !m.Unsynced {
+		if err := m.file.Sync(); err != nil {
+			return err
+		}
 	}
 	if m.temp == "" {
 		// A nameless file cannot replace another at once: it takes a name beside it first.

@@ -57,6 +57,10 @@ type Extent struct {
 	File       *os.File
 	FileOffset int64
 
+	// Compressed: what lies at FileOffset is not the run's bytes but a compressed
+	// form of them; they are had by ReadAt only. Raw images and COW files have none.
+	Compressed bool
+
 	// Depth is 0 for the topmost file (a raw image or a COW file), 1 for its
 	// backing file.
 	Depth int

@@ -123,6 +123,7 @@ func newApp(stdin io.Reader, stdout, stderr io.Writer) *cli.App {
 			commitCommand(),
 			compareCommand(),
 			completionCommand(),
+			convertCommand(),
 			cowCommand(),
 			createCommand(),
 			diffCommand(),
@@ -130,6 +131,7 @@ func newApp(stdin io.Reader, stdout, stderr io.Writer) *cli.App {
 			mapCommand(),
 			measureCommand(),
 			resizeCommand(),
+			sparsifyCommand(),
 			versionCommand(),
 		},
 		Action: func(c *cli.Context) error {

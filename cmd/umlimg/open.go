@@ -9,10 +9,11 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/umlkit/umlkit/ubdfmt"
+	"github.com/umlkit/umlkit/ubdfmt/qcow2"
 )
 
-// openImage opens the disk that an operand names: a raw image, a COW file or a block
-// device.
+// openImage opens the disk that an operand names: a raw image, a COW file, a block
+// device or, for reading only, a qcow2 image. o.NoCOW takes any of them for a raw image.
 func openImage(path string, o ubdfmt.Options) (ubdfmt.Device, error) {
 	info, err := os.Stat(path)
 	if err != nil {
@@ -20,6 +21,18 @@ func openImage(path string, o ubdfmt.Options) (ubdfmt.Device, error) {
 	}
 	if !holdsImage(info) {
 		return nil, fmt.Errorf("%s is neither a regular file nor a block device", path)
+	}
+	if !o.NoCOW {
+		is, err := qcow2.Probe(path)
+		if err != nil {
+			return nil, err
+		}
+		if is && !o.ReadOnly {
+			return nil, fmt.Errorf("%s: a qcow2 image can only be read: make it a raw one with umlimg convert", path)
+		}
+		if is {
+			return opened(qcow2.Open(path, o))
+		}
 	}
 	dev, err := ubdfmt.Open(path, "", o)
 	if err != nil {
@@ -29,6 +42,14 @@ func openImage(path string, o ubdfmt.Options) (ubdfmt.Device, error) {
 		return nil, errors.Join(&os.PathError{Op: "open", Path: path, Err: os.ErrPermission}, dev.Close())
 	}
 	return dev, nil
+}
+
+// opened keeps a nil pointer from becoming a Device that is not nil.
+func opened(im *qcow2.Image, err error) (ubdfmt.Device, error) {
+	if err != nil {
+		return nil, err
+	}
+	return im, nil
 }
 
 // openLook opens a file that may hold an image, to look at it without a lock.
