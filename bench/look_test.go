@@ -31,6 +31,7 @@ func BenchmarkLook(b *testing.B) {
 		ours, theirs []string
 	}{
 		{"map", []string{"map", "--json", cow}, []string{"map", "--output=json", overlay}},
+		{"check", []string{"check", cow}, []string{"check", overlay}},
 		{"compare", []string{"compare", cow, merged}, []string{"compare", overlay, merged}},
 	} {
 		times := map[string]time.Duration{}

@@ -193,7 +193,7 @@ func extentsOf(d Device, size int64, failed *error) iter.Seq[Extent] {
 
 // shared tells whether two extents show the same bytes of one host file.
 func (c *comparer) shared(a, b Extent) bool {
-	if a.File == nil || b.File == nil || a.FileOffset-a.Offset != b.FileOffset-b.Offset {
+	if a.File == nil || b.File == nil || a.Compressed || b.Compressed || a.FileOffset-a.Offset != b.FileOffset-b.Offset {
 		return false
 	}
 	return a.File == b.File || os.SameFile(c.info(a.File), c.info(b.File))

@@ -10,6 +10,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/umlkit/umlkit/ubdfmt"
+	"github.com/umlkit/umlkit/ubdfmt/qcow2"
 )
 
 // The exit statuses of check are qemu-img's.
@@ -55,8 +56,8 @@ type checkResult struct {
 	// The same of what -r found and made good.
 	CorruptionsFixed int `json:"corruptions-fixed,omitempty"`
 	LeaksFixed       int `json:"leaks-fixed,omitempty"`
-	// TotalBlocks and AllocatedBlocks are of 4096 bytes, the disk's and those that the
-	// COW file holds; PartialBlocks it holds in part.
+	// TotalBlocks and AllocatedBlocks are of 4096 bytes, or clusters of qcow2: the
+	// disk's and those that the file holds; PartialBlocks a COW file holds in part.
 	TotalBlocks     int64          `json:"total-clusters,omitempty"`
 	AllocatedBlocks int64          `json:"allocated-clusters,omitempty"`
 	PartialBlocks   int64          `json:"partial-clusters,omitempty"`
@@ -81,9 +82,7 @@ func checkImage(c *cli.Context, path string) error {
 			return fmt.Errorf("check %s: %w", path, c.Context.Err())
 		}
 		status := checkFailed
-		var dialect *ubdfmt.DialectError
-		var header *ubdfmt.HeaderError
-		if errors.As(err, &dialect) || errors.As(err, &header) && header.Field == "version" {
+		if notRead(err) {
 			status = checkUnsupported
 		}
 		return verdict{status, fmt.Errorf("check %s: %w", path, ofImage(path, err))}
@@ -122,6 +121,16 @@ func checkImage(c *cli.Context, path string) error {
 	return nil
 }
 
+// notRead tells whether an error says that an image is of a format that is not read.
+func notRead(err error) bool {
+	var dialect *ubdfmt.DialectError
+	var feature *qcow2.UnsupportedError
+	var cow *ubdfmt.HeaderError
+	var qcow *qcow2.FormatError
+	return errors.As(err, &dialect) || errors.As(err, &feature) ||
+		errors.As(err, &cow) && cow.Field == "version" || errors.As(err, &qcow) && qcow.Field == "version"
+}
+
 // checkFile checks, and repairs, what makes a COW file one. It tells whether the disk can be
 // looked at.
 func checkFile(c *cli.Context, path string, result *checkResult) (sound bool, err error) {
@@ -135,12 +144,7 @@ func checkFile(c *cli.Context, path string, result *checkResult) (sound bool, er
 		return false, err
 	}
 	if !isCOW {
-		// A raw image has nothing that could be wrong; a lock tells who changes it.
-		dev, err := openImage(path, ubdfmt.Options{ReadOnly: true})
-		if err != nil {
-			return false, err
-		}
-		return true, dev.Close()
+		return checkDevice(c, path, result)
 	}
 	result.Format = "cow"
 	report, err := ubdfmt.Check(path, ubdfmt.CheckOptions{})
@@ -167,6 +171,56 @@ func checkFile(c *cli.Context, path string, result *checkResult) (sound bool, er
 		result.Problems = append(result.Problems, checkProblem{kind, text, p.Bytes, p.Repairable})
 	}
 	return result.Corruptions == 0, nil
+}
+
+// checkDevice looks at a raw image, which has nothing that could be wrong but that somebody
+// changes it, and at a qcow2 image, whose tables it follows.
+func checkDevice(c *cli.Context, path string, result *checkResult) (sound bool, err error) {
+	corrupt := func(err error) {
+		result.Corruptions++
+		result.Problems = append(result.Problems, checkProblem{Kind: "corrupt", Text: strings.TrimPrefix(oneLine(err), path+": ")})
+	}
+	is, err := qcow2.Probe(path)
+	if err != nil {
+		return false, err
+	}
+	if is {
+		result.Format = "qcow2"
+	}
+	dev, err := openImage(path, ubdfmt.Options{ReadOnly: true})
+	var format *qcow2.FormatError
+	if errors.As(err, &format) && !notRead(err) {
+		corrupt(err)
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	defer dev.Close()
+	im, ok := dev.(*qcow2.Image)
+	if !ok {
+		return true, nil
+	}
+	if c.Bool("repair") {
+		return false, errors.New("a qcow2 image is only read: qemu-img check repairs it")
+	}
+	var held int64
+	err = dev.Extents(0, dev.Size(), func(e ubdfmt.Extent) bool {
+		if e.File != nil && e.Depth == 0 {
+			held += e.Length
+		}
+		return c.Context.Err() == nil
+	})
+	cluster := im.Header().ClusterSize
+	result.TotalBlocks, result.AllocatedBlocks = (dev.Size()+cluster-1)/cluster, (held+cluster-1)/cluster
+	switch {
+	case c.Context.Err() != nil:
+		return false, c.Context.Err()
+	case errors.As(err, &format):
+		corrupt(err)
+		return false, nil
+	}
+	return err == nil, err
 }
 
 // countProblems counts what is wrong, and what is only wasted. A backing file that does not match
@@ -227,7 +281,7 @@ func printCheck(c *cli.Context, r checkResult) error {
 	default:
 		b.WriteString("Errors were found on the image.\n")
 	}
-	if r.Format == "cow" && r.TotalBlocks > 0 {
+	if r.TotalBlocks > 0 {
 		fmt.Fprintf(&b, "%d/%d = %.2f%% allocated\n", r.AllocatedBlocks, r.TotalBlocks, 100*float64(r.AllocatedBlocks)/float64(r.TotalBlocks))
 	}
 	if r.PartialBlocks > 0 {

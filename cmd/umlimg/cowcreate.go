@@ -23,13 +23,16 @@ func cowCreateCommand() *cli.Command {
 				return err
 			}
 			cow, image := args[0], args[1]
+			if err := refuseQcow2(image); err != nil {
+				return fmt.Errorf("cow create %s: %w", cow, err)
+			}
 			if err := ubdfmt.CreateCOW(cow, image, ubdfmt.Options{}); err != nil {
 				return fmt.Errorf("cow create: %w", err)
 			}
 			if !c.Bool("json") {
 				return nil
 			}
-			info, err := inspectImage(cow, false)
+			info, err := inspectImage(cow, "")
 			if err != nil {
 				return fmt.Errorf("cow create %s: %w", cow, err)
 			}

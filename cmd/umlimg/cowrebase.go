@@ -61,6 +61,9 @@ func rebase(c *cli.Context, cow string) error {
 	case c.Bool("unsafe"):
 		o.Mode = ubdfmt.RebaseUnsafe
 	}
+	if err := refuseQcow2(c.String("backing"), o.Reference); err != nil {
+		return err
+	}
 	bar := newProgress(c.App.ErrWriter)
 	o.Progress = bar.tell
 	done, err := ubdfmt.Rebase(c.Context, cow, c.String("backing"), o)

@@ -56,6 +56,9 @@ type diffSummary struct {
 }
 
 func diff(c *cli.Context, old, target, cow string) error {
+	if err := refuseQcow2(old, target); err != nil {
+		return err
+	}
 	bar := newProgress(c.App.ErrWriter)
 	n, err := ubdfmt.Diff(c.Context, old, target, cow, ubdfmt.DiffOptions{Progress: bar.tell})
 	bar.finish()
@@ -65,7 +68,7 @@ func diff(c *cli.Context, old, target, cow string) error {
 	if !c.Bool("json") {
 		return nil
 	}
-	info, err := inspectImage(cow, false)
+	info, err := inspectImage(cow, "")
 	if err != nil {
 		return err
 	}

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/umlkit/umlkit/ubdfmt"
+	"github.com/umlkit/umlkit/ubdfmt/qcow2"
 )
 
 func infoCommand() *cli.Command {
@@ -48,6 +49,8 @@ type imageInfo struct {
 	VirtualSize  int64 `json:"virtual-size"`
 	ApparentSize int64 `json:"apparent-size"`
 	ActualSize   int64 `json:"actual-size"`
+	ClusterSize  int64 `json:"cluster-size,omitempty"` // of qcow2
+	Dirty        bool  `json:"dirty-flag"`             // of qcow2
 	// Backing is the backing file as the header names it, FullBacking its path.
 	Backing       string `json:"backing-filename,omitempty"`
 	FullBacking   string `json:"full-backing-filename,omitempty"`
@@ -57,9 +60,10 @@ type imageInfo struct {
 	Specific       *formatSpecific `json:"format-specific,omitempty"`
 }
 
+// formatSpecific is a cowInfo or a qcow2Info.
 type formatSpecific struct {
-	Type string  `json:"type"`
-	Data cowInfo `json:"data"`
+	Type string `json:"type"`
+	Data any    `json:"data"`
 }
 
 // cowInfo is what the header of a COW file says.
@@ -74,18 +78,29 @@ type cowInfo struct {
 	DataOffset   int64  `json:"data-offset"`
 }
 
+// qcow2Info is what the header of a qcow2 image says, in qemu-img's names.
+type qcow2Info struct {
+	Compat        string `json:"compat"`
+	Compression   string `json:"compression-type"`
+	LazyRefcounts bool   `json:"lazy-refcounts"`
+	RefcountBits  int    `json:"refcount-bits"`
+	ExtendedL2    bool   `json:"extended-l2"`
+}
+
 func showInfo(c *cli.Context, path string) error {
-	info, err := inspectImage(path, false)
+	info, err := inspectImage(path, "")
 	if err != nil {
 		return err
 	}
 	chain := []imageInfo{info}
-	if c.Bool("chain") && info.Backing != "" {
-		below, err := inspectImage(info.FullBacking, true)
-		if err != nil {
+	for last := info; c.Bool("chain") && last.Backing != ""; {
+		if len(chain) == maxChain {
+			return fmt.Errorf("more than %d files lie over each other: a loop", maxChain)
+		}
+		if last, err = inspectImage(last.FullBacking, last.BackingFormat); err != nil {
 			return fmt.Errorf("backing file: %w", err)
 		}
-		chain = append(chain, below)
+		chain = append(chain, last)
 	}
 	switch {
 	case c.Bool("json") && c.Bool("chain"):
@@ -104,9 +119,12 @@ func showInfo(c *cli.Context, path string) error {
 	return nil
 }
 
-// inspectImage looks at a file's size and header, and takes no lock for it. A backing file
-// is a raw image whatever it begins with.
-func inspectImage(path string, isBacking bool) (imageInfo, error) {
+// maxChain is how many files may lie over each other.
+const maxChain = 64
+
+// inspectImage looks at a file's size and header, and takes no lock for it. As "raw" it is a
+// raw image, whatever it begins with; "" lets its first bytes decide.
+func inspectImage(path, format string) (imageInfo, error) {
 	f, err := openLook(path)
 	if err != nil {
 		return imageInfo{}, err
@@ -123,8 +141,13 @@ func inspectImage(path string, isBacking bool) (imageInfo, error) {
 		}
 	}
 	info.VirtualSize = wholeSectors(info.ApparentSize)
-	if isBacking {
+	if format == "raw" {
 		return info, nil
+	}
+	if is, err := qcow2.Probe(path); err != nil {
+		return imageInfo{}, err
+	} else if is {
+		return info, info.readQcow2(f)
 	}
 	isCOW, err := beginsAsCOW(f)
 	if err != nil || !isCOW {
@@ -141,11 +164,42 @@ func inspectImage(path string, isBacking bool) (imageInfo, error) {
 		info.FullBacking = abs
 	}
 	info.BackingProblem = backingProblem(f, h)
-	info.Specific = &formatSpecific{Type: "cow", Data: cowInfo{
+	info.Specific = &formatSpecific{"cow", cowInfo{
 		Dialect: h.Dialect.String(), MTime: int64(h.MTime), BackingSize: h.Size, SectorSize: h.SectorSize, Alignment: h.Alignment,
 		BitmapOffset: l.BitmapOffset, BitmapLength: l.BitmapLength, DataOffset: l.DataOffset,
 	}}
 	return info, nil
+}
+
+// readQcow2 adds what the header of a qcow2 image says.
+func (i *imageInfo) readQcow2(f *os.File) error {
+	b := make([]byte, 2<<20) // the largest cluster: the header is within the first
+	n, err := f.ReadAt(b, 0)
+	if err != nil && err != io.EOF {
+		return err
+	}
+	h, err := qcow2.DecodeHeader(b[:n])
+	if err != nil {
+		return err
+	}
+	i.Format, i.VirtualSize, i.ClusterSize, i.Dirty = "qcow2", wholeSectors(h.Size), h.ClusterSize, h.Dirty
+	i.Backing, i.FullBacking, i.BackingFormat = h.Backing, h.Backing, h.BackingFormat
+	if h.Backing != "" {
+		if !filepath.IsAbs(h.Backing) {
+			i.FullBacking = filepath.Join(filepath.Dir(i.Filename), h.Backing)
+		}
+		if below, err := openLook(i.FullBacking); err != nil {
+			i.BackingProblem = withoutPath(err).Error()
+		} else {
+			below.Close()
+		}
+	}
+	compat := "1.1"
+	if h.Version == 2 {
+		compat = "0.10"
+	}
+	i.Specific = &formatSpecific{"qcow2", qcow2Info{compat, h.Compression, h.LazyRefcounts, h.RefcountBits, h.ExtendedL2}}
+	return nil
 }
 
 // backingProblem says why a machine would refuse the backing file or misread it, "" if it
@@ -194,11 +248,21 @@ func printInfo(w io.Writer, i imageInfo) error {
 	if i.BackingProblem != "" {
 		fmt.Fprintf(&b, "backing file problem: %s\n", i.BackingProblem)
 	}
-	if i.Specific != nil {
-		d := i.Specific.Data
+	switch d := i.details().(type) {
+	case cowInfo:
 		fmt.Fprintf(&b, "header: %s\nbacking file changed: %s\nbitmap: %d bytes at %d\ndata: at %d\n",
 			d.Dialect, time.Unix(d.MTime, 0).UTC().Format(time.RFC3339), d.BitmapLength, d.BitmapOffset, d.DataOffset)
+	case qcow2Info:
+		fmt.Fprintf(&b, "cluster size: %d\ncompat: %s\ncompression type: %s\nlazy refcounts: %t\nrefcount bits: %d\nextended l2: %t\n",
+			i.ClusterSize, d.Compat, d.Compression, d.LazyRefcounts, d.RefcountBits, d.ExtendedL2)
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
+}
+
+func (i imageInfo) details() any {
+	if i.Specific == nil {
+		return nil
+	}
+	return i.Specific.Data
 }

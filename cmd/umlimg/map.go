@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/umlkit/umlkit/ubdfmt"
+	"github.com/umlkit/umlkit/ubdfmt/qcow2"
 )
 
 func mapCommand() *cli.Command {
@@ -51,7 +52,7 @@ umlimg map --svg disk.svg disk.cow`,
 type region struct {
 	Start, Length int64
 	Depth         int
-	Present       bool // in this image or below it, for all that qemu-img can tell
+	Present       bool // false: no file of the disk has a place for it
 	Zero, Data    bool
 	Offset        int64 // in the file; < 0: it has no place there
 
@@ -61,15 +62,22 @@ type region struct {
 // layer is one of the files that a disk is made of, the topmost first.
 type layer struct {
 	path string
-	kind string // "raw", "cow"
+	kind string // "raw", "cow" or "qcow2"
 }
 
 // layersOf names a disk's files.
-func layersOf(path string, dev ubdfmt.Device) []layer {
-	if cow, ok := dev.(*ubdfmt.COW); ok {
-		return []layer{{path, "cow"}, {cow.Backing(), "raw"}}
+func layersOf(path string, dev ubdfmt.Device) (layers []layer) {
+	for im, ok := dev.(*qcow2.Image); ok; im, ok = dev.(*qcow2.Image) {
+		layers = append(layers, layer{im.Path(), "qcow2"})
+		if dev = im.Backing(); dev == nil {
+			return layers
+		}
+		path = im.Files()[1]
 	}
-	return []layer{{path, "raw"}}
+	if cow, ok := dev.(*ubdfmt.COW); ok {
+		return append(layers, layer{path, "cow"}, layer{cow.Backing(), "raw"})
+	}
+	return append(layers, layer{path, "raw"})
 }
 
 // regionsOf visits the extents of a range, put together where they are alike.
@@ -80,11 +88,17 @@ func regionsOf(dev ubdfmt.Device, layers []layer, off, n int64, visit func(regio
 		r := region{Start: e.Offset, Length: e.Length, Depth: e.Depth, Present: true, Zero: e.File == nil, Data: e.File != nil, Offset: -1}
 		if e.Depth < len(layers) {
 			r.file = layers[e.Depth].path
-			if layers[e.Depth].kind == "raw" {
+			switch {
+			case layers[e.Depth].kind == "raw":
 				r.Offset = e.Offset // a hole has its place in the file, too
+			case e.Depth == len(layers)-1:
+				r.Present = r.Data // no file has it
 			}
 		}
-		if r.Data {
+		switch {
+		case e.Compressed:
+			r.Offset = -1
+		case r.Data:
 			r.Offset = e.FileOffset
 		}
 		if last.joins(r) {
@@ -215,7 +229,10 @@ func printRegions(w io.Writer, regions regionLines) error {
 	return regions(func(r region) error {
 		content, at := "zero", "-"
 		if r.Data {
-			content, at = "data", fmt.Sprintf("%#x", r.Offset)
+			content = "data"
+			if r.Offset >= 0 {
+				at = fmt.Sprintf("%#x", r.Offset)
+			}
 		}
 		_, err := fmt.Fprintf(w, "%-15s %-15s %-6d %-8s %-15s %s\n",
 			fmt.Sprintf("%#x", r.Start), fmt.Sprintf("%#x", r.Length), r.Depth, content, at, shown(r.file))

@@ -75,6 +75,20 @@ func holdsImage(info os.FileInfo) bool {
 	return kind&^os.ModeDevice == 0 && kind&os.ModeCharDevice == 0
 }
 
+// refuseQcow2 keeps qcow2 images from being taken for raw ones, where only those will do.
+func refuseQcow2(paths ...string) error {
+	for _, path := range paths {
+		info, err := os.Stat(path)
+		if err != nil || !holdsImage(info) {
+			continue // whoever opens it says so
+		}
+		if is, err := qcow2.Probe(path); err == nil && is {
+			return fmt.Errorf("%s is a qcow2 image: make it a raw one with umlimg convert", path)
+		}
+	}
+	return nil
+}
+
 // beginsAsCOW tells whether a file is a COW file, of whichever dialect.
 func beginsAsCOW(f *os.File) (bool, error) {
 	b := make([]byte, 8)

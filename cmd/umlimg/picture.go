@@ -31,7 +31,7 @@ func kindOf(r region, layers int) kind {
 		return backing
 	case r.Data:
 		return changed
-	case layers > 1 && r.Depth == 0:
+	case layers > 1 && r.Depth < layers-1:
 		return zeroed
 	}
 	return hole
