@@ -92,13 +92,16 @@ func checkImage(c *cli.Context, path string) error {
 		return could(err)
 	}
 	result := checkResult{Filename: path, Format: "raw", EndOffset: info.Size(), Problems: []checkProblem{}}
-	sound, err := checkFile(c, path, &result)
+	dev, err := checkFile(c, path, &result)
 	if err != nil {
 		return could(err)
 	}
-	if sound && !c.Bool("no-fsck") {
-		if result.FileSystem, err = checkFileSystem(c, path); err != nil {
-			return could(err)
+	if dev != nil {
+		defer dev.Close()
+		if !c.Bool("no-fsck") {
+			if result.FileSystem, err = checkFileSystem(c, path, dev); err != nil {
+				return could(err)
+			}
 		}
 	}
 	status := result.status()
@@ -131,30 +134,36 @@ func notRead(err error) bool {
 		errors.As(err, &cow) && cow.Field == "version" || errors.As(err, &qcow) && qcow.Field == "version"
 }
 
-// checkFile checks, and repairs, what makes a COW file one. It tells whether the disk can be
-// looked at.
-func checkFile(c *cli.Context, path string, result *checkResult) (sound bool, err error) {
+// checkFile checks, and repairs, what makes a COW file one. It returns the disk if that can
+// be looked at, else nil.
+func checkFile(c *cli.Context, path string, result *checkResult) (ubdfmt.Device, error) {
 	f, err := openLook(path)
 	if err != nil {
-		return false, err
+		return nil, err
 	}
 	isCOW, err := beginsAsCOW(f)
 	f.Close()
 	if err != nil {
-		return false, err
+		return nil, err
 	}
 	if !isCOW {
 		return checkDevice(c, path, result)
 	}
 	result.Format = "cow"
-	report, err := ubdfmt.Check(path, ubdfmt.CheckOptions{})
+	report, cow, err := ubdfmt.CheckDisk(path, ubdfmt.CheckOptions{})
 	if err != nil {
-		return false, err
+		return nil, err
 	}
 	if c.Bool("repair") && len(report.Problems) > 0 {
 		before := report
+		if cow != nil {
+			cow.Close()
+		}
 		if report, err = ubdfmt.Repair(path, ubdfmt.CheckOptions{}); err != nil {
-			return false, err
+			return nil, err
+		}
+		if report, cow, err = ubdfmt.CheckDisk(path, ubdfmt.CheckOptions{}); err != nil {
+			return nil, err
 		}
 		corrupt, leaks := countProblems(before)
 		corruptLeft, leaksLeft := countProblems(report)
@@ -170,57 +179,67 @@ func checkFile(c *cli.Context, path string, result *checkResult) (sound bool, er
 		text := strings.TrimPrefix(oneLine(p.Err), path+": ")
 		result.Problems = append(result.Problems, checkProblem{kind, text, p.Bytes, p.Repairable})
 	}
-	return result.Corruptions == 0, nil
+	if cow == nil {
+		return nil, nil
+	}
+	return cow, nil
 }
 
 // checkDevice looks at a raw image, which has nothing that could be wrong but that somebody
 // changes it, and at a qcow2 image, whose tables it follows.
-func checkDevice(c *cli.Context, path string, result *checkResult) (sound bool, err error) {
+func checkDevice(c *cli.Context, path string, result *checkResult) (dev ubdfmt.Device, err error) {
 	corrupt := func(err error) {
 		result.Corruptions++
 		result.Problems = append(result.Problems, checkProblem{Kind: "corrupt", Text: strings.TrimPrefix(oneLine(err), path+": ")})
 	}
 	is, err := qcow2.Probe(path)
 	if err != nil {
-		return false, err
+		return nil, err
 	}
 	if is {
 		result.Format = "qcow2"
 	}
-	dev, err := openImage(path, ubdfmt.Options{ReadOnly: true})
+	dev, err = openImage(path, ubdfmt.Options{ReadOnly: true})
 	var format *qcow2.FormatError
 	if errors.As(err, &format) && !notRead(err) {
 		corrupt(err)
-		return false, nil
+		return nil, nil
 	}
 	if err != nil {
-		return false, err
+		return nil, err
 	}
-	defer dev.Close()
 	im, ok := dev.(*qcow2.Image)
 	if !ok {
-		return true, nil
+		return dev, nil
 	}
+	defer func() {
+		if dev == nil {
+			im.Close()
+		}
+	}()
 	if c.Bool("repair") {
-		return false, errors.New("a qcow2 image is only read: qemu-img check repairs it")
+		return nil, errors.New("a qcow2 image is only read: qemu-img check repairs it")
 	}
 	var held int64
-	err = dev.Extents(0, dev.Size(), func(e ubdfmt.Extent) bool {
+	err = im.Extents(0, im.Size(), func(e ubdfmt.Extent) bool {
 		if e.File != nil && e.Depth == 0 {
 			held += e.Length
 		}
 		return c.Context.Err() == nil
 	})
 	cluster := im.Header().ClusterSize
-	result.TotalBlocks, result.AllocatedBlocks = (dev.Size()+cluster-1)/cluster, (held+cluster-1)/cluster
+	result.TotalBlocks, result.AllocatedBlocks = (im.Size()+cluster-1)/cluster, (held+cluster-1)/cluster
 	switch {
 	case c.Context.Err() != nil:
-		return false, c.Context.Err()
+		return nil, c.Context.Err()
 	case errors.As(err, &format):
 		corrupt(err)
-		return false, nil
+		return nil, nil
 	}
-	return err == nil, err
+	if err != nil {
+		return nil, err
+	}
+	return im, nil
 }
 
 // countProblems counts what is wrong, and what is only wasted. A backing file that does not match

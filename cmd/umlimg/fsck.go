@@ -38,12 +38,7 @@ const noFsck = "as e2fsck is not installed"
 // holds none. Nothing of the disk is changed: what e2fsck must not read where it lies, in
 // a COW file or before its journal is replayed, it gets as a copy of all but files' data
 // in a file without a name.
-func checkFileSystem(c *cli.Context, path string) (*fsckResult, error) {
-	dev, err := openImage(path, ubdfmt.Options{ReadOnly: true})
-	if err != nil {
-		return nil, err
-	}
-	defer dev.Close()
+func checkFileSystem(c *cli.Context, path string, dev ubdfmt.Device) (*fsckResult, error) {
 	super, err := readSuper(dev)
 	if err != nil || super == nil {
 		return nil, err

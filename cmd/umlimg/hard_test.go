@@ -71,7 +71,7 @@ var interruptible = []struct {
 func TestInterrupted(t *testing.T) {
 	runs := 2
 	if oracle.Nightly() {
-		runs = 60
+		runs = 15
 	}
 	r := rand.New(rand.NewPCG(uint64(oracle.Seed(t)), 3))
 	for _, c := range interruptible {
