@@ -35,7 +35,7 @@ func BenchmarkLook(b *testing.B) {
 		{"compare", []string{"compare", cow, merged}, []string{"compare", overlay, merged}},
 	} {
 		times := map[string]time.Duration{}
-		for range 5 {
+		for range 15 {
 			for program, args := range map[string][]string{ours: v.ours, theirs: v.theirs} {
 				start := time.Now()
 				if out, err := exec.Command(program, args...).CombinedOutput(); err != nil {
