@@ -16,7 +16,7 @@ umlimg cow rebase --verify disk.cow`,
 		},
 		Action: func(c *cli.Context) error {
 			if name := c.Args().First(); name != "" {
-				return usagef("cow: %q is no command%s; there are create and rebase", name, didYouMean(suggestCommand(c, name), name))
+				return usagef("cow: %q is no command%s; there are create and rebase", name, didYouMean(suggestCommand(c.Command.Subcommands, name), name))
 			}
 			return usagef("cow: name a command: create or rebase")
 		},

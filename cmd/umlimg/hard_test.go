@@ -119,6 +119,41 @@ func TestInterrupted(t *testing.T) {
 	}
 }
 
+// A signal in the middle of writing ends a bench in one line; the COW file is sound.
+func TestSignalMidway(t *testing.T) {
+	dir := t.TempDir()
+	disks(t, dir, 8<<20)
+	cow := filepath.Join(dir, "disk.cow")
+	cmd := exec.Command(os.Args[0], "bench", "-w", "-c", "2000000000", "--pattern", "1", "--flush-interval", "64", cow)
+	cmd.Env = append(os.Environ(), "RUN_UMLIMG=1")
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := out.Read(make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	await(t, "umlimg writes", func() bool {
+		report, err := ubdfmt.Check(cow, ubdfmt.CheckOptions{Shared: true})
+		return err == nil && report.Held > 4<<20
+	})
+	if err := cmd.Process.Signal(unix.SIGINT); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait()
+	if cmd.ProcessState.ExitCode() != statusInterrupted || stderr.String() != "umlimg: bench "+cow+": interrupted\n" {
+		t.Errorf("status %d, %q", cmd.ProcessState.ExitCode(), &stderr)
+	}
+	if report, err := ubdfmt.Check(cow, ubdfmt.CheckOptions{}); err != nil || len(report.Problems) > 0 {
+		t.Errorf("%+v, %v", report.Problems, err)
+	}
+}
+
 // A host without room, and a limit on the length of files, end a command in one line, and
 // leave what was there.
 func TestNoRoom(t *testing.T) {

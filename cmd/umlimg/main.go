@@ -77,7 +77,9 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		return own.status
 	}
 	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
-		err = errors.New(strings.Replace(err.Error(), context.Canceled.Error(), "interrupted", 1))
+		// The cause names the signal.
+		words := strings.NewReplacer(context.Cause(ctx).Error(), "interrupted", context.Canceled.Error(), "interrupted")
+		err = errors.New(words.Replace(err.Error()))
 		fmt.Fprintf(stderr, "umlimg: %s\n", oneLine(err))
 		return statusInterrupted
 	}
@@ -136,7 +138,7 @@ func newApp(stdin io.Reader, stdout, stderr io.Writer) *cli.App {
 		},
 		Action: func(c *cli.Context) error {
 			if name := c.Args().First(); name != "" {
-				return usagef("%q is no command%s; umlimg --help names all", name, didYouMean(suggestCommand(c, name), name))
+				return usagef("%q is no command%s; umlimg --help names all", name, didYouMean(suggestCommand(c.App.Commands, name), name))
 			}
 			return cli.ShowAppHelp(c)
 		},
@@ -201,7 +203,7 @@ func badUsage(c *cli.Context, err error, _ bool) error {
 	where := ""
 	flags := c.App.Flags
 	if c.Command != nil && c.Command.Name != "" && c.Command.Name != c.App.Name {
-		where, flags = c.Command.Name+": ", c.Command.Flags
+		where, flags = strings.TrimPrefix(c.Command.HelpName, "umlimg ")+": ", c.Command.Flags
 	}
 	const unknown = "flag provided but not defined: "
 	if name, ok := strings.CutPrefix(err.Error(), unknown); ok {
@@ -215,9 +217,9 @@ func badUsage(c *cli.Context, err error, _ bool) error {
 }
 
 // suggestCommand is the command whose name is nearest to one that does not exist.
-func suggestCommand(c *cli.Context, name string) string {
+func suggestCommand(commands []*cli.Command, name string) string {
 	// The library answers with a sentence that quotes it.
-	_, rest, _ := strings.Cut(cli.SuggestCommand(c.App.Commands, name), `"`)
+	_, rest, _ := strings.Cut(cli.SuggestCommand(commands, name), `"`)
 	suggestion, _, _ := strings.Cut(rest, `"`)
 	return suggestion
 }
