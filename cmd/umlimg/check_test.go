@@ -31,7 +31,10 @@ func TestCheckSketch(t *testing.T) {
 	dir := t.TempDir()
 	base := filepath.Join(dir, "base.img")
 	oracle.Run(t, "mke2fs", "-q", "-t", "ext4", "-b", "1024", "-O", "ea_inode,inline_data", "-d", checkTree(t), base, "16M")
-	// mke2fs forgets to count the blocks of large values.
+	for i := range 20 { // free blocks that hold something
+		oracle.Run(t, "debugfs", "-w", "-R", fmt.Sprintf("rm /d%d/file%d", (i+30)%7, i+30), base)
+	}
+	// mke2fs forgets to count the blocks of large values, and debugfs to free them.
 	_ = exec.Command(oracle.Tool(t, "e2fsck"), "-fy", base).Run()
 	oracle.Fsck(t, base)
 	damaged := 0
@@ -149,6 +152,11 @@ func TestCheckSketchIsSmall(t *testing.T) {
 	if status, _, stderr := call("create", "--from", tree, "--as-is", "--size", "64M", image); status != 0 {
 		t.Fatal(stderr)
 	}
+	if err := os.WriteFile(filepath.Join(tree, "gone"), bytes.Repeat([]byte("gone!"), 4<<20), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	oracle.Run(t, "debugfs", "-w", "-R", "write "+filepath.Join(tree, "gone")+" gone", image)
+	oracle.Run(t, "debugfs", "-w", "-R", "rm gone", image)
 	dev, err := ubdfmt.OpenRaw(image, ubdfmt.Options{ReadOnly: true})
 	if err != nil {
 		t.Fatal(err)

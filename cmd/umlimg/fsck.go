@@ -175,10 +175,10 @@ func (l *limited) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// sketch copies a disk, but for the data of the files on it, to a file without a name in
-// the directory for temporary files. e2fsck reads no data.
+// sketch copies a disk, but for what e2fsck does not read of it, to a file without a name in
+// the directory for temporary files.
 func sketch(ctx context.Context, dev ubdfmt.Device) (*os.File, error) {
-	skip := fileData(ctx, dev)
+	skip := unread(ctx, dev)
 	var copied []stretch
 	need, at := int64(0), 0
 	err := dev.Extents(0, dev.Size(), func(e ubdfmt.Extent) bool {
@@ -261,9 +261,10 @@ func unnamed(dir string) (*os.File, error) {
 // stretch is a run of the disk, in bytes.
 type stretch struct{ off, end int64 }
 
-// fileData is where on the disk the data of regular files lies that have a name, sorted.
-// Where the file system is damaged or not understood it may be less than all.
-func fileData(ctx context.Context, dev ubdfmt.Device) []stretch {
+// unread is where on the disk e2fsck has nothing to read, sorted: free blocks, and the data
+// of regular files that have a name. Where the file system is damaged or not understood it
+// may be less than all.
+func unread(ctx context.Context, dev ubdfmt.Device) []stretch {
 	fs, err := ext4.Open(dev, ext4.Options{ReadOnly: true, NoWrite: true})
 	if err != nil {
 		return nil
@@ -304,6 +305,11 @@ func fileData(ctx context.Context, dev ubdfmt.Device) []stretch {
 			})
 		}
 	}
+	// Where that fails, the rest is copied.
+	_ = fs.Free(ctx, func(off, n int64) bool {
+		data = append(data, stretch{off, off + n})
+		return true
+	})
 	slices.SortFunc(data, func(a, b stretch) int { return cmp.Compare(a.off, b.off) })
 	return data
 }
