@@ -309,3 +309,32 @@ func TestLooksAtLocked(t *testing.T) {
 		}
 	}
 }
+// A block device is an image, and can be the backing file of a COW file.
+func TestBlockDevice(t *testing.T) {
+	oracle.NeedsRoot(t)
+	dir := t.TempDir()
+	disks(t, dir, 8<<20)
+	image := filepath.Join(dir, "new.img")
+	device := strings.TrimSpace(oracle.Run(t, "losetup", "-f", "--show", image))
+	t.Cleanup(func() { oracle.Run(t, "losetup", "-d", device) })
+	cow := filepath.Join(dir, "device.cow")
+	for _, c := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"info", device}, "virtual size: 8M (8388608 bytes)\nfile size: 8M (8388608 bytes)\ndisk size: 0 (0 bytes)\n"},
+		{[]string{"map", device}, "0x0             0x800000        0      data     0x0             " + device + "\n"},
+		{[]string{"compare", device, image}, "Images are identical.\n"},
+		{[]string{"check", device}, "No errors were found on the image.\next4 file system: clean"},
+		{[]string{"cow", "create", cow, device}, ""},
+		{[]string{"info", cow}, "virtual size: 8M (8388608 bytes)\n"},
+		{[]string{"check", cow}, "0/2048 = 0.00% allocated\next4 file system: clean"},
+		{[]string{"compare", cow, image}, "Images are identical.\n"},
+		{[]string{"measure", "-O", "cow", device}, "fully allocated size: 8400896\n"},
+		{[]string{"bench", "-q", "-c", "100", device}, ""},
+	} {
+		if status, stdout, stderr := call(c.args...); status != 0 || stderr != "" || !strings.Contains(stdout, c.want) {
+			t.Errorf("%q: status %d, %q, %s", c.args, status, stdout, stderr)
+		}
+	}
+}
