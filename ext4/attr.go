@@ -150,6 +150,29 @@ func (fs *FS) Trim(ctx context.Context, start, length, minLen int64) (int64, err
 	return total, nil
 }
 
+// Free visits the ranges of the disk that hold no block in use, in order, until visit
+// returns false. What is in use may have changed when visit runs, but in a filesystem that
+// is open with NoWrite. Groups whose bitmap is damaged are left out.
+func (fs *FS) Free(ctx context.Context, visit func(off, n int64) bool) error {
+	for at, to := fs.firstData, fs.blocks.Load(); at < to; {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		r, next, err := fs.freeRun(at, to, 1)
+		if err != nil {
+			return err
+		}
+		if r.count > 0 {
+			fs.giveBack(r)
+			if !visit(int64(r.start<<fs.bsBits), int64(r.count<<fs.bsBits)) {
+				return nil
+			}
+		}
+		at = next
+	}
+	return nil
+}
+
 // freeRun finds the first free run of at least least blocks in [at, to), within one
 // group, and holds it. next is where to go on.
 func (fs *FS) freeRun(at, to, least uint64) (r run, next uint64, err error) {

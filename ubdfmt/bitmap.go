@@ -5,6 +5,7 @@ import (
 	"math/bits"
 	"sync"
 	"sync/atomic"
+	"unsafe"
 )
 
 const (
@@ -76,6 +77,48 @@ func (b *bitmap) load(p []byte, offset int64) {
 	}
 }
 
+// pile is memory for chunks that are read together. They are kept where they were read to:
+// to touch memory for the first time is most of what a large bitmap costs.
+type pile struct{ chunks []chunk }
+
+// pileChunks bounds a pile: half of it may be kept for nothing.
+const pileChunks = 64
+
+// bytes is the memory for the next n bytes of a bitmap, or for as many as go in.
+func (p *pile) bytes(n int64) []byte {
+	want := int(min(pileChunks, ceilDiv(n, chunkBytes)))
+	if len(p.chunks) < want {
+		p.chunks = make([]chunk, want)
+	}
+	return unsafe.Slice((*byte)(unsafe.Pointer(&p.chunks[0])), min(n, int64(want)*chunkBytes))
+}
+
+// take takes up n bytes, from the offset on, that were read into the pile. If most chunks
+// have bits they stay there, and the next are read to elsewhere.
+func (b *bitmap) take(p *pile, offset int64, n int) {
+	raw := unsafe.Slice((*byte)(unsafe.Pointer(&p.chunks[0])), n)
+	chunks := (n + chunkBytes - 1) / chunkBytes
+	used := 0
+	for i := range chunks {
+		if !isZero(raw[i*chunkBytes : min(n, (i+1)*chunkBytes)]) {
+			used++
+		}
+	}
+	if used*2 < chunks || n%chunkBytes != 0 || (offset+int64(n))*8 > b.sectors || !littleEndian {
+		b.load(raw, offset)
+		return
+	}
+	for i := range chunks {
+		if !isZero(raw[i*chunkBytes : (i+1)*chunkBytes]) {
+			b.chunks[offset/chunkBytes+int64(i)].Store(&p.chunks[i])
+		}
+	}
+	p.chunks = p.chunks[chunks:]
+}
+
+// littleEndian: a word of the bitmap is the same in the file and in memory.
+var littleEndian = binary.NativeEndian.Uint16([]byte{1, 0}) == 1
+
 // chunk returns the chunk of that index, made if there is none.
 func (b *bitmap) chunk(i int) *chunk {
 	if c := b.chunks[i].Load(); c != nil {
@@ -98,6 +141,10 @@ func (b *bitmap) held(sector int64) bool {
 func (b *bitmap) run(sector, end int64) (held bool, next int64) {
 	held = b.held(sector)
 	next = sector
+	alike := uint64(0) // a word of sectors like it
+	if held {
+		alike = ^alike
+	}
 	for next < end {
 		c := b.chunks[next/chunkSectors].Load()
 		if c == nil {
@@ -108,16 +155,15 @@ func (b *bitmap) run(sector, end int64) (held bool, next int64) {
 			continue
 		}
 		// Ones mark the sectors that end the run.
-		w := c[next%chunkSectors/wordBits].Load()
-		if held {
-			w = ^w
-		}
-		w >>= uint(next % wordBits)
-		if w != 0 {
+		i := next % chunkSectors / wordBits
+		if w := (c[i].Load() ^ alike) >> uint(next%wordBits); w != 0 {
 			next += int64(bits.TrailingZeros64(w))
 			return held, min(next, end)
 		}
 		next = (next/wordBits + 1) * wordBits
+		for i++; i < chunkWords && next < end && c[i].Load() == alike; i++ {
+			next += wordBits
+		}
 	}
 	return held, min(next, end)
 }

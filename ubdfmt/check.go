@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"syscall"
 )
 
@@ -71,8 +72,28 @@ func Check(path string, o CheckOptions) (Report, error) {
 		return Report{}, err
 	}
 	defer f.Close()
-	r, _, err := f.check(o)
+	r, _, _, err := f.check(o)
 	return r, err
+}
+
+// CheckDisk is Check, and opens the disk for reading when nothing keeps it from making
+// sense; else it is nil.
+func CheckDisk(path string, o CheckOptions) (Report, *COW, error) {
+	f, err := openHost(path, Options{ReadOnly: true, Shared: o.Shared}, true)
+	if err != nil {
+		return Report{}, nil, err
+	}
+	r, _, bits, err := f.check(o)
+	if err != nil || slices.ContainsFunc(r.Problems, func(p Problem) bool { return p.Kind != Leak }) {
+		f.Close()
+		return r, nil, err
+	}
+	b, _, err := Policy{Backing: o.Backing}.openBacking(f, r.Header, Options{Shared: o.Shared})
+	if err != nil {
+		f.Close()
+		return r, nil, err
+	}
+	return r, disk(f, b, r.Header, bits, Options{ReadOnly: true}), nil
 }
 
 // Repair makes good what Check found and what can be made good without losing anything: it
@@ -86,7 +107,7 @@ func Repair(path string, o CheckOptions) (Report, error) {
 		return Report{}, err
 	}
 	defer f.Close()
-	r, leaks, err := f.check(o)
+	r, leaks, _, err := f.check(o)
 	if err != nil || r.Header.Size == 0 {
 		return r, err
 	}
@@ -96,39 +117,39 @@ func Repair(path string, o CheckOptions) (Report, error) {
 	if err := f.inspect(); err != nil {
 		return r, err
 	}
-	r, _, err = f.check(o)
+	r, _, _, err = f.check(o)
 	return r, err
 }
 
 // span is a run of a file, in bytes.
 type span struct{ off, n int64 }
 
-// check returns where the leaks are, too.
-func (h *hostFile) check(o CheckOptions) (r Report, leaks []span, err error) {
+// check returns where the leaks are, too, and the bitmap if it makes sense.
+func (h *hostFile) check(o CheckOptions) (r Report, leaks []span, bits *bitmap, err error) {
 	r.FileSize, r.Allocated = h.size, allocated(h.info)
 	r.Header, err = h.readHeader()
 	if err != nil {
 		var e *HeaderError
 		if !errors.As(err, &e) || e.Field == "magic" || e.Field == "version" {
-			return r, nil, err
+			return r, nil, nil, err
 		}
 		r.add(Corrupt, err, 0, false)
-		return r, nil, nil
+		return r, nil, nil, nil
 	}
 	r.Layout = r.Header.Layout()
-	if bits, err := h.readBitmap(r.Header, r.Layout); err == nil {
+	if bits, err = h.readBitmap(r.Header, r.Layout); err == nil {
 		if leaks, err = h.checkBits(&r, bits); err != nil {
-			return r, nil, err
+			return r, nil, nil, err
 		}
 	} else {
 		var e *HeaderError
 		if !errors.As(err, &e) {
-			return r, nil, err
+			return r, nil, nil, err
 		}
 		r.add(Corrupt, err, 0, false)
 	}
 	r.checkBacking(h, o)
-	return r, leaks, nil
+	return r, leaks, bits, nil
 }
 
 func (r *Report) add(kind ProblemKind, err error, bytes int64, repairable bool) {
@@ -157,6 +178,14 @@ func (h *hostFile) checkBits(r *Report, bits *bitmap) (leaks []span, err error) 
 	}
 	const perBlock = blockSize / SectorSize
 	leaked, partial := int64(0), int64(-1) // partial is the last block counted
+	leak := func(off, n int64) {
+		leaks = append(leaks, span{off, n})
+		leaked += n
+	}
+	known, err := h.placed(func(off, n int64) { h.unheld(l, bits, off, n, leak) })
+	if err != nil {
+		return nil, err
+	}
 	for sector := int64(0); sector < l.Sectors; {
 		held, next := bits.run(sector, l.Sectors)
 		if held {
@@ -166,11 +195,10 @@ func (h *hostFile) checkBits(r *Report, bits *bitmap) (leaks []span, err error) 
 					r.Partial, partial = r.Partial+1, block
 				}
 			}
-		} else if err := h.leaks(l.DataOffset+sector*SectorSize, l.DataOffset+next*SectorSize, func(s span) {
-			leaks = append(leaks, s)
-			leaked += s.n
-		}); err != nil {
-			return nil, err
+		} else if !known {
+			if err := h.leaks(l.DataOffset+sector*SectorSize, l.DataOffset+next*SectorSize, leak); err != nil {
+				return nil, err
+			}
 		}
 		sector = next
 	}
@@ -180,19 +208,38 @@ func (h *hostFile) checkBits(r *Report, bits *bitmap) (leaks []span, err error) 
 	return leaks, nil
 }
 
-// leaks visits what is allocated of the whole host blocks within a range of the file that
-// holds nothing.
-func (h *hostFile) leaks(first, end int64, visit func(span)) error {
-	// What an allocated block has around a held sector is no leak, nor is the byte that
-	// ends the file.
-	first = roundUp(first, blockSize)
-	end = min(end, h.size-1) / blockSize * blockSize
+// unheld visits what of a range of the file, which has data, lies in the places of sectors
+// that are not held.
+func (h *hostFile) unheld(l Layout, bits *bitmap, off, n int64, visit func(off, n int64)) {
+	first, end := max(0, off-l.DataOffset)/SectorSize, min(l.Sectors, ceilDiv(off+n-l.DataOffset, SectorSize))
+	for first < end {
+		held, next := bits.run(first, end)
+		if !held {
+			// A run of the bitmap can begin before the data does, and end after it.
+			a, b := h.wholeBlocks(max(off, l.DataOffset+first*SectorSize), min(off+n, l.DataOffset+next*SectorSize))
+			if a < b {
+				visit(a, b-a)
+			}
+		}
+		first = next
+	}
+}
+
+// wholeBlocks is the part of a range that takes whole blocks of the host: what an allocated
+// block has around a held sector is no leak, nor is the byte that ends the file.
+func (h *hostFile) wholeBlocks(first, end int64) (int64, int64) {
+	return roundUp(first, blockSize), min(end, h.size-1) / blockSize * blockSize
+}
+
+// leaks visits what is allocated of a range of the file that holds nothing.
+func (h *hostFile) leaks(first, end int64, visit func(off, n int64)) error {
+	first, end = h.wholeBlocks(first, end)
 	if first >= end {
 		return nil
 	}
 	return h.segments(first, end-first, func(off, n int64, hole bool) bool {
 		if !hole {
-			visit(span{off, n})
+			visit(off, n)
 		}
 		return true
 	})

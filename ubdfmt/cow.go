@@ -128,7 +128,7 @@ func (h *hostFile) readBitmap(hdr Header, l Layout) (*bitmap, error) {
 			Reason: fmt.Sprintf("needs a bitmap that ends at %d; the file has %d bytes", end, h.size)}
 	}
 	bits := newBitmap(l)
-	buf := make([]byte, min(1<<20, roundUp(l.BitmapLength, chunkBytes)))
+	var pile pile
 	var failed error
 	err := h.segments(l.BitmapOffset, l.BitmapLength, func(off, n int64, hole bool) bool {
 		if hole {
@@ -138,11 +138,11 @@ func (h *hostFile) readBitmap(hdr Header, l Layout) (*bitmap, error) {
 		first := (off - l.BitmapOffset) / chunkBytes * chunkBytes
 		last := min(l.BitmapLength, roundUp(off+n-l.BitmapOffset, chunkBytes))
 		for first < last {
-			p := buf[:min(int64(len(buf)), last-first)]
+			p := pile.bytes(last - first)
 			if failed = h.readFull(p, l.BitmapOffset+first, h.size); failed != nil {
 				return false
 			}
-			bits.load(p, first)
+			bits.take(&pile, first, len(p))
 			first += int64(len(p))
 		}
 		return true

@@ -271,20 +271,32 @@ func (c *COW) Extents(off, n int64, visit func(Extent) bool) error {
 		return err
 	}
 	more := true
+	below := cursor{file: c.backing} // which does not change meanwhile
 	for end := off + n; off < end && more; {
 		held, upto := c.run(off, end)
-		file, base, depth := c.backing, int64(0), 1
 		if held {
-			file, base, depth = c.file, c.layout.DataOffset, 0
+			err := c.file.extents(off, upto-off, c.layout.DataOffset, 0, func(e Extent) bool {
+				more = visit(e)
+				return more
+			})
+			if err != nil {
+				return err
+			}
+			off = upto
+			continue
 		}
-		err := file.extents(off, upto-off, base, depth, func(e Extent) bool {
+		for off < upto && more {
+			stop, hole, err := below.at(off)
+			if err != nil {
+				return err
+			}
+			e := Extent{Offset: off, Length: min(stop, upto) - off, Depth: 1}
+			if !hole {
+				e.File, e.FileOffset = c.backing.File, off
+			}
 			more = visit(e)
-			return more
-		})
-		if err != nil {
-			return err
+			off += e.Length
 		}
-		off = upto
 	}
 	return nil
 }

@@ -192,39 +192,41 @@ func (h *hostFile) zero(off, n int64) error {
 func (h *hostFile) segments(off, n int64, visit func(off, n int64, hole bool) bool) error {
 	end := off + n
 	for off < end {
-		data, err := h.seek(off, unix.SEEK_DATA)
-		if err != nil {
-			return err
-		}
-		if data > off {
-			data = min(data, end)
-			if !visit(off, data-off, true) {
-				return nil
-			}
-			off = data
-			continue
-		}
 		hole, err := h.seek(off, unix.SEEK_HOLE)
 		if err != nil {
 			return err
 		}
-		if hole <= off {
-			// A hole came about between the two calls. That it reads as data is
-			// as true.
-			hole = off + SectorSize
+		if hole > off {
+			hole = min(hole, end)
+			if !visit(off, hole-off, false) {
+				return nil
+			}
+			off = hole
+			continue
 		}
-		hole = min(hole, end)
-		if !visit(off, hole-off, false) {
+		data, err := h.seek(off, unix.SEEK_DATA)
+		if err != nil {
+			return err
+		}
+		isHole := data > off
+		if !isHole {
+			// Data came about between the two calls.
+			data = off + SectorSize
+		}
+		data = min(data, end)
+		if !visit(off, data-off, isHole) {
 			return nil
 		}
-		off = hole
+		off = data
 	}
 	return nil
 }
 
-// seek returns where data or a hole begins at off or after it. There is no data any
-// more: the end of all offsets. The host does not know: data everywhere.
+// seek returns where data or a hole begins at off or after it. Past the end there is a
+// hole, and data only at the end of all offsets. A host that does not know has data
+// everywhere.
 func (h *hostFile) seek(off int64, whence int) (int64, error) {
+	const never = 1<<63 - 1
 	var at int64
 	err := control(h.File, func(fd int) error {
 		var err error
@@ -234,13 +236,15 @@ func (h *hostFile) seek(off int64, whence int) (int64, error) {
 	switch {
 	case err == nil:
 		return at, nil
+	case errors.Is(err, unix.ENXIO) && whence == unix.SEEK_HOLE:
+		return off, nil
 	case errors.Is(err, unix.ENXIO):
-		return 1<<63 - 1, nil
+		return never, nil
 	case errors.Is(err, unix.EINVAL), errors.Is(err, unix.EOPNOTSUPP):
 		if whence == unix.SEEK_DATA {
 			return off, nil
 		}
-		return 1<<63 - 1, nil
+		return never, nil
 	}
 	return 0, fmt.Errorf("find data in %s at %d: %w", h.path, off, err)
 }

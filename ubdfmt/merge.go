@@ -171,15 +171,17 @@ func openMerge(path, backing string, to purpose) (_ *mergeSource, err error) {
 	if backing == "" {
 		backing = c.header.Backing
 	}
-	if _, err := os.Stat(backing); err != nil {
+	info, err := os.Stat(backing)
+	if err != nil {
 		return nil, &MergeError{"Stating backing file", err}
+	}
+	// Before it is locked: the lock of the COW file would be in the way.
+	if os.SameFile(info, f.info) {
+		return nil, &MergeError{"Opening backing file", fmt.Errorf("%s is the COW file itself", backing)}
 	}
 	// A backing file that may not be written cannot be merged into: no falling back.
 	if c.backing, err = openHost(backing, Options{ReadOnly: to == intoNew}, true); err != nil {
 		return nil, &MergeError{"Opening backing file", err}
-	}
-	if os.SameFile(c.backing.info, f.info) {
-		return nil, &MergeError{"Opening backing file", fmt.Errorf("%s is the COW file itself", backing)}
 	}
 	mismatch := (Policy{}).validate(c.header, f.path, c.backing)
 	c.matches = mismatch == nil

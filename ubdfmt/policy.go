@@ -43,6 +43,10 @@ func (p Policy) openBacking(cow *hostFile, h Header, o Options) (b *hostFile, ot
 	if p.Backing != "" {
 		path = p.Backing
 	}
+	// Before it is locked: the lock of the COW file would be in the way.
+	if info, err := os.Stat(path); err == nil && os.SameFile(info, cow.info) {
+		return nil, false, fmt.Errorf("%s: it is named as its own backing file", cow.path)
+	}
 	// An option of the COW file is none of the backing file, which is only read.
 	f, err := openHost(path, Options{ReadOnly: true, Shared: o.Shared, Logf: o.Logf}, false)
 	if err != nil {

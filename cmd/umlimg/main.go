@@ -81,7 +81,9 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		return own.status
 	}
 	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
-		err = errors.New(strings.Replace(err.Error(), context.Canceled.Error(), "interrupted", 1))
+		// The cause names the signal.
+		words := strings.NewReplacer(context.Cause(ctx).Error(), "interrupted", context.Canceled.Error(), "interrupted")
+		err = errors.New(words.Replace(err.Error()))
 		fmt.Fprintf(stderr, "umlimg: %s\n", oneLine(err))
 		return statusInterrupted
 	}
@@ -94,13 +96,16 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 }
 
 // oneLine is an error's text in one line: names may hold line ends.
-func oneLine(err error) string {
+func oneLine(err error) string { return plain(strings.ReplaceAll(err.Error(), "\n", "; ")) }
+
+// plain is a text without what a terminal would obey.
+func plain(text string) string {
 	return strings.Map(func(r rune) rune {
 		if r < ' ' || r == 0x7f {
 			return '?'
 		}
 		return r
-	}, strings.ReplaceAll(err.Error(), "\n", "; "))
+	}, text)
 }
 
 // newApp is the command line: every command and option.
@@ -121,18 +126,27 @@ func newApp(stdin io.Reader, stdout, stderr io.Writer) *cli.App {
 		ExitErrHandler:            func(*cli.Context, error) {}, // only main exits
 		OnUsageError:              badUsage,
 		Commands: []*cli.Command{
+			benchCommand(),
 			catCommand(),
+			checkCommand(),
 			chmodCommand(),
 			chownCommand(),
+			commitCommand(),
+			compareCommand(),
 			completionCommand(),
 			convertCommand(),
+			cowCommand(),
 			cpCommand(),
 			createCommand(),
 			dfCommand(),
+			diffCommand(),
 			editCommand(),
 			findCommand(),
+			infoCommand(),
 			lnCommand(),
 			lsCommand(),
+			mapCommand(),
+			measureCommand(),
 			mkdirCommand(),
 			partitionCommand(),
 			putCommand(),

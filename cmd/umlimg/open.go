@@ -3,9 +3,12 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"strconv"
 	"strings"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/umlkit/umlkit/partition"
 	"github.com/umlkit/umlkit/ubdfmt"
@@ -50,7 +53,7 @@ func openWhole(path string, o ubdfmt.Options) (ubdfmt.Device, error) {
 	if err != nil {
 		return nil, err
 	}
-	if kind := info.Mode().Type(); kind&^os.ModeDevice != 0 || kind&os.ModeCharDevice != 0 {
+	if !holdsImage(info) {
 		return nil, fmt.Errorf("%s is neither a regular file nor a block device", path)
 	}
 	if !o.NoCOW {
@@ -81,4 +84,51 @@ func opened(im *qcow2.Image, err error) (ubdfmt.Device, error) {
 		return nil, err
 	}
 	return im, nil
+}
+
+// openLook opens a file that may hold an image, to look at it without a lock.
+func openLook(path string) (*os.File, error) {
+	// Without O_NONBLOCK, opening a FIFO would wait for its other end.
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
+	if err == nil && !holdsImage(info) {
+		err = fmt.Errorf("%s is neither a regular file nor a block device", path)
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+func holdsImage(info os.FileInfo) bool {
+	kind := info.Mode().Type()
+	return kind&^os.ModeDevice == 0 && kind&os.ModeCharDevice == 0
+}
+
+// refuseQcow2 keeps qcow2 images from being taken for raw ones, where only those will do.
+func refuseQcow2(paths ...string) error {
+	for _, path := range paths {
+		info, err := os.Stat(path)
+		if err != nil || !holdsImage(info) {
+			continue // whoever opens it says so
+		}
+		if is, err := qcow2.Probe(path); err == nil && is {
+			return fmt.Errorf("%s is a qcow2 image: make it a raw one with umlimg convert", path)
+		}
+	}
+	return nil
+}
+
+// beginsAsCOW tells whether a file is a COW file, of whichever dialect.
+func beginsAsCOW(f *os.File) (bool, error) {
+	b := make([]byte, 8)
+	n, err := f.ReadAt(b, 0)
+	if err != nil && err != io.EOF {
+		return false, err
+	}
+	return ubdfmt.Detect(b[:n]) != ubdfmt.NotCOW, nil
 }

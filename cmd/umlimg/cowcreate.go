@@ -1,0 +1,42 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/umlkit/umlkit/ubdfmt"
+)
+
+func cowCreateCommand() *cli.Command {
+	return &cli.Command{
+		Name:        "create",
+		Usage:       "make a copy-on-write file over an image",
+		ArgsUsage:   "COW IMAGE",
+		Description: `umlimg cow create disk.cow base.img`,
+		Flags: []cli.Flag{
+			&cli.BoolFlag{Name: "json", Usage: "print what was made as JSON"},
+		},
+		Action: func(c *cli.Context) error {
+			args, err := operands(c, 2, 2)
+			if err != nil {
+				return err
+			}
+			cow, image := args[0], args[1]
+			if err := refuseQcow2(image); err != nil {
+				return fmt.Errorf("cow create %s: %w", cow, err)
+			}
+			if err := ubdfmt.CreateCOW(cow, image, ubdfmt.Options{}); err != nil {
+				return fmt.Errorf("cow create: %w", err)
+			}
+			if !c.Bool("json") {
+				return nil
+			}
+			info, err := inspectImage(cow, "")
+			if err != nil {
+				return fmt.Errorf("cow create %s: %w", cow, err)
+			}
+			return printJSON(c, info)
+		},
+	}
+}
