@@ -74,6 +74,9 @@ func (c management) Driver(name string) driver.Driver {
 		return c.m.disks
 	}
 	if s := c.m.current(); s != nil {
+		if name == "mem" {
+			return memoryDriver{s}
+		}
 		if d := s.terminals.Driver(name); d != nil {
 			return d
 		}

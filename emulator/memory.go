@@ -15,24 +15,25 @@ import (
 // those User Mode Linux uses. Guest code is mapped from it, so the place must allow
 // execution, and it must have room for all of the memory: a full disk would be a bus
 // error in the guest. The file has no name.
-func (m *Machine) memoryFile() (*pgalloc.MemoryFile, error) {
+// shared is whether others may fill the place where it lies.
+func (m *Machine) memoryFile() (mf *pgalloc.MemoryFile, shared bool, err error) {
 	file, disk := m.memoryPlace()
-	if file == nil {
+	if shared = file != nil; !shared {
 		fd, err := memutil.CreateMemFD("memory", unix.MFD_CLOEXEC)
 		if err != nil {
-			return nil, fmt.Errorf("make the guest's memory: memfd_create: %w", err)
+			return nil, false, fmt.Errorf("make the guest's memory: memfd_create: %w", err)
 		}
 		file = os.NewFile(uintptr(fd), "memory")
 	}
-	mf, err := pgalloc.NewMemoryFile(file, pgalloc.MemoryFileOpts{
+	mf, err = pgalloc.NewMemoryFile(file, pgalloc.MemoryFileOpts{
 		DiskBackedFile:    disk,
 		DecommitOnDestroy: disk,
 	})
 	if err != nil {
 		file.Close()
-		return nil, fmt.Errorf("make the guest's memory: %w", err)
+		return nil, false, fmt.Errorf("make the guest's memory: %w", err)
 	}
-	return mf, nil
+	return mf, shared, nil
 }
 
 // memoryPlace tries the places in order. It returns nil when none fits; disk is
@@ -42,7 +43,6 @@ func (m *Machine) memoryPlace() (file *os.File, disk bool) {
 	for _, name := range []string{"TMPDIR", "TMP", "TEMP"} {
 		if dir := os.Getenv(name); dir != "" {
 			places = append(places, dir)
-			break
 		}
 	}
 	for _, dir := range append(places, "/dev/shm", "/tmp") {
@@ -50,9 +50,7 @@ func (m *Machine) memoryPlace() (file *os.File, disk bool) {
 		if err == nil {
 			return file, kind != unix.TMPFS_MAGIC
 		}
-		if len(places) > 0 && dir == places[0] || dir == "/dev/shm" {
-			m.printk(klog.Info, "memory file: not in %s: %v", dir, err)
-		}
+		m.printk(klog.Info, "memory file: not in %s: %v", dir, err)
 	}
 	return nil, false
 }

@@ -35,6 +35,7 @@ func (s *sentry) procOptions() procfs.Options {
 		"version":     text(syscalls.ProcVersion()),
 		"cpuinfo":     text(s.cpuInfo()),
 		"loadavg":     live(load.write),
+		"meminfo":     live(func(b *bytes.Buffer) { b.WriteString(s.memoryInfo()) }),
 		"uptime":      live(s.uptime),
 		"swaps":       {Read: procfs.Text("Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n"), Poller: new(vfs.DynamicBytesPoller)},
 		"consoles":    live(s.m.writeConsoles),

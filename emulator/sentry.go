@@ -34,6 +34,9 @@ type sentry struct {
 	k   *kernel.Kernel
 	ctx context.Context
 
+	// memory bounds what the guests use.
+	memory *memory
+
 	clocks     *clocks
 	vdsoParams *kernel.VDSOParamPage
 
@@ -75,8 +78,10 @@ type sentry struct {
 
 // newSentry makes a kernel without tasks.
 func (m *Machine) newSentry() (*sentry, error) {
-	k := &kernel.Kernel{Platform: m.platform, AllowSUID: true}
-	s := &sentry{m: m, k: k, end: make(chan ending, 1), uevents: uevent.NewBus()}
+	s := &sentry{m: m, end: make(chan ending, 1), uevents: uevent.NewBus()}
+	s.memory = &memory{s: s}
+	k := &kernel.Kernel{Platform: &boundedPlatform{Platform: m.platform, memory: s.memory}, AllowSUID: true}
+	s.k = k
 	s.sysrqMask.Store(1)
 	s.pidMax.Store(kernel.TasksLimit)
 	s.ext4 = &ext4fs.FilesystemType{Disks: m.disks, Logf: m.logf, CacheBytes: m.config.Ext4Cache,
@@ -85,10 +90,12 @@ func (m *Machine) newSentry() (*sentry, error) {
 	if s.ext4.CacheBytes == 0 {
 		s.ext4.CacheBytes = m.config.Memory / 8
 	}
-	mf, err := m.memoryFile()
+	mf, onDisk, err := m.memoryFile()
 	if err != nil {
 		return nil, err
 	}
+	s.memory.file, s.memory.fd, s.memory.onDisk = mf, mf.FD(), onDisk
+	s.memory.size.Store(m.config.Memory)
 	k.SetMemoryFile(mf)
 	vdso, err := loader.PrepareVDSO(mf)
 	if err != nil {

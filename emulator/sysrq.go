@@ -114,7 +114,7 @@ func (s *sentry) showMemory() string {
 	_ = mf.UpdateUsage(nil)
 	kinds, total := usage.MemoryAccounting.Copy()
 	return fmt.Sprintf("Mem-Info: total:%dkB used:%dkB anon:%dkB pagecache:%dkB mapped:%dkB shmem:%dkB",
-		s.m.config.Memory/1024, total/1024, kinds.Anonymous/1024, kinds.PageCache/1024, kinds.Mapped/1024, kinds.Tmpfs/1024)
+		s.memory.size.Load()/1024, total/1024, kinds.Anonymous/1024, kinds.PageCache/1024, kinds.Mapped/1024, kinds.Tmpfs/1024)
 }
 
 // remountReadOnly makes every mount of every task read-only, and the disks clean.

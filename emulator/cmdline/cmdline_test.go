@@ -204,7 +204,7 @@ func FuzzParse(f *testing.F) {
 			}
 			return
 		}
-		if c.Memory < minMemory || c.Memory%4096 != 0 || c.CPUs < 1 {
+		if c.Memory < MinMemory || c.Memory%4096 != 0 || c.CPUs < 1 {
 			t.Fatalf("%q: %+v", words, c)
 		}
 		_ = c.String()

@@ -1,6 +1,7 @@
 package cmdline
 
 import (
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -102,7 +103,7 @@ func number(unit string) bool {
 var Options = []Option{
 	{Name: "mem", Form: Value, Show: "mem=N[K|M|G]",
 		Text:  "Memory of the guest, in bytes or with a unit in either case. The default is 64M.",
-		apply: func(c *Config, s setting) string { return memory(&c.Memory, s.value, minMemory) }},
+		apply: func(c *Config, s setting) string { return memory(&c.Memory, s.value, MinMemory) }},
 	{Name: "ncpus", Form: Value, Show: "ncpus=N",
 		Text:  "Processors the guest sees, 1 to 64. The default is 1.",
 		apply: func(c *Config, s setting) string { return integer(&c.CPUs, s.value, 1, 64) }},
@@ -325,13 +326,23 @@ func integer(field *int, value string, low, high int) string {
 	return ""
 }
 
-// minMemory is the least a guest gets: below it nothing would run. minCache is 64
-// blocks, with which ext4 still works.
+// MinMemory is the least a guest gets, in bytes: below it nothing would run. MaxMemory
+// is the most.
 const (
-	minMemory = 4 << 20
-	minCache  = 256 << 10
-	maxMemory = 1 << 46
+	MinMemory = 4 << 20
+	MaxMemory = 1 << 46
 )
+
+// minCache is 64 blocks, with which ext4 still works.
+const minCache = 256 << 10
+
+// Amount reads an amount of memory in the form of mem=, in bytes: a multiple of a page.
+func Amount(value string) (n int64, err error) {
+	if wrong := memory(&n, value, 4096); wrong != "" {
+		return 0, errors.New(wrong)
+	}
+	return n, nil
+}
 
 func memory(field *int64, value string, least int64) string {
 	digits, unit := value, int64(1)
@@ -349,7 +360,7 @@ func memory(field *int64, value string, least int64) string {
 		}
 	}
 	n, err := strconv.ParseUint(digits, 10, 63)
-	if err != nil || int64(n) > maxMemory/unit {
+	if err != nil || int64(n) > MaxMemory/unit {
 		return fmt.Sprintf("%q is not an amount of memory; write bytes, or a number with K, M or G", value)
 	}
 	if int64(n)*unit < least {

@@ -32,6 +32,9 @@ type Machine interface {
 	Log() *klog.Log
 	// SetTime sets the guest's wall clock, in nanoseconds since 1970.
 	SetTime(ns int64)
+	// Memory is how much memory the guest has, how much of it is free, and how much is
+	// shared, in bytes.
+	Memory() (total, free, shared int64)
 	// Uevents is where the kernel tells of its devices.
 	Uevents() *uevent.Bus
 }
@@ -64,6 +67,9 @@ func (nobody) SetCtrlAltDel(bool) {}
 func (nobody) Log() *klog.Log     { return klog.New(klog.Options{}) }
 func (nobody) SetTime(int64)      {}
 
+// Memory gives none.
+func (nobody) Memory() (total, free, shared int64) { return 0, 0, 0 }
+
 // Uevents gives no bus: the socket is the Sentry's.
 func (nobody) Uevents() *uevent.Bus { return nil }
 
@@ -71,6 +77,7 @@ func (nobody) Uevents() *uevent.Bus { return nil }
 // numbers they have.
 var overrides = map[string]kernel.SyscallFn{
 	"uname":         uname,
+	"sysinfo":       sysinfo,
 	"reboot":        reboot,
 	"syslog":        syslog,
 	"clock_settime": clockSettime,

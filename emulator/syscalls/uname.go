@@ -1,6 +1,7 @@
 package syscalls
 
 import (
+	"math"
 	"runtime"
 	"strings"
 
@@ -34,6 +35,21 @@ func uname(t *kernel.Task, _ uintptr, args arch.SyscallArguments) (uintptr, *ker
 	copy(u.Machine[:], Architecture())
 	copy(u.Domainname[:], uts.DomainName())
 	_, err := u.CopyOut(t, args[0].Pointer())
+	return 0, nil, err
+}
+
+// sysinfo implements sysinfo(2).
+func sysinfo(t *kernel.Task, _ uintptr, args arch.SyscallArguments) (uintptr, *kernel.SyscallControl, error) {
+	total, free, shared := machineOf(t).Memory()
+	si := linux.Sysinfo{
+		Uptime:    t.Kernel().MonotonicClock().Now().Seconds(),
+		TotalRAM:  uint64(total),
+		FreeRAM:   uint64(free),
+		SharedRAM: uint64(shared),
+		Procs:     uint16(min(t.Kernel().TaskSet().Root.NumTasks(), math.MaxUint16)),
+		Unit:      1,
+	}
+	_, err := si.CopyOut(t, args[0].Pointer())
 	return 0, nil, err
 }
 

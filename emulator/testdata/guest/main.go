@@ -3,9 +3,11 @@
 package main
 
 import (
+	"bufio"
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"os/signal"
 	"runtime"
 	"strconv"
@@ -34,6 +36,8 @@ func do(name, value string) {
 	switch name {
 	case "say":
 		fmt.Println(value)
+	case "end":
+		os.Exit(0)
 	case "exit":
 		n, _ := strconv.Atoi(value)
 		os.Exit(n)
@@ -45,6 +49,17 @@ func do(name, value string) {
 		var action [4]uint64
 		_, _, _ = syscall.RawSyscall6(syscall.SYS_RT_SIGACTION, uintptr(syscall.SIGSEGV), uintptr(unsafe.Pointer(&action)), 0, 8, 0, 0)
 		*(*byte)(unsafe.Pointer(uintptr(len(os.Args)))) = 0
+	case "grow":
+		grow(value)
+	case "fill":
+		fill(value)
+	case "spawn":
+		spawn(value)
+	case "begin":
+		begin(value)
+	case "key":
+		_, err := os.Stdin.Read(make([]byte, 1))
+		check("key", err)
 	case "halt":
 		check(name, syscall.Reboot(syscall.LINUX_REBOOT_CMD_HALT))
 	case "restart":
@@ -195,4 +210,47 @@ func lockSocket() {
 	fmt.Printf("unlocked socket: %v, found %d\n", testErr, found.Type)
 	_, err = syscall.Seek(pair[0], 0, io.SeekCurrent)
 	fmt.Println("seek in a socket:", err)
+}
+
+// grow touches so many MiB of memory, tells of each tenth, and goes on living with it.
+func grow(value string) {
+	n, _ := strconv.Atoi(value)
+	b, err := syscall.Mmap(-1, 0, n<<20, syscall.PROT_READ|syscall.PROT_WRITE, syscall.MAP_ANON|syscall.MAP_PRIVATE)
+	check("mmap", err)
+	for i := 0; i < len(b); i += 4096 {
+		b[i] = 1
+	}
+	fmt.Println("grown by", value)
+}
+
+// spawn runs the guest itself with other commands, separated by "+", and says how that
+// ends. Its end is not that of the machine.
+func spawn(value string) {
+	cmd := exec.Command("/proc/self/exe", append(strings.Split(value, "+"), "end")...)
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	err := cmd.Run()
+	fmt.Printf("spawn %s: %v\n", value, err)
+}
+
+// fill gets so many MiB of memory by read(2).
+func fill(value string) {
+	n, _ := strconv.Atoi(value)
+	b, err := syscall.Mmap(-1, 0, n<<20, syscall.PROT_READ|syscall.PROT_WRITE, syscall.MAP_ANON|syscall.MAP_PRIVATE)
+	check("mmap", err)
+	zero, err := os.Open("/dev/zero")
+	check("open", err)
+	_, err = io.ReadFull(zero, b)
+	check("read", err)
+	fmt.Println("filled", value)
+}
+
+// begin is spawn that goes on once the program has said something.
+func begin(value string) {
+	cmd := exec.Command("/proc/self/exe", append(strings.Split(value, "+"), "end")...)
+	out, err := cmd.StdoutPipe()
+	check("pipe", err)
+	check("begin", cmd.Start())
+	line, err := bufio.NewReader(out).ReadString('\n')
+	check("begin", err)
+	fmt.Print(line)
 }
