@@ -47,6 +47,9 @@ type discipline struct {
 	// quote says that the next character means itself; erasing that what ECHOPRT
 	// shows of erased characters is open.
 	quote, erasing bool
+	// end, when it is not nil, is called once when a program asks for more input than
+	// there will ever be.
+	end func()
 	// held says that the host was asked to stop (IXOFF).
 	held bool
 	// shown gathers echo, as it goes to the output.
@@ -140,11 +143,13 @@ func (d *discipline) readable() bool {
 	return len(d.in) > 0
 }
 
-// Unread says that there is input that programs could read.
-func (d *discipline) Unread() bool {
+// End says that no more input comes. The first program that asks for more gets the end of
+// the file, and f is called.
+func (d *discipline) End(f func()) {
 	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.readable()
+	d.end = f
+	d.mu.Unlock()
+	d.waiters.Notify(waiter.ReadableEvents)
 }
 
 // Readiness is whether poll calls the terminal readable: without lines, once there is as
@@ -156,7 +161,7 @@ func (d *discipline) Readiness() waiter.EventMask {
 	if cc := &d.modes.ControlCharacters; !d.modes.LEnabled(linux.ICANON) && cc[linux.VTIME] == 0 {
 		ready = ready && len(d.in) >= int(cc[linux.VMIN])
 	}
-	if ready {
+	if ready || d.end != nil {
 		return waiter.ReadableEvents
 	}
 	return 0
@@ -182,10 +187,17 @@ func (d *discipline) Readable() int {
 // is the end of the file. It fails with ErrWouldBlock when there is nothing.
 func (d *discipline) Read(ctx context.Context, dst usermem.IOSequence) (int64, error) {
 	d.mu.Lock()
-	defer d.mu.Unlock()
 	if !d.readable() {
-		return 0, linuxerr.ErrWouldBlock
+		end := d.end
+		d.end = nil
+		d.mu.Unlock()
+		if end == nil {
+			return 0, linuxerr.ErrWouldBlock
+		}
+		end()
+		return 0, nil
 	}
+	defer d.mu.Unlock()
 	canon := d.modes.LEnabled(linux.ICANON)
 	from, end := d.in, 0
 	if canon {

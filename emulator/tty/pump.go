@@ -151,14 +151,10 @@ func (p *pump) input() {
 // read on, because another may come to the same line.
 func (t *terminal) hostEnded(p *pump) bool {
 	if !p.channel.IsTerminal() {
-		// The end of a script is behind its last line: that is read first.
-		for t.discipline.Unread() {
-			select {
-			case <-t.discipline.room:
-			case <-p.done:
-				return false
-			}
-		}
+		// The end of a script comes behind its last line, when that has been read and
+		// done: once a program asks for more.
+		t.discipline.End(func() { t.hangup(t.all.ctx) })
+		return false
 	}
 	lasts := p.channel.Lasts()
 	t.mu.Lock()
