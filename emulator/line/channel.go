@@ -616,6 +616,7 @@ func (out *output) write(c *Channel, p []byte) (int, error) {
 // Precondition: it is the caller's turn.
 func (out *output) send(c *Channel, p []byte) (int, error) {
 	total := len(p)
+	full := false
 	for len(p) > 0 {
 		if out.gone.Load() {
 			return total, nil
@@ -623,14 +624,17 @@ func (out *output) send(c *Channel, p []byte) (int, error) {
 		if c.isClosed() {
 			return total - len(p), ErrClosed
 		}
-		ready, err := pollWith(out.wake, out.fd, unix.POLLOUT)
-		if err != nil {
-			return total - len(p), err
-		}
-		if !ready {
-			continue
+		if full || out.way == pieceWrites {
+			ready, err := pollWith(out.wake, out.fd, unix.POLLOUT)
+			if err != nil {
+				return total - len(p), err
+			}
+			if !ready {
+				continue
+			}
 		}
 		n, err := out.some(p)
+		full = err == unix.EAGAIN
 		switch {
 		case err == unix.EAGAIN && out.link != nil && out.link.pts != nil && out.link.pts.deserted():
 			// What the pty holds waits for whoever opens it next; the rest was
@@ -648,14 +652,17 @@ func (out *output) send(c *Channel, p []byte) (int, error) {
 	return total, nil
 }
 
-// some writes as much of p as goes without waiting, after poll called fd writable.
+// some writes as much of p as goes without waiting. In pieces that holds only after poll
+// called fd writable: full says of the other ways when to ask it.
 func (out *output) some(p []byte) (int, error) {
 	if out.way == nowaitWrites {
 		n, err := unix.Pwritev2(out.fd, [][]byte{p}, -1, unix.RWF_NOWAIT)
 		if err != unix.EOPNOTSUPP && err != unix.ENOSYS && err != unix.EINVAL {
 			return n, err
 		}
+		// Poll has not been asked yet.
 		out.way = pieceWrites
+		return 0, unix.EAGAIN
 	}
 	if out.way == pieceWrites {
 		p = p[:min(len(p), pipeChunk)]

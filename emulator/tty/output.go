@@ -16,13 +16,16 @@ const (
 	// batch is the room that output has at first, in bytes.
 	batch = 32 << 10
 	// window is how much output of programs waits for the line, in bytes.
-	window = 128 << 10
+	window = 256 << 10
 	// backlog is how much of the kernel's own output, and of echo, waits for a line
 	// that is slow or has nobody at its other end yet.
 	backlog = 1 << 20
 	// writeStep is how much of a write is processed at once.
-	writeStep = 32 << 10
-	tabWidth  = 8
+	writeStep = 64 << 10
+	// columnScan is how long an unbroken line may be to be measured: one that is longer
+	// has left the screen's width behind long ago.
+	columnScan = 1 << 10
+	tabWidth   = 8
 )
 
 // output is what waits to leave a terminal: output of programs, echo and the kernel's own
@@ -44,7 +47,7 @@ type output struct {
 	// column is where the cursor is, as far as that can be told, and start where it
 	// was when the line began that is being typed.
 	column, start int
-	// step holds a part of a write.
+	// step holds a part of a write that is processed.
 	step []byte
 	// writing is how much of the output the line is taking now.
 	writing int
@@ -165,12 +168,17 @@ func (o *output) write(ctx context.Context, src usermem.IOSequence, modes *linux
 			break
 		}
 		step := min(int64(room), writeStep, src.NumBytes())
-		if o.step == nil {
-			o.step = make([]byte, writeStep)
-		}
+		// What needs no processing is copied once, to where it leaves from.
+		o.pending = o.room(int(step))
+		at := len(o.pending)
 		var n int
-		n, err = src.TakeFirst64(step).CopyIn(ctx, o.step[:step])
-		o.pending = o.process(o.room(n), o.step[:n], modes)
+		n, err = src.TakeFirst64(step).CopyIn(ctx, o.pending[at:at+int(step)])
+		if fresh := o.pending[at : at+n]; o.plain(fresh, modes) {
+			o.pending = o.pending[:at+n]
+		} else {
+			o.step = append(o.step[:0], fresh...)
+			o.pending = o.process(o.pending, o.step, modes)
+		}
 		done += int64(n)
 		src = src.DropFirst(n)
 		if err != nil {
@@ -288,7 +296,7 @@ func (o *output) process(dst, b []byte, modes *linux.KernelTermios) []byte {
 	if !modes.OEnabled(linux.OPOST) {
 		return append(dst, b...)
 	}
-	if modes.OutputFlags&(linux.OPOST|linux.OCRNL|linux.ONOCR|linux.ONLRET|linux.OLCUC|linux.TABDLY) == linux.OPOST {
+	if usualOutput(modes) {
 		return o.lines(dst, b, modes)
 	}
 	for _, c := range b {
@@ -333,6 +341,23 @@ func (o *output) process(dst, b []byte, modes *linux.KernelTermios) []byte {
 	return dst
 }
 
+// plain says that process would only copy b, and follows the cursor.
+func (o *output) plain(b []byte, modes *linux.KernelTermios) bool {
+	if !modes.OEnabled(linux.OPOST) {
+		return true
+	}
+	if !usualOutput(modes) || modes.OEnabled(linux.ONLCR) && bytes.IndexByte(b, '\n') >= 0 {
+		return false
+	}
+	o.measure(b, modes)
+	return true
+}
+
+// usualOutput says that output is processed, and newlines are all that changes.
+func usualOutput(modes *linux.KernelTermios) bool {
+	return modes.OutputFlags&(linux.OPOST|linux.OCRNL|linux.ONOCR|linux.ONLRET|linux.OLCUC|linux.TABDLY) == linux.OPOST
+}
+
 // lines is process with the modes that nearly every terminal has.
 func (o *output) lines(dst, b []byte, modes *linux.KernelTermios) []byte {
 	for modes.OEnabled(linux.ONLCR) {
@@ -345,12 +370,21 @@ func (o *output) lines(dst, b []byte, modes *linux.KernelTermios) []byte {
 		b = b[i+1:]
 		o.column = 0
 	}
-	tail := b
+	o.measure(b, modes)
+	return append(dst, b...)
+}
+
+// measure follows the cursor over what no newline of this discipline's breaks.
+func (o *output) measure(b []byte, modes *linux.KernelTermios) {
 	if i := bytes.LastIndexByte(b, '\r'); i >= 0 {
-		o.column, tail = 0, b[i+1:]
+		o.column, b = 0, b[i+1:]
+	}
+	if len(b) > columnScan {
+		o.column += len(b)
+		return
 	}
 	utf8 := modes.IEnabled(linux.IUTF8)
-	for _, c := range tail {
+	for _, c := range b {
 		switch {
 		case c == '\t':
 			o.column += tabWidth - o.column%tabWidth
@@ -360,5 +394,4 @@ func (o *output) lines(dst, b []byte, modes *linux.KernelTermios) []byte {
 			o.column++
 		}
 	}
-	return append(dst, b...)
 }
