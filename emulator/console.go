@@ -110,6 +110,8 @@ func (s *sentry) openTerminals() error {
 		return fmt.Errorf("make the terminals: %w", err)
 	}
 	s.terminals = terminals
+	s.m.printk(klog.Info, "Initialized stdio console driver")
+	s.m.printk(klog.Info, "printk: console [%s] enabled", terminals.Console())
 	if s.m.config.PrintTime {
 		s.Log().SetConsole(terminals)
 	} else {

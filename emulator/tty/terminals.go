@@ -169,6 +169,9 @@ func New(ctx context.Context, o Options) (*Terminals, error) {
 	return t, nil
 }
 
+// Console is the name of the terminal that is /dev/console.
+func (t *Terminals) Console() string { return t.console.name }
+
 // changed tells of a terminal that came or went.
 func (t *Terminals) changed(term *terminal, present bool) {
 	if t.notify != nil {
