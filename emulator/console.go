@@ -40,7 +40,7 @@ func (m *Machine) wireTerminals() error {
 	if m.config.Xterm != "" {
 		var err error
 		if m.host.Emulator, err = line.ParseEmulator(m.config.Xterm); err != nil {
-			return fmt.Errorf("xterm=: %w", err)
+			return fmt.Errorf("xterm=%s: %w", m.config.Xterm, err)
 		}
 	}
 	m.host.Emulator.Join = []string{"/proc/" + strconv.Itoa(os.Getpid()) + "/exe", cmdline.JoinOption}

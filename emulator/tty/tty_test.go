@@ -51,7 +51,8 @@ func newMachine(t *testing.T, o Options) *machine {
 		o.Con.Units = map[int]string{0: fmt.Sprintf("fd:%d,fd:%d", guestIn.Fd(), guestOut.Fd())}
 	}
 	o.Host = line.NewHost()
-	o.Logf = t.Logf
+	// Lines are logged behind a test's back, and after its end.
+	o.Logf = nil
 	if m.all, err = New(m.Context, o); err != nil {
 		t.Fatal(err)
 	}
@@ -375,6 +376,16 @@ func TestPortConsole(t *testing.T) {
 		}
 	}
 	console.DecRef(m.Context)
+}
+
+// TestWindowsWhereThereIsADisplay: they are what consoles are that nothing is said of.
+func TestWindowsWhereThereIsADisplay(t *testing.T) {
+	m := newMachine(t, Options{Fallback: "xterm", Con: Wiring{Units: map[int]string{2: "null"}}})
+	for _, test := range []struct{ driver, unit, want string }{{"con", "0", "fd:0,fd:1"}, {"con", "1", "xterm"}, {"con", "2", "null"}, {"ssl", "1", "null"}} {
+		if got, err := m.all.Driver(test.driver).Describe(test.unit); err != nil || got != test.want {
+			t.Errorf("%s%s is %q, %v; want %q", test.driver, test.unit, got, err, test.want)
+		}
+	}
 }
 
 // TestInterruptEndsAWait: the kernel's end is not held up by a client that does not come.
