@@ -84,7 +84,7 @@ func TestNoCore(t *testing.T) {
 
 // TestRefusedLine holds that a wrong command line is one line on stderr and status 1.
 func TestRefusedLine(t *testing.T) {
-	for _, word := range []string{"mem=lots", "con0=bogus", "con77=null", "ncpus=0", "time-travel"} {
+	for _, word := range []string{"mem=lots", "con0=bogus", "con77=null", "con16=null", "ssl64=null", "con1=port:x", "xterm=konsole", "--join-window", "ncpus=0", "time-travel"} {
 		out, status := boot(t, word)
 		if status != 1 || strings.Count(out, "\n") != 1 || !strings.HasPrefix(out, "linux: "+word) {
 			t.Errorf("%s: status %d, output %q", word, status, out)

@@ -4,13 +4,16 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"os"
 	"regexp"
 	"strconv"
 	"strings"
 	"time"
 
+	"gvisor.dev/gvisor/pkg/abi/linux"
 	"gvisor.dev/gvisor/pkg/sentry/kernel"
 
+	"github.com/umlkit/umlkit/emulator/cmdline"
 	"github.com/umlkit/umlkit/emulator/guard"
 	"github.com/umlkit/umlkit/emulator/klog"
 	"github.com/umlkit/umlkit/emulator/line"
@@ -20,7 +23,7 @@ import (
 // drainPatience is how long the last output may wait for a host that takes none.
 const drainPatience = 2 * time.Second
 
-// wireTerminals reads what con= and ssl= say, before anything is opened.
+// wireTerminals reads what con=, ssl= and xterm= say, before anything is opened.
 func (m *Machine) wireTerminals() error {
 	m.terminals = tty.Options{
 		Host:    m.host,
@@ -28,7 +31,20 @@ func (m *Machine) wireTerminals() error {
 		Logf:    m.logf,
 		Con:     tty.Wiring{Units: make(map[int]string)},
 		Ssl:     tty.Wiring{Units: make(map[int]string)},
+		Changed: m.terminalChanged,
 	}
+	if os.Getenv("DISPLAY") != "" {
+		m.terminals.Fallback = "xterm"
+	}
+	m.host.Emulator = line.DefaultEmulator
+	if m.config.Xterm != "" {
+		var err error
+		if m.host.Emulator, err = line.ParseEmulator(m.config.Xterm); err != nil {
+			return fmt.Errorf("xterm=%s: %w", m.config.Xterm, err)
+		}
+	}
+	m.host.Emulator.Join = []string{"/proc/" + strconv.Itoa(os.Getpid()) + "/exe", cmdline.JoinOption}
+	m.host.Guard = m.guardTerminal
 	for _, setting := range m.config.Settings {
 		wiring := &m.terminals.Con
 		switch setting.Driver {
@@ -46,8 +62,8 @@ func (m *Machine) wireTerminals() error {
 			continue
 		}
 		unit, err := strconv.Atoi(setting.Unit)
-		if err != nil || unit >= tty.Count {
-			return fmt.Errorf("%s: device number out of range: they are 0 to %d", setting.Word, tty.Count-1)
+		if count := tty.Count(setting.Driver); err != nil || unit >= count {
+			return fmt.Errorf("%s: device number out of range: they are 0 to %d", setting.Word, count-1)
 		}
 		wiring.Units[unit] = setting.Spec
 	}
@@ -73,19 +89,51 @@ func (m *Machine) guardTerminals() error {
 	return err
 }
 
+// guardTerminal is guardTerminals for a terminal that is opened by its path.
+func (m *Machine) guardTerminal(fd int) (dismiss func()) {
+	g, err := guard.Start(fd)
+	if err != nil {
+		// The log may be writing to the terminal that is being opened.
+		go m.printk(klog.Warning, "consoles: %v", err)
+	}
+	return g.Dismiss
+}
+
 // openTerminals gives the kernel its terminals, and the log its console.
 func (s *sentry) openTerminals() error {
-	terminals, err := tty.New(s.ctx, s.k.VFS(), s.m.terminals)
+	options := s.m.terminals
+	if s.m.umid != nil {
+		options.Machine = s.m.umid.name
+	}
+	terminals, err := tty.New(s.ctx, options)
 	if err != nil {
 		return fmt.Errorf("make the terminals: %w", err)
 	}
 	s.terminals = terminals
+	s.m.printk(klog.Info, "Initialized stdio console driver")
+	s.m.printk(klog.Info, "printk: console [%s] enabled", terminals.Console())
 	if s.m.config.PrintTime {
 		s.Log().SetConsole(terminals)
 	} else {
 		s.Log().SetConsole(untimed{terminals})
 	}
 	return nil
+}
+
+// terminalChanged makes or removes the node of a terminal that was configured or removed
+// while the guest runs, and tells udev.
+func (m *Machine) terminalChanged(n tty.Node, present bool) {
+	s := m.current()
+	if s == nil {
+		return
+	}
+	s.deviceNode(n.Name, n.Major, n.Minor, linux.S_IFCHR|tty.NodeMode, "", present)
+	e := terminalEvent(terminal{n.Name, n.Major, n.Minor})
+	e.Action = "remove"
+	if present {
+		e.Action = "add"
+	}
+	s.uevents.Send(e)
 }
 
 // untimed is a console whose lines do not begin with the time, as real kernels write

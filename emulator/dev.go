@@ -50,6 +50,11 @@ func (s *sentry) makeDev() error {
 
 // node makes or removes the node of a disk.
 func (s *sentry) node(n ubd.Node, added bool) {
+	s.deviceNode(n.Name, n.Major, n.Minor, linux.S_IFBLK|linux.FileMode(n.Mode), n.Link, added)
+}
+
+// deviceNode makes or removes a node, or a link when there is one.
+func (s *sentry) deviceNode(name string, major, minor uint32, mode linux.FileMode, link string, added bool) {
 	if s.dev == nil {
 		return
 	}
@@ -60,14 +65,14 @@ func (s *sentry) node(n ubd.Node, added bool) {
 	creds := s.proc.Credentials
 	var err error
 	switch {
-	case added && n.Link != "":
-		err = s.k.VFS().SymlinkAt(ctx, creds, &vfs.PathOperation{Root: root, Start: root, Path: fspath.Parse(n.Name)}, n.Link)
+	case added && link != "":
+		err = s.k.VFS().SymlinkAt(ctx, creds, &vfs.PathOperation{Root: root, Start: root, Path: fspath.Parse(name)}, link)
 	case added:
-		err = dev.CreateDeviceFile(ctx, s.k.VFS(), creds, root, n.Name, n.Major, n.Minor, linux.S_IFBLK|linux.FileMode(n.Mode), nil, nil)
+		err = dev.CreateDeviceFile(ctx, s.k.VFS(), creds, root, name, major, minor, mode, nil, nil)
 	default:
-		err = s.k.VFS().UnlinkAt(ctx, creds, &vfs.PathOperation{Root: root, Start: root, Path: fspath.Parse(n.Name)})
+		err = s.k.VFS().UnlinkAt(ctx, creds, &vfs.PathOperation{Root: root, Start: root, Path: fspath.Parse(name)})
 	}
 	if err != nil {
-		s.m.printk(klog.Warning, "devtmpfs: %s: %v", n.Name, err)
+		s.m.printk(klog.Warning, "devtmpfs: %s: %v", name, err)
 	}
 }

@@ -86,6 +86,14 @@ func (s *sentry) exec(name string) unix.Errno {
 	args := s.proc
 	args.Filename = name
 	args.Argv = append([]string{name}, s.m.config.Args...)
+	s.m.printk(klog.Debug, "  with arguments:")
+	for _, arg := range args.Argv {
+		s.m.printk(klog.Debug, "    %s", arg)
+	}
+	s.m.printk(klog.Debug, "  with environment:")
+	for _, entry := range args.Envv {
+		s.m.printk(klog.Debug, "    %s", entry)
+	}
 	ctx := args.NewContext(s.k)
 	root := s.mounts.Root(ctx)
 	defer root.DecRef(ctx)

@@ -20,6 +20,7 @@ func (m *Machine) newLog() *klog.Log {
 	})
 	l.Printf(klog.Notice, "%s", strings.TrimSuffix(syscalls.ProcVersion(), "\n"))
 	l.Printf(klog.Notice, "Kernel command line: %s", m.config)
+	l.Printf(klog.Info, "Memory: %dK/%dK available", m.config.Memory>>10, m.config.Memory>>10)
 	for _, note := range m.config.Notes {
 		l.Printf(klog.Warning, "%s", note)
 	}

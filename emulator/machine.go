@@ -141,6 +141,9 @@ func (m *Machine) Terminate() {
 	default:
 		close(m.terminated)
 	}
+	if m.running != nil {
+		m.running.terminals.Interrupt()
+	}
 }
 
 // Pause stops every task of the guest until Resume. Commands to the machine are still
@@ -236,6 +239,11 @@ func (m *Machine) once() (e ending, again bool, err error) {
 		return e, false, err
 	}
 	m.run(s)
+	select {
+	case <-m.terminated:
+		s.terminals.Interrupt()
+	default:
+	}
 	if died := s.start(); died != nil {
 		e = *died
 	} else {

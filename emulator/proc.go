@@ -75,11 +75,12 @@ func (s *sentry) procOptions() procfs.Options {
 		"sys/kernel/sysrq": knob(0, 511,
 			func() int64 { return int64(s.sysrqMask.Load()) },
 			func(n int64) { s.sysrqMask.Store(int32(n)) }),
-		"sys/kernel/hostname":   s.nameFile((*kernel.UTSNamespace).HostName, (*kernel.UTSNamespace).SetHostName),
-		"sys/kernel/domainname": s.nameFile((*kernel.UTSNamespace).DomainName, (*kernel.UTSNamespace).SetDomainName),
-		"sys/fs/file-max":       number(math.MaxInt64),
-		"sys/fs/overflowuid":    number(int64(auth.OverflowUID)),
-		"sys/fs/overflowgid":    number(int64(auth.OverflowGID)),
+		"sys/kernel/hostname":        s.nameFile((*kernel.UTSNamespace).HostName, (*kernel.UTSNamespace).SetHostName),
+		"sys/kernel/domainname":      s.nameFile((*kernel.UTSNamespace).DomainName, (*kernel.UTSNamespace).SetDomainName),
+		"sys/dev/tty/legacy_tiocsti": number(0),
+		"sys/fs/file-max":            number(math.MaxInt64),
+		"sys/fs/overflowuid":         number(int64(auth.OverflowUID)),
+		"sys/fs/overflowgid":         number(int64(auth.OverflowGID)),
 	}
 	if s.m.config.Notify != "" {
 		files["mconsole"] = procfs.File{Perm: 0o200, Write: func(_ context.Context, text string) error {
@@ -97,7 +98,7 @@ const maxPIDs = 4 << 20
 const ttyDrivers = "/dev/tty             /dev/tty        5       0 system:/dev/tty\n" +
 	"/dev/console         /dev/console    5       1 system:console\n" +
 	"/dev/ptmx            /dev/ptmx       5       2 system\n" +
-	"UML serial line      /dev/ttyS       4 64-79 serial\n" +
+	"UML serial line      /dev/ttyS       4 64-127 serial\n" +
 	"UML console          /dev/tty        4 0-15 console\n" +
 	"pty_slave            /dev/pts      136 0-1048575 pty:slave\n" +
 	"pty_master           /dev/ptm      128 0-1048575 pty:master\n"

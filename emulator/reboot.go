@@ -65,6 +65,10 @@ func (s *sentry) request(e ending) {
 	case s.end <- e:
 	default:
 	}
+	// The first program's console may be waiting for a client.
+	if s.terminals != nil {
+		s.terminals.Interrupt()
+	}
 }
 
 // Restart implements syscalls.Machine.

@@ -7,7 +7,6 @@ import (
 	"gvisor.dev/gvisor/pkg/errors/linuxerr"
 
 	"github.com/umlkit/umlkit/emulator/sysfs"
-	"github.com/umlkit/umlkit/emulator/tty"
 	"github.com/umlkit/umlkit/emulator/ubd"
 	"github.com/umlkit/umlkit/emulator/uevent"
 )
@@ -189,20 +188,26 @@ type terminal struct {
 }
 
 // terminalList are the terminals that /sys shows.
-func terminalList() []terminal {
+func (s *sentry) terminalList() []terminal {
 	list := []terminal{{"tty", 5, 0}, {"console", 5, 1}, {"ptmx", 5, 2}}
-	for n := range uint32(tty.Count) {
-		list = append(list, terminal{fmt.Sprintf("tty%d", n), 4, n})
-	}
-	for n := range uint32(tty.Count) {
-		list = append(list, terminal{fmt.Sprintf("ttyS%d", n), 4, 64 + n})
+	for _, n := range s.terminals.Nodes() {
+		list = append(list, terminal{n.Name, n.Major, n.Minor})
 	}
 	return list
 }
 
+// terminalEvent is what udev hears of a terminal, but for what happened.
+func terminalEvent(t terminal) uevent.Event {
+	return uevent.Event{
+		Path:      "/devices/virtual/tty/" + t.name,
+		Subsystem: "tty",
+		Env:       []string{fmt.Sprintf("MAJOR=%d", t.major), fmt.Sprintf("MINOR=%d", t.minor), "DEVNAME=" + t.name},
+	}
+}
+
 func (s *sentry) ttyLinks() []sysfs.Entry {
 	var entries []sysfs.Entry
-	for _, t := range terminalList() {
+	for _, t := range s.terminalList() {
 		entries = append(entries, sysfs.Entry{Name: t.name, Link: "../../devices/virtual/tty/" + t.name})
 	}
 	return entries
@@ -210,7 +215,7 @@ func (s *sentry) ttyLinks() []sysfs.Entry {
 
 func (s *sentry) ttyNumbers() []sysfs.Entry {
 	var entries []sysfs.Entry
-	for _, t := range terminalList() {
+	for _, t := range s.terminalList() {
 		entries = append(entries, sysfs.Entry{Name: fmt.Sprintf("%d:%d", t.major, t.minor), Link: "../../devices/virtual/tty/" + t.name})
 	}
 	return entries
@@ -219,14 +224,10 @@ func (s *sentry) ttyNumbers() []sysfs.Entry {
 func (s *sentry) ttyDevices() []sysfs.Entry {
 	console := s.m.consoleName()
 	var entries []sysfs.Entry
-	for _, t := range terminalList() {
+	for _, t := range s.terminalList() {
 		files := []sysfs.Entry{
 			sysfs.File("dev", fmt.Sprintf("%d:%d\n", t.major, t.minor)),
-			s.ueventFile(uevent.Event{
-				Path:      "/devices/virtual/tty/" + t.name,
-				Subsystem: "tty",
-				Env:       []string{fmt.Sprintf("MAJOR=%d", t.major), fmt.Sprintf("MINOR=%d", t.minor), "DEVNAME=" + t.name},
-			}),
+			s.ueventFile(terminalEvent(t)),
 			{Name: "subsystem", Link: "../../../../class/tty"},
 		}
 		if t.name == "console" {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/umlkit/umlkit/emulator"
 	"github.com/umlkit/umlkit/emulator/cmdline"
+	"github.com/umlkit/umlkit/emulator/line"
 	"github.com/umlkit/umlkit/release"
 )
 
@@ -34,12 +35,22 @@ func run(words []string) int {
 		fmt.Print(showConfig())
 		return 0
 	}
+	if config.Action == cmdline.Join {
+		if err := line.JoinWindow(config.Socket); err != nil {
+			return fail(err)
+		}
+		return 0
+	}
 	if err := prepare(); err != nil {
 		return fail(err)
 	}
 	// Before the machine opens anything: what it makes on the host it takes away again.
 	end := make(chan os.Signal, 1)
 	signal.Notify(end, unix.SIGTERM, unix.SIGINT)
+	if !signal.Ignored(unix.SIGHUP) {
+		// The terminal is gone; nohup has it go on.
+		signal.Notify(end, unix.SIGHUP)
+	}
 	m, err := emulator.New(config)
 	if err != nil {
 		return fail(err)

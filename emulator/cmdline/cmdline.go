@@ -20,6 +20,7 @@ const (
 	Help                     // --help: print Usage and end
 	Version                  // --version: print the release and end
 	ShowConfig               // --showconfig: print what this build holds and end
+	Join                     // --join-window: give this terminal to the machine on Config.Socket
 )
 
 // Setting is one device's configuration as a driver takes it: the driver's name, the
@@ -38,6 +39,9 @@ type Config struct {
 	Words []string
 
 	Action Action
+
+	// Socket is that of a machine that asked for a window.
+	Socket string
 
 	// Memory is the guest's memory in bytes, CPUs its processors.
 	Memory int64
@@ -73,6 +77,9 @@ type Config struct {
 	// Console is the device that /dev/console stands for ("tty0"), empty for the
 	// default.
 	Console string
+
+	// Xterm is xterm=: what opens windows. It is empty for the default.
+	Xterm string
 
 	// UMID and UMLDir name the machine's directory; empty means a random name and
 	// ~/.uml. Notify is the socket of mconsole=notify:.

@@ -165,18 +165,23 @@ var Options = []Option{
 		}},
 
 	{Name: "console", Form: Value, Show: "console=DEVICE",
-		Text: "What /dev/console is and where the kernel's messages go: tty0 to tty15 or ttyS0 to ttyS15. The default is tty0.",
+		Text: "What /dev/console is and where the kernel's messages go: tty0 to tty15 or ttyS0 to ttyS63. The default is tty0.",
 		apply: func(c *Config, s setting) string {
 			c.Console, _, _ = strings.Cut(s.value, ",")
 			return ""
 		}},
 	{Name: "con", Form: Unit, Show: "conN=IN[,OUT]",
-		Text: "The host's side of console N, 0 to 15; without N of every console that is not named. null, none, or fd:NUMBER " +
-			"for an open descriptor; OUT alone may differ from IN. The default is con0=fd:0,fd:1 and con=null.",
+		Text: "The host's side of console N, 0 to 15; without N of every console that is not named: null, none, fd:NUMBER, " +
+			"port:[ADDRESS:]NUMBER, pty, pts, tty:PATH or the path alone, or xterm (see CONSOLES in linux(1)); OUT alone may differ " +
+			"from IN. The default is con0=fd:0,fd:1 and for the others xterm where DISPLAY is set, else null.",
 		apply: consoleLine("con")},
 	{Name: "ssl", Form: Unit, Show: "sslN=IN[,OUT]",
-		Text:  "The host's side of serial line N, 0 to 15, in the words of conN=. The default is ssl=null.",
+		Text:  "The host's side of serial line N, 0 to 63, in the words of conN=. The default is ssl=null.",
 		apply: consoleLine("ssl")},
+	{Name: "xterm", Form: Value, Show: "xterm=PROGRAM,TITLE SWITCH,EXEC SWITCH",
+		Text: "What opens the window of an xterm line: PROGRAM, its switch for a title and its switch for a command. " +
+			"The default is xterm,-T,-e.",
+		apply: text(func(c *Config) *string { return &c.Xterm })},
 
 	{Name: "umid", Form: Value, Show: "umid=NAME",
 		Text:  "The machine's name, which is that of its directory below uml_dir=. The default is a random one.",
@@ -280,6 +285,16 @@ var Options = []Option{
 	{Name: "--help", Form: Word, Show: "--help",
 		Text:  "Print this list and end.",
 		apply: func(c *Config, _ setting) string { c.Action = Help; return "" }},
+	{Name: JoinOption, Form: Prefix, Show: JoinOption + " SOCKET",
+		Text: "What runs in the window of an xterm line: gives its terminal to the machine behind SOCKET until the line is closed. " +
+			"The machine asks for it; the two words stand alone.",
+		apply: func(c *Config, s setting) string {
+			if len(c.Words) != 2 || c.Words[0] != JoinOption {
+				return "takes one socket, and nothing else beside it"
+			}
+			c.Action, c.Socket = Join, c.Words[1]
+			return ""
+		}},
 	{Name: "--version", Form: Word, Show: "--version",
 		Text:  "Print the release and end.",
 		apply: func(c *Config, _ setting) string { c.Action = Version; return "" }},
@@ -287,6 +302,9 @@ var Options = []Option{
 		Text:  "Print what this kernel was built with and end.",
 		apply: func(c *Config, _ setting) string { c.Action = ShowConfig; return "" }},
 }
+
+// JoinOption stands before the socket of a machine that asked for a window.
+const JoinOption = "--join-window"
 
 const obsolete = "obsolete, taken and without effect"
 

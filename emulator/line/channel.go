@@ -17,9 +17,6 @@ var ErrClosed = errors.New("channel is closed")
 // ErrNoDevice is what opening a pair of None gives.
 var ErrNoDevice = errors.New("no device")
 
-// ErrNotYet is what opening a kind of channel gives that this Host cannot open.
-var ErrNotYet = errors.New("this kind of channel cannot be opened yet")
-
 // pipeChunk is the most that is written to a descriptor after poll called it
 // writable: a pipe has room for so much then (PIPE_BUF), and the write does not block.
 const pipeChunk = 4096
@@ -28,33 +25,36 @@ const pipeChunk = 4096
 // the wait. Read by one goroutine and Write by one may run at the same time, and Close
 // and the rest may be called by any.
 type Channel struct {
-	host     *Host
-	pair     Pair
-	in       *input
-	out      *output
-	onResize func(Size)
+	host *Host
+	pair Pair
+	o    Options
+	in   *input
+	out  *output
+	// voice answers a telnet client.
+	voice *output
+	// links are what was opened for this channel alone: at most one for each half.
+	links []*link
 	// closed is closed by Close, once.
 	closed chan struct{}
 	once   sync.Once
+	// busy is read-locked while a descriptor of a link is in use.
+	busy sync.RWMutex
 	// wake interrupts the reader.
 	wake *event
 }
 
-// Openable says whether h can open channels of these kinds: ErrNotYet when not, for
-// those who would rather know before they need one.
+// Openable says whether h can open such channels, for those who would rather know before
+// they need one. What Open has to wait for is not looked at.
 func (h *Host) Openable(p Pair) error {
 	for _, end := range []End{p.In, p.Out} {
-		switch end.Kind {
-		case Null, None:
-		case FD:
-			if h.given != nil && !h.given[end.Number] {
-				return fmt.Errorf("channel %s: descriptor %d: %w", p, end.Number, unix.EBADF)
-			}
-			if _, err := accessMode(end.Number); err != nil {
-				return fmt.Errorf("channel %s: %w", p, err)
-			}
-		default:
-			return fmt.Errorf("channel %s: %w", p, ErrNotYet)
+		if end.Kind != FD {
+			continue
+		}
+		if h.given != nil && !h.given[end.Number] {
+			return fmt.Errorf("channel %s: descriptor %d: %w", p, end.Number, unix.EBADF)
+		}
+		if _, err := accessMode(end.Number); err != nil {
+			return fmt.Errorf("channel %s: %w", p, err)
 		}
 	}
 	return nil
@@ -62,9 +62,32 @@ func (h *Host) Openable(p Pair) error {
 
 // Options say how a channel is opened. The zero value is the default.
 type Options struct {
-	// Resized is called when the channel's window has a new size. It is called by
-	// one goroutine of the Host and must not wait.
+	// Title is that of a window.
+	Title string
+	// Resized is called when the channel's window has a new size, and Break when
+	// whoever is at the other end sends a break. They must not wait, and may be nil.
 	Resized func(Size)
+	Break   func()
+	// Cancel ends an Open that waits, with ErrClosed, when it is closed.
+	Cancel <-chan struct{}
+}
+
+func (o *Options) resized(s Size) {
+	if o.Resized != nil {
+		o.Resized(s)
+	}
+}
+
+func (o *Options) pressed() {
+	if o.Break != nil {
+		o.Break()
+	}
+}
+
+// Waits says that opening the pair waits for someone: a telnet client, or a window.
+func (p Pair) Waits() bool {
+	waits := func(k Kind) bool { return k == Port || k == Xterm }
+	return waits(p.In.Kind) || waits(p.Out.Kind)
 }
 
 // Open opens what pair says. A host terminal keeps its modes until Raw. The first
@@ -76,28 +99,63 @@ func (h *Host) Open(pair Pair, o Options) (*Channel, error) {
 	if pair.In.Kind == None {
 		return nil, fmt.Errorf("channel %s: %w", pair, ErrNoDevice)
 	}
-	c := &Channel{host: h, pair: pair, onResize: o.Resized, closed: make(chan struct{})}
+	c := &Channel{host: h, pair: pair, o: o, closed: make(chan struct{})}
 	var err error
 	if c.wake, err = newEvent(); err != nil {
 		return nil, fmt.Errorf("channel %s: %w", pair, err)
 	}
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if pair.In.Kind == FD {
-		c.in, err = h.input(pair.In.Number)
-	}
-	if pair.Out.Kind == FD && err == nil {
-		c.out, err = h.output(pair.Out.Number)
-	}
-	if err != nil {
+	if err := c.open(); err != nil {
+		for _, l := range c.links {
+			l.close()
+		}
 		c.wake.close()
 		return nil, fmt.Errorf("channel %s: %w", pair, err)
 	}
+	h.mu.Lock()
 	if c.in != nil {
 		c.in.join(c)
 	}
 	h.channels[c] = struct{}{}
+	h.mu.Unlock()
+	c.voice.answer()
 	return c, nil
+}
+
+// open makes both halves. What it opened before it failed is in c.links.
+func (c *Channel) open() (err error) {
+	h := c.host
+	if c.pair.In == c.pair.Out && c.pair.In.Kind > FD {
+		l, err := c.link(c.pair.In)
+		if err != nil {
+			return err
+		}
+		c.in = &input{fd: l.fd, link: l}
+		c.out, err = newOutput(l.fd, l)
+		c.voice = c.out
+		return err
+	}
+	h.mu.Lock()
+	if c.pair.In.Kind == FD {
+		c.in, err = h.input(c.pair.In.Number)
+	}
+	if c.pair.Out.Kind == FD && err == nil {
+		c.out, err = h.output(c.pair.Out.Number)
+	}
+	h.mu.Unlock()
+	if err == nil && c.pair.In.Kind > FD {
+		var l *link
+		if l, err = c.link(c.pair.In); err == nil {
+			c.in = &input{fd: l.fd, link: l}
+			c.voice, err = newOutput(l.fd, l)
+		}
+	}
+	if err == nil && c.pair.Out.Kind > FD {
+		var l *link
+		if l, err = c.link(c.pair.Out); err == nil {
+			c.out, err = newOutput(l.fd, l)
+		}
+	}
+	return err
 }
 
 // input finds or makes the input on fd.
@@ -133,12 +191,35 @@ func (h *Host) output(fd int) (*output, error) {
 	if mode == unix.O_RDONLY {
 		return nil, fmt.Errorf("descriptor %d is not open for writing: %w", fd, unix.EBADF)
 	}
+	out, err := newOutput(fd, nil)
+	if err != nil {
+		return nil, err
+	}
+	h.outputs[fd] = out
+	return out, nil
+}
+
+// newOutput makes the output on fd, which is l's or nobody's.
+func newOutput(fd int, l *link) (*output, error) {
 	wake, err := newEvent()
 	if err != nil {
 		return nil, err
 	}
-	out := &output{fd: fd, wake: wake, turn: make(chan struct{}, 1)}
-	h.outputs[fd] = out
+	out := &output{fd: fd, wake: wake, turn: make(chan struct{}, 1), link: l}
+	if l != nil {
+		out.telnet, out.way = l.telnet, wholeWrites
+		return out, nil
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return nil, fmt.Errorf("stat descriptor %d: %w", fd, err)
+	}
+	switch st.Mode & unix.S_IFMT {
+	case unix.S_IFREG, unix.S_IFBLK:
+		out.way = wholeWrites
+	case unix.S_IFIFO, unix.S_IFSOCK:
+		out.way = nowaitWrites
+	}
 	return out, nil
 }
 
@@ -161,15 +242,86 @@ func (c *Channel) HasInput() bool { return c.in != nil }
 // HasOutput says that what is written goes anywhere.
 func (c *Channel) HasOutput() bool { return c.out != nil }
 
+// AtEnd says that the input is a descriptor that has nothing to give and never had: the
+// null device, or a file or a pipe that is at its end. Nobody was ever there.
+func (c *Channel) AtEnd() bool {
+	if c.in == nil || c.in.link != nil {
+		return false
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(c.in.fd, &st); err != nil {
+		return false
+	}
+	switch st.Mode & unix.S_IFMT {
+	case unix.S_IFCHR:
+		return st.Rdev == unix.Mkdev(1, 3)
+	case unix.S_IFREG:
+		at, err := unix.Seek(c.in.fd, 0, unix.SEEK_CUR)
+		return err == nil && at >= st.Size
+	case unix.S_IFIFO:
+		fds := []unix.PollFd{{Fd: int32(c.in.fd), Events: unix.POLLIN}}
+		n, err := unix.Poll(fds, 0)
+		return err == nil && n == 1 && fds[0].Revents&unix.POLLIN == 0
+	}
+	return false
+}
+
+// Lasts says that the end of the input is not that of the channel: output goes on, or
+// another may come to the same line.
+func (c *Channel) Lasts() bool {
+	return c.pair.In.Kind == FD || c.pair.In.Kind == Pts || c.pair.In.Kind == Pty
+}
+
+// Path is the path on the host of a pty that was made for the channel, or "".
+func (c *Channel) Path() string {
+	for _, l := range c.links {
+		if l.pts != nil {
+			return l.pts.path
+		}
+	}
+	return ""
+}
+
+// IsTerminal says that the input is that of a terminal or a person's: its end is someone
+// leaving, and what they typed last does not matter. The end of a file or a pipe is that
+// of a script.
+func (c *Channel) IsTerminal() bool {
+	if c.in == nil || c.in.link != nil {
+		return true
+	}
+	c.host.mu.Lock()
+	defer c.host.mu.Unlock()
+	return c.in.terminal
+}
+
 // Size is the size of the channel's window. There is none when neither half is a
 // terminal.
 func (c *Channel) Size() (Size, bool) {
+	c.busy.RLock()
+	defer c.busy.RUnlock()
+	if c.isClosed() {
+		return Size{}, false
+	}
+	for _, l := range c.links {
+		if l.telnet != nil {
+			return l.telnet.window()
+		}
+	}
 	for _, fd := range c.descriptors() {
-		if ws, err := unix.IoctlGetWinsize(fd, unix.TIOCGWINSZ); err == nil {
-			return Size{Rows: ws.Row, Cols: ws.Col, XPixel: ws.Xpixel, YPixel: ws.Ypixel}, true
+		if size, ok := windowSize(fd); ok {
+			return size, true
 		}
 	}
 	return Size{}, false
+}
+
+// windowSize is the size of the terminal fd.
+func windowSize(fd int) (Size, bool) {
+	ws, err := unix.IoctlGetWinsize(fd, unix.TIOCGWINSZ)
+	if err != nil {
+		return Size{}, false
+	}
+	return Size{Rows: ws.Row, Cols: ws.Col, XPixel: ws.Xpixel, YPixel: ws.Ypixel}, true
 }
 
 func (c *Channel) descriptors() []int {
@@ -189,12 +341,19 @@ func (c *Channel) Raw() error {
 	if c.in == nil {
 		return nil
 	}
-	c.host.mu.Lock()
-	defer c.host.mu.Unlock()
+	c.busy.RLock()
+	defer c.busy.RUnlock()
 	if c.isClosed() {
 		return ErrClosed
 	}
-	if err := c.host.makeRaw(c.in.fd); err != nil {
+	if c.in.link != nil && c.in.link.own {
+		return nil
+	}
+	c.host.mu.Lock()
+	defer c.host.mu.Unlock()
+	terminal, err := c.host.makeRaw(c.in.fd)
+	c.in.terminal = terminal
+	if err != nil {
 		return fmt.Errorf("channel %s: %w", c.pair, err)
 	}
 	return nil
@@ -205,6 +364,11 @@ func (c *Channel) Raw() error {
 func (c *Channel) NeedsCR() bool {
 	if c.out == nil {
 		return false
+	}
+	c.busy.RLock()
+	defer c.busy.RUnlock()
+	if c.isClosed() || c.out.telnet != nil {
+		return true
 	}
 	modes, err := unix.IoctlGetTermios(c.out.fd, unix.TCGETS)
 	return err == nil && modes.Oflag&(unix.OPOST|unix.ONLCR) != unix.OPOST|unix.ONLCR
@@ -228,11 +392,14 @@ func (c *Channel) Focus() {
 }
 
 // Read waits for input and takes what there is, at most len(p) bytes. The end of the
-// input is io.EOF, now and ever after. A null channel waits until it is closed.
+// input is io.EOF, now and ever after but on a pty, which another may open then. A null
+// channel waits until it is closed.
 func (c *Channel) Read(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
+	c.busy.RLock()
+	defer c.busy.RUnlock()
 	for {
 		if c.isClosed() {
 			return 0, ErrClosed
@@ -243,7 +410,19 @@ func (c *Channel) Read(p []byte) (int, error) {
 			}
 			continue
 		}
-		ready, err := pollWith(c.wake, c.in.fd, unix.POLLIN)
+		var l link
+		if c.in.link != nil {
+			l = *c.in.link
+		}
+		if l.ended != nil && l.ended.Load() {
+			return 0, io.EOF
+		}
+		ready, err := false, error(nil)
+		if l.pts != nil {
+			ready, err = l.pts.wait(c.wake)
+		} else {
+			ready, err = pollWith(c.wake, c.in.fd, unix.POLLIN)
+		}
 		if err != nil {
 			return 0, err
 		}
@@ -254,11 +433,26 @@ func (c *Channel) Read(p []byte) (int, error) {
 		switch {
 		case err == unix.EINTR || err == unix.EAGAIN:
 			continue
-		case err == unix.EIO || err == nil && n == 0:
+		case l.pts != nil && (err == unix.EIO || err == nil && n == 0):
+			if l.pts.left() {
+				return 0, io.EOF
+			}
+			continue
+		case err == unix.EIO || err == unix.ECONNRESET || err == unix.ETIMEDOUT || err == nil && n == 0:
 			// EIO is a terminal that hung up.
 			return 0, io.EOF
 		case err != nil:
 			return 0, fmt.Errorf("read descriptor %d: %w", c.in.fd, err)
+		}
+		if l.pts != nil {
+			l.pts.spoke()
+		}
+		if l.telnet != nil {
+			n = len(l.telnet.decode(p[:n]))
+			c.voice.answer()
+			if n == 0 {
+				continue
+			}
 		}
 		return n, nil
 	}
@@ -270,6 +464,8 @@ func (c *Channel) Write(p []byte) (int, error) {
 	if c.out == nil || len(p) == 0 {
 		return len(p), nil
 	}
+	c.busy.RLock()
+	defer c.busy.RUnlock()
 	return c.out.write(c, p)
 }
 
@@ -282,8 +478,8 @@ func (c *Channel) Abort() {
 	}
 }
 
-// Close ends the channel, and whoever waits in its Read or Write. The descriptors stay
-// open, and other channels on them work on.
+// Close ends the channel, and whoever waits in its Read or Write. Descriptors that were
+// given stay open, and other channels on them work on; what Open opened is closed.
 func (c *Channel) Close() error {
 	c.once.Do(func() {
 		close(c.closed)
@@ -297,6 +493,11 @@ func (c *Channel) Close() error {
 		if c.out != nil {
 			c.out.wake.set()
 		}
+		c.busy.Lock()
+		defer c.busy.Unlock()
+		for _, l := range c.links {
+			l.close()
+		}
 	})
 	return nil
 }
@@ -304,6 +505,10 @@ func (c *Channel) Close() error {
 // input is a descriptor that channels read. Only the channel in focus does.
 type input struct {
 	fd int
+	// link is what the descriptor belongs to, nil for one that was given.
+	link *link
+	// terminal says that Raw found a terminal. It is guarded by the host's mu.
+	terminal bool
 
 	mu sync.Mutex
 	// claims are the channels that read fd. The last one has the focus.
@@ -358,11 +563,29 @@ func (in *input) wakeAll() {
 	}
 }
 
+// writing is how a descriptor is written without waiting in the call.
+type writing int
+
+const (
+	// pieceWrites writes so little at once that poll's word holds for it.
+	pieceWrites writing = iota
+	// wholeWrites writes all there is: to a file, or to a descriptor that does not
+	// block.
+	wholeWrites
+	// nowaitWrites asks with each write that it shall not block.
+	nowaitWrites
+)
+
 // output is a descriptor that channels write.
 type output struct {
 	fd int
+	// link is what the descriptor belongs to, nil for one that was given.
+	link   *link
+	telnet *telnet
 	// turn holds a token while a channel writes, which keeps Writes whole.
 	turn chan struct{}
+	// way is the turn's.
+	way writing
 	// wake interrupts the writer. It is set for all channels: the writer looks
 	// whether it was meant.
 	wake *event
@@ -378,6 +601,22 @@ func (out *output) write(c *Channel, p []byte) (int, error) {
 		return 0, ErrClosed
 	}
 	total := len(p)
+	if out.telnet != nil {
+		p = append(out.telnet.takeReplies(), out.telnet.encode(p)...)
+	}
+	n, err := out.send(c, p)
+	if err != nil {
+		return min(n, total), err
+	}
+	return total, nil
+}
+
+// send writes all of p.
+//
+// Precondition: it is the caller's turn.
+func (out *output) send(c *Channel, p []byte) (int, error) {
+	total := len(p)
+	full := false
 	for len(p) > 0 {
 		if out.gone.Load() {
 			return total, nil
@@ -385,17 +624,24 @@ func (out *output) write(c *Channel, p []byte) (int, error) {
 		if c.isClosed() {
 			return total - len(p), ErrClosed
 		}
-		ready, err := pollWith(out.wake, out.fd, unix.POLLOUT)
-		if err != nil {
-			return total - len(p), err
+		if full || out.way == pieceWrites {
+			ready, err := pollWith(out.wake, out.fd, unix.POLLOUT)
+			if err != nil {
+				return total - len(p), err
+			}
+			if !ready {
+				continue
+			}
 		}
-		if !ready {
-			continue
-		}
-		n, err := unix.Write(out.fd, p[:min(len(p), pipeChunk)])
+		n, err := out.some(p)
+		full = err == unix.EAGAIN
 		switch {
+		case err == unix.EAGAIN && out.link != nil && out.link.pts != nil && out.link.pts.deserted():
+			// What the pty holds waits for whoever opens it next; the rest was
+			// for nobody.
+			return total, nil
 		case err == unix.EINTR || err == unix.EAGAIN:
-		case err == unix.EPIPE || err == unix.EIO || err == unix.ECONNRESET:
+		case err == unix.EPIPE || err == unix.EIO || err == unix.ECONNRESET || err == unix.ETIMEDOUT:
 			out.gone.Store(true)
 		case err != nil:
 			return total - len(p), fmt.Errorf("write descriptor %d: %w", out.fd, err)
@@ -404,4 +650,47 @@ func (out *output) write(c *Channel, p []byte) (int, error) {
 		}
 	}
 	return total, nil
+}
+
+// some writes as much of p as goes without waiting. In pieces that holds only after poll
+// called fd writable: full says of the other ways when to ask it.
+func (out *output) some(p []byte) (int, error) {
+	if out.way == nowaitWrites {
+		n, err := unix.Pwritev2(out.fd, [][]byte{p}, -1, unix.RWF_NOWAIT)
+		if err != unix.EOPNOTSUPP && err != unix.ENOSYS && err != unix.EINVAL {
+			return n, err
+		}
+		// Poll has not been asked yet.
+		out.way = pieceWrites
+		return 0, unix.EAGAIN
+	}
+	if out.way == pieceWrites {
+		p = p[:min(len(p), pipeChunk)]
+	}
+	return unix.Write(out.fd, p)
+}
+
+// answer sends what the telnet protocol has to answer, if that goes at once: a client
+// that does not read has its answers with the next output.
+func (out *output) answer() {
+	if out == nil || out.telnet == nil {
+		return
+	}
+	select {
+	case out.turn <- struct{}{}:
+		defer func() { <-out.turn }()
+	default:
+		return
+	}
+	replies := out.telnet.takeReplies()
+	if len(replies) == 0 {
+		return
+	}
+	n, err := unix.Write(out.fd, replies)
+	if err == unix.EAGAIN || err == unix.EINTR {
+		n, err = 0, nil
+	}
+	if err == nil && n < len(replies) {
+		out.telnet.putBack(replies[n:])
+	}
 }

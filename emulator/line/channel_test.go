@@ -230,7 +230,7 @@ func TestOpenRefuses(t *testing.T) {
 		{Pair{In: End{Kind: FD, Number: w}}, unix.EBADF},
 		{Pair{Out: End{Kind: FD, Number: r}}, unix.EBADF},
 		{Pair{In: End{Kind: FD, Number: 1 << 20}}, unix.EBADF},
-		{Pair{In: End{Kind: Xterm}, Out: End{Kind: Xterm}}, ErrNotYet},
+		{Pair{In: End{Kind: TTY, Path: "/nowhere/tty"}}, unix.ENOENT},
 	} {
 		if _, err := h.Open(test.pair, Options{}); !errors.Is(err, test.want) {
 			t.Errorf("open %s: %v, want %v", test.pair, err, test.want)

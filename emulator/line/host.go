@@ -29,8 +29,16 @@ type Size struct {
 //
 // All methods may be called by any number of goroutines at once.
 type Host struct {
+	// Emulator is what opens windows, and Guard, when it is not nil, has someone give
+	// the terminal fd its modes back if the process dies, until the returned function
+	// is called. Both are set before the first channel is opened.
+	Emulator Emulator
+	Guard    func(fd int) (dismiss func())
+
 	// given are the descriptors that channels may use, nil for any.
 	given map[int]bool
+
+	ports ports
 
 	mu        sync.Mutex
 	inputs    map[int]*input
@@ -120,29 +128,41 @@ func (h *Host) Close() error {
 }
 
 // makeRaw puts the terminal behind fd into raw mode, unless fd is no terminal or the
-// terminal is raw by us already.
+// terminal is raw by us already. It says whether fd is one.
 //
 // Precondition: h.mu is held.
-func (h *Host) makeRaw(fd int) error {
+func (h *Host) makeRaw(fd int) (bool, error) {
 	saved, err := unix.IoctlGetTermios(fd, unix.TCGETS)
 	if err != nil {
-		return nil
+		return false, nil
 	}
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
-		return fmt.Errorf("stat descriptor %d: %w", fd, err)
+		return true, fmt.Errorf("stat descriptor %d: %w", fd, err)
 	}
 	id := terminalID{st.Dev, st.Rdev, st.Ino}
 	if _, ok := h.terminals[id]; ok {
-		return nil
+		return true, nil
 	}
 	t := &terminal{fd: fd, saved: *saved, raw: rawModes(*saved)}
 	if err := setTermios(fd, &t.raw); err != nil {
-		return fmt.Errorf("make the terminal on descriptor %d raw: %w", fd, err)
+		return true, fmt.Errorf("make the terminal on descriptor %d raw: %w", fd, err)
 	}
 	h.terminals[id] = t
 	h.watch()
-	return nil
+	return true, nil
+}
+
+// restore gives the terminal that was made raw by fd its modes back.
+func (h *Host) restore(fd int) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for id, t := range h.terminals {
+		if t.fd == fd {
+			_ = setTermios(fd, &t.saved)
+			delete(h.terminals, id)
+		}
+	}
 }
 
 // rawModes is modes with every processing of input and output off, as the guest's own
@@ -217,8 +237,8 @@ func (h *Host) resized() {
 	}
 	h.mu.Unlock()
 	for _, c := range channels {
-		if size, ok := c.Size(); ok && c.onResize != nil {
-			c.onResize(size)
+		if size, ok := c.Size(); ok {
+			c.o.resized(size)
 		}
 	}
 }

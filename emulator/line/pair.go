@@ -1,5 +1,6 @@
 // Package line joins the machine's terminals to the outside: to descriptors the
-// process was started with and, in time, to ports, ptys and windows.
+// process was started with, to TCP ports that answer telnet, to ptys and terminals of
+// the host, and to windows.
 //
 // A channel is one open connection, with an input half and an output half. What a
 // channel shall be is said by a Pair, the "IN[,OUT]" of con0= and ssl0=. A Host holds
@@ -9,6 +10,8 @@ package line
 
 import (
 	"fmt"
+	"net"
+	"net/netip"
 	"strconv"
 	"strings"
 )
@@ -26,7 +29,7 @@ const (
 	FD
 	// Port is a TCP port that answers telnet.
 	Port
-	// Pty is a BSD or first free pty of the host.
+	// Pty is the first free pty of the host, a BSD one where there are any.
 	Pty
 	// Pts is a pty whose other side is under /dev/pts.
 	Pts
@@ -52,6 +55,8 @@ type End struct {
 	Kind Kind
 	// Number is the descriptor of an FD and the port of a Port.
 	Number int
+	// Address is where a Port listens. Empty is 127.0.0.1.
+	Address string
 	// Path is the host's terminal of a TTY.
 	Path string
 }
@@ -59,7 +64,12 @@ type End struct {
 // String is the end as Parse takes it.
 func (e End) String() string {
 	switch e.Kind {
-	case FD, Port:
+	case Port:
+		if e.Address != "" {
+			return "port:" + net.JoinHostPort(e.Address, strconv.Itoa(e.Number))
+		}
+		fallthrough
+	case FD:
 		return fmt.Sprintf("%s:%d", e.Kind, e.Number)
 	case TTY:
 		return fmt.Sprintf("%s:%s", e.Kind, e.Path)
@@ -141,11 +151,7 @@ func parseEnd(s string) (end End, reason string) {
 		}
 		return End{Kind: FD, Number: int(n)}, ""
 	case "port":
-		n, err := strconv.ParseUint(arg, 10, 16)
-		if err != nil || n == 0 {
-			return End{}, "port needs the number of a TCP port, as port:9000"
-		}
-		return End{Kind: Port, Number: int(n)}, ""
+		return parsePort(arg)
 	case "tty":
 		if !strings.HasPrefix(arg, "/") {
 			return End{}, "tty needs the path of a terminal, as tty:/dev/tty8"
@@ -153,4 +159,25 @@ func parseEnd(s string) (end End, reason string) {
 		return End{Kind: TTY, Path: arg}, ""
 	}
 	return End{}, "not one of null, none, fd:N, port:N, pty, pts, tty:PATH, xterm"
+}
+
+// parsePort reads "N" or "ADDRESS:N". An address is one of this host's, in numbers, so
+// that no name has to be looked up.
+func parsePort(arg string) (end End, reason string) {
+	const want = "port needs the number of a TCP port, as port:9000, or an address and a number, as port:0.0.0.0:9000"
+	end.Kind = Port
+	number := arg
+	if host, after, err := net.SplitHostPort(arg); err == nil {
+		address, err := netip.ParseAddr(host)
+		if err != nil {
+			return End{}, want
+		}
+		end.Address, number = address.String(), after
+	}
+	n, err := strconv.ParseUint(number, 10, 16)
+	if err != nil || n == 0 {
+		return End{}, want
+	}
+	end.Number = int(n)
+	return end, ""
 }

@@ -41,13 +41,13 @@ func (fd *terminalFD) dead() bool {
 
 // EventRegister implements waiter.Waitable.EventRegister.
 func (fd *terminalFD) EventRegister(e *waiter.Entry) error {
-	fd.term.discipline.Replica().EventRegister(e)
+	fd.term.discipline.waiters.EventRegister(e)
 	return nil
 }
 
 // EventUnregister implements waiter.Waitable.EventUnregister.
 func (fd *terminalFD) EventUnregister(e *waiter.Entry) {
-	fd.term.discipline.Replica().EventUnregister(e)
+	fd.term.discipline.waiters.EventUnregister(e)
 }
 
 // Readiness implements waiter.Waitable.Readiness.
@@ -55,8 +55,8 @@ func (fd *terminalFD) Readiness(mask waiter.EventMask) waiter.EventMask {
 	if fd.dead() {
 		return (waiter.ReadableEvents | waiter.WritableEvents | waiter.EventHUp | waiter.EventErr) & mask
 	}
-	ready := fd.term.discipline.Readiness() &^ waiter.WritableEvents
-	if p := fd.term.running(); p == nil || p.hasRoom() {
+	ready := fd.term.discipline.Readiness()
+	if fd.term.out.hasRoom() {
 		ready |= waiter.WritableEvents
 	}
 	return ready & mask
@@ -87,8 +87,8 @@ func (fd *terminalFD) Read(ctx context.Context, dst usermem.IOSequence, opts vfs
 func (fd *terminalFD) readRaw(ctx context.Context, dst usermem.IOSequence, least int64, wait time.Duration) (int64, error) {
 	task := kernel.TaskFromContext(ctx)
 	e, ch := waiter.NewChannelEntry(waiter.ReadableEvents | waiter.EventHUp)
-	fd.term.discipline.Replica().EventRegister(&e)
-	defer fd.term.discipline.Replica().EventUnregister(&e)
+	fd.term.discipline.waiters.EventRegister(&e)
+	defer fd.term.discipline.waiters.EventUnregister(&e)
 	var done int64
 	for {
 		n, err := fd.term.discipline.Read(ctx, dst)
@@ -134,20 +134,16 @@ func (fd *terminalFD) Write(ctx context.Context, src usermem.IOSequence, opts vf
 			return 0, err
 		}
 	}
-	p := term.running()
-	if p == nil || !p.channel.HasOutput() {
-		return src.NumBytes(), nil
-	}
-	n, err := p.write(ctx, src, &modes)
+	n, err := term.out.write(ctx, src, &modes)
 	task := kernel.TaskFromContext(ctx)
 	if n == src.NumBytes() || task == nil || fd.vfsfd.StatusFlags()&linux.O_NONBLOCK != 0 || err != nil && !linuxerr.Equals(linuxerr.ErrWouldBlock, err) {
 		return n, err
 	}
 	e, ch := waiter.NewChannelEntry(waiter.WritableEvents | waiter.EventHUp)
-	term.discipline.Replica().EventRegister(&e)
-	defer term.discipline.Replica().EventUnregister(&e)
+	term.discipline.waiters.EventRegister(&e)
+	defer term.discipline.waiters.EventUnregister(&e)
 	for done := n; ; {
-		n, err := p.write(ctx, src.DropFirst64(done), &modes)
+		n, err := term.out.write(ctx, src.DropFirst64(done), &modes)
 		done += n
 		switch {
 		case done == src.NumBytes():

@@ -9,7 +9,6 @@ import (
 	"gvisor.dev/gvisor/pkg/errors/linuxerr"
 	"gvisor.dev/gvisor/pkg/sentry/arch"
 	"gvisor.dev/gvisor/pkg/sentry/kernel"
-	"gvisor.dev/gvisor/pkg/sentry/vfs"
 	"gvisor.dev/gvisor/pkg/usermem"
 	"gvisor.dev/gvisor/pkg/waiter"
 )
@@ -105,7 +104,7 @@ func (c *call) modes(cmd uint32) (bool, error) {
 		if _, err := size.CopyIn(c.task, c.args[2].Pointer()); err != nil {
 			return true, err
 		}
-		c.term.setSize(d, size)
+		c.term.setSize(size)
 		return true, nil
 	case linux.TIOCGETD:
 		return true, c.put32(0)
@@ -130,34 +129,41 @@ func (c *call) setModes(two, drain, flush bool) error {
 			return err
 		}
 	}
-	if flush {
-		if err := c.term.discipline.Flush(linux.TCIFLUSH); err != nil {
+	before := c.term.discipline.Termios()
+	after := before
+	if two {
+		if _, err := after.CopyIn(c.task, c.args[2].Pointer()); err != nil {
 			return err
 		}
+	} else {
+		var old linux.Termios
+		if _, err := old.CopyIn(c.task, c.args[2].Pointer()); err != nil {
+			return err
+		}
+		after.FromTermios(old)
 	}
-	before := c.term.discipline.Termios()
-	if err := c.term.discipline.SetTermios(c.task, c.args, two); err != nil {
-		return err
+	if flush {
+		c.term.discipline.Flush()
 	}
-	after := c.term.discipline.Termios()
-	if p := c.term.running(); p != nil && before.IEnabled(linux.IXON) && !after.IEnabled(linux.IXON) {
+	c.term.discipline.SetTermios(after)
+	if before.IEnabled(linux.IXON) && !after.IEnabled(linux.IXON) {
 		// Nobody could type the start character any more.
-		p.start()
+		c.term.out.resume()
 	}
 	return nil
 }
 
 // drain blocks the task until the output has reached the line.
 func (c *call) drain() error {
-	p := c.term.running()
-	if p == nil || !p.channel.HasOutput() {
-		return nil
-	}
 	e, moved := waiter.NewChannelEntry(waiter.WritableEvents)
-	p.idle.EventRegister(&e)
-	defer p.idle.EventUnregister(&e)
+	c.term.out.idle.EventRegister(&e)
+	defer c.term.out.idle.EventUnregister(&e)
 	for !c.fd.dead() {
-		if left, _ := p.unsent(c.term.discipline); left == 0 {
+		if c.term.running() == nil {
+			// Nobody is there to take it.
+			return nil
+		}
+		if left, _ := c.term.out.unsent(); left == 0 {
 			return nil
 		}
 		if err := c.task.Block(moved); err != nil {
@@ -169,15 +175,12 @@ func (c *call) drain() error {
 
 // queues serves what waits in the terminal.
 func (c *call) queues(cmd uint32) (bool, error) {
-	d, p := c.term.discipline, c.term.running()
+	d, out := c.term.discipline, c.term.out
 	switch cmd {
 	case linux.FIONREAD:
 		return true, c.put32(uint32(d.Readable()))
 	case linux.TIOCOUTQ:
-		left := 0
-		if p != nil {
-			left, _ = p.unsent(d)
-		}
+		left, _ := out.unsent()
 		return true, c.put32(uint32(left))
 	case linux.TCSBRK, linux.TCSBRKP:
 		if err := c.term.checkChange(c.task, linux.SIGTTOU); err != nil {
@@ -191,39 +194,38 @@ func (c *call) queues(cmd uint32) (bool, error) {
 			return true, err
 		}
 		which := c.args[2].Uint()
-		if p != nil && (which == linux.TCOFLUSH || which == linux.TCIOFLUSH) {
-			p.drop()
+		switch which {
+		case linux.TCIFLUSH, linux.TCOFLUSH, linux.TCIOFLUSH:
+		default:
+			return true, linuxerr.EINVAL
 		}
-		return true, d.Flush(which)
+		if which != linux.TCOFLUSH {
+			d.Flush()
+		}
+		if which != linux.TCIFLUSH {
+			out.flush()
+		}
+		return true, nil
 	case unix.TCXONC:
 		if err := c.term.checkChange(c.task, linux.SIGTTOU); err != nil {
 			return true, err
 		}
 		switch c.args[2].Int() {
 		case tcOutputOff:
-			if p != nil {
-				p.stop()
-			}
+			out.stop()
 		case tcOutputOn:
-			if p != nil {
-				p.start()
-			}
-		case tcInputOff, tcInputOn:
-			// They would send a character to whoever types.
+			out.resume()
+		case tcInputOff:
+			out.send(d.Termios().ControlCharacters[linux.VSTOP])
+		case tcInputOn:
+			out.send(d.Termios().ControlCharacters[linux.VSTART])
 		default:
 			return true, linuxerr.EINVAL
 		}
 		return true, nil
 	case linux.TIOCSTI:
-		if !c.task.HasRootCapability(linux.CAP_SYS_ADMIN) {
-			return true, linuxerr.EIO
-		}
-		var b [1]byte
-		if err := c.get(b[:]); err != nil {
-			return true, err
-		}
-		_, err := d.Master().Write(c.term.all.ctx, usermem.BytesIOSequence(b[:]), vfs.WriteOptions{})
-		return true, err
+		// What is typed is nobody's to write, root's neither: dev.tty.legacy_tiocsti is 0.
+		return true, linuxerr.EIO
 	}
 	return false, nil
 }

@@ -120,13 +120,8 @@ func (t *terminal) die() {
 
 // wake wakes all who wait on the terminal, after it hung up.
 func (t *terminal) wake() {
-	t.mu.Lock()
-	d := t.discipline
-	t.mu.Unlock()
-	if d != nil {
-		_ = d.Flush(linux.TCIFLUSH)
-		d.Replica().Notify(waiter.EventHUp | waiter.EventErr | waiter.ReadableEvents | waiter.WritableEvents)
-	}
+	t.discipline.Flush()
+	t.discipline.waiters.Notify(waiter.EventHUp | waiter.EventErr | waiter.ReadableEvents | waiter.WritableEvents)
 }
 
 // checkChange stops a task of a background process group, or refuses it: sig is SIGTTIN

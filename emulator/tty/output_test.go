@@ -24,10 +24,10 @@ func TestProcess(t *testing.T) {
 		{"upper case", linux.OPOST | linux.OLCUC, []string{"aBz{"}, "ABZ{"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			var p pump
+			var o output
 			var got []byte
 			for _, s := range test.in {
-				got = p.process(got, []byte(s), &linux.KernelTermios{OutputFlags: test.flags})
+				got = o.process(got, []byte(s), &linux.KernelTermios{InputFlags: linux.IUTF8, OutputFlags: test.flags})
 			}
 			if string(got) != test.want {
 				t.Errorf("%q, want %q", got, test.want)
@@ -38,7 +38,7 @@ func TestProcess(t *testing.T) {
 
 func TestColumnIsFollowedInBothWays(t *testing.T) {
 	for _, s := range []string{"", "abc", "a\nbc", "\n", "abc\rd", "a\r\nxyz"} {
-		var quick, slow pump
+		var quick, slow output
 		quick.process(nil, []byte(s), &linux.KernelTermios{OutputFlags: linux.OPOST | linux.ONLCR})
 		slow.process(nil, []byte(s), &linux.KernelTermios{OutputFlags: linux.OPOST | linux.ONLCR | linux.XTABS})
 		if quick.column != slow.column {

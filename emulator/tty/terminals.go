@@ -1,10 +1,10 @@
 // Package tty is the guest's terminals: the consoles /dev/tty0 to /dev/tty15, the serial
-// lines /dev/ttyS0 to /dev/ttyS15, and /dev/console, which is one of them.
+// lines /dev/ttyS0 to /dev/ttyS63, and /dev/console, which is one of them.
 //
-// A terminal is a line discipline of the Sentry's with programs on one side and, on the
-// other, a line to the host (package line) that a pump serves. A line is opened when the
-// guest first opens its terminal. A terminal without a line, or with a null one, swallows
-// what is written and never has input.
+// A terminal is a line discipline with programs on one side and, on the other, a line to
+// the host (package line) that a pump serves. A line is opened when the guest first opens
+// its terminal, and hangs up when the host's side ends. A terminal with a null line
+// swallows what is written and never has input; one without a line (none) is not there.
 package tty
 
 import (
@@ -26,9 +26,6 @@ import (
 	"github.com/umlkit/umlkit/emulator/line"
 )
 
-// Count is how many terminals a family has.
-const Count = 16
-
 // A Wiring says which lines the terminals of a family have.
 type Wiring struct {
 	// Default is what "con=" says for all units that nothing else is said for.
@@ -43,26 +40,56 @@ type Options struct {
 	// Host opens the lines. It must not be nil.
 	Host *line.Host
 	// Con and Ssl wire the consoles and the serial lines. Unless it is said, con0
-	// is "fd:0,fd:1" and all others are "null".
+	// is "fd:0,fd:1", other consoles are Fallback and serial lines are "null".
 	Con, Ssl Wiring
+	// Fallback is empty for "null".
+	Fallback string
 	// Console is the terminal that /dev/console is, without "/dev/": the last
 	// console= of the command line. Empty is tty0.
 	Console string
+	// Machine is the machine's name, for the titles of windows.
+	Machine string
 	// Logf takes what is said about lines in the kernel log. It may be nil.
 	Logf func(format string, args ...any)
+	// Changed is told of a terminal that is there from now on, or no longer. It may
+	// be nil.
+	Changed func(Node, bool)
 }
+
+// Node is a terminal that is there.
+type Node struct {
+	// Name is its name below /dev.
+	Name         string
+	Major, Minor uint32
+}
+
+// NodeMode is the mode of a terminal's node.
+const NodeMode = 0o620
 
 // family is a kind of terminals.
 type family struct {
 	// driver is the name on the command line, prefix that below /dev.
 	driver, prefix string
-	// minor is the first minor number.
+	// minor is the first minor number, count how many there are.
 	minor uint32
+	count int
+	// title names a unit in the log, window in the title of its window.
+	title, window string
 }
 
 var families = [...]family{
-	{driver: "con", prefix: "tty", minor: 0},
-	{driver: "ssl", prefix: "ttyS", minor: 64},
+	{driver: "con", prefix: "tty", minor: 0, count: 16, title: "Virtual console", window: "Virtual Console"},
+	{driver: "ssl", prefix: "ttyS", minor: 64, count: 64, title: "Serial line", window: "Serial Line"},
+}
+
+// Count is how many units a driver has: "con" or "ssl".
+func Count(driver string) int {
+	for f := range families {
+		if families[f].driver == driver {
+			return families[f].count
+		}
+	}
+	return 0
 }
 
 // ttyMajor is the major number of all terminals.
@@ -71,15 +98,20 @@ const ttyMajor = 4
 // Terminals are the terminals of one kernel. All methods may be called by any number of
 // goroutines at once.
 type Terminals struct {
-	host *line.Host
-	logf func(format string, args ...any)
-	ctx  context.Context
-	root *auth.Credentials
+	host    *line.Host
+	logf    func(format string, args ...any)
+	notify  func(Node, bool)
+	machine string
+	ctx     context.Context
+	root    *auth.Credentials
 
 	// console is what /dev/console is.
 	console *terminal
 	// units are the terminals of each family.
-	units [len(families)][Count]*terminal
+	units [len(families)][]*terminal
+	// interrupted ends waits that no task can be woken from.
+	interrupted chan struct{}
+	interrupt   sync.Once
 
 	mu sync.Mutex
 	// redirect is the terminal that TIOCCONS gave the console's output to, or nil.
@@ -87,39 +119,45 @@ type Terminals struct {
 }
 
 // New makes the terminals of a kernel. The context is one of that kernel's, and its
-// credentials are root's. No line is opened yet.
-func New(ctx context.Context, vfsObj *vfs.VirtualFilesystem, o Options) (*Terminals, error) {
-	t := &Terminals{host: o.Host, logf: o.Logf, ctx: ctx, root: auth.CredentialsFromContext(ctx)}
+// credentials are root's. Ports are listened on and ptys made; other lines are not opened
+// yet.
+func New(ctx context.Context, o Options) (*Terminals, error) {
+	t := &Terminals{host: o.Host, logf: o.Logf, machine: o.Machine, ctx: ctx, root: auth.CredentialsFromContext(ctx), interrupted: make(chan struct{})}
 	if t.logf == nil {
 		t.logf = func(string, ...any) {}
 	}
 	for f, wiring := range []Wiring{o.Con, o.Ssl} {
-		for unit := range Count {
+		for unit := range families[f].count {
+			t.units[f] = append(t.units[f], newTerminal(t, &families[f], unit))
 			spec := wiring.Default
-			if spec == "" {
-				spec = "null"
-				if f == 0 && unit == 0 {
+			if spec == "" && f == 0 {
+				spec = o.Fallback
+				if unit == 0 {
 					spec = "fd:0,fd:1"
 				}
 			}
 			if own, ok := wiring.Units[unit]; ok {
 				spec = own
 			}
-			pair, err := line.Parse(spec)
-			if err == nil {
-				err = t.host.Openable(pair)
+			if spec == "" {
+				spec = "null"
 			}
-			if err != nil {
+			if err := (unitDriver{t, f}).Configure(strconv.Itoa(unit), spec); err != nil {
+				if cause := errors.Unwrap(err); cause != nil {
+					err = cause
+				}
+				_ = t.Close()
 				return nil, fmt.Errorf("%s%d: %w", families[f].driver, unit, err)
 			}
-			t.units[f][unit] = newTerminal(t, vfsObj, &families[f], unit, pair)
 		}
 		for unit := range wiring.Units {
-			if unit < 0 || unit >= Count {
-				return nil, fmt.Errorf("%s%d: device number out of range", families[f].driver, unit)
+			if unit < 0 || unit >= families[f].count {
+				_ = t.Close()
+				return nil, fmt.Errorf("%s%d: device number out of range: they are 0 to %d", families[f].driver, unit, families[f].count-1)
 			}
 		}
 	}
+	t.notify = o.Changed
 	name := o.Console
 	if name == "" {
 		name = "tty0"
@@ -131,13 +169,44 @@ func New(ctx context.Context, vfsObj *vfs.VirtualFilesystem, o Options) (*Termin
 	return t, nil
 }
 
+// Console is the name of the terminal that is /dev/console.
+func (t *Terminals) Console() string { return t.console.name }
+
+// changed tells of a terminal that came or went.
+func (t *Terminals) changed(term *terminal, present bool) {
+	if t.notify != nil {
+		t.notify(Node{term.name, ttyMajor, term.minor}, present)
+	}
+}
+
+// Nodes are the terminals that are there.
+func (t *Terminals) Nodes() []Node {
+	var nodes []Node
+	for f := range families {
+		for _, term := range t.units[f] {
+			term.mu.Lock()
+			if term.pair != noLine {
+				nodes = append(nodes, Node{term.name, ttyMajor, term.minor})
+			}
+			term.mu.Unlock()
+		}
+	}
+	return nodes
+}
+
+// Interrupt ends every wait for the other end of a line that is not a program's own, now
+// and later: the kernel ends.
+func (t *Terminals) Interrupt() {
+	t.interrupt.Do(func() { close(t.interrupted) })
+}
+
 // byName finds the terminal that is /dev/NAME, or gives nil. Options behind a comma, as
 // in "ttyS0,115200", are passed over: a line here has no speed.
 func (t *Terminals) byName(name string) *terminal {
 	name, _, _ = strings.Cut(name, ",")
 	for f := len(families) - 1; f >= 0; f-- {
 		if digits, ok := strings.CutPrefix(name, families[f].prefix); ok {
-			if n, err := strconv.ParseUint(digits, 10, 8); err == nil && n < Count {
+			if n, err := strconv.ParseUint(digits, 10, 8); err == nil && int(n) < families[f].count {
 				return t.units[f][n]
 			}
 		}
@@ -145,15 +214,21 @@ func (t *Terminals) byName(name string) *terminal {
 	return nil
 }
 
-// Register registers the terminals and /dev/console with vfsObj. It is called once,
-// before devtmpfs is mounted. /dev/tty is the Sentry's own.
+// Register registers the terminals and /dev/console with vfsObj, those too that are not
+// there, because the Sentry cannot unregister a device: they answer ENXIO. It is called
+// once, before devtmpfs is mounted, which makes the nodes of those that are. /dev/tty is
+// the Sentry's own.
 func (t *Terminals) Register(vfsObj *vfs.VirtualFilesystem) error {
 	for f := range families {
 		for _, term := range t.units[f] {
+			path := term.name
+			if term.pair == noLine {
+				path = ""
+			}
 			err := vfsObj.RegisterDevice(vfs.CharDevice, ttyMajor, term.minor, device{term: term}, &vfs.RegisterDeviceOptions{
 				GroupName: families[f].prefix,
-				Pathname:  term.name,
-				FilePerms: 0620,
+				Pathname:  path,
+				FilePerms: NodeMode,
 			})
 			if err != nil {
 				return fmt.Errorf("register terminal %s: %w", term.name, err)
@@ -272,7 +347,8 @@ func (t *Terminals) Driver(name string) driver.Driver {
 	return nil
 }
 
-// unitDriver configures the terminals of one family while the guest runs.
+// unitDriver configures the terminals of one family, before the guest runs and while it
+// does.
 type unitDriver struct {
 	terminals *Terminals
 	family    int
@@ -284,7 +360,7 @@ func (d unitDriver) unit(unit string) (*terminal, error) {
 	if err != nil {
 		return nil, driver.Errorf(driver.Unparsed, "Couldn't parse device number")
 	}
-	if n >= Count {
+	if n >= uint64(families[d.family].count) {
 		return nil, driver.Errorf(driver.Unparsed, "device number out of range")
 	}
 	return d.terminals.units[d.family][n], nil
@@ -306,7 +382,14 @@ func (d unitDriver) Configure(unit, spec string) error {
 	if err := d.terminals.host.Openable(pair); err != nil {
 		return &driver.Error{Code: driver.BadPair, Text: err.Error(), Err: err}
 	}
-	return term.configure(pair)
+	if err := term.configure(pair); err != nil {
+		var refusal *driver.Error
+		if errors.As(err, &refusal) {
+			return err
+		}
+		return &driver.Error{Code: driver.BadPair, Text: err.Error(), Err: err}
+	}
+	return nil
 }
 
 // Describe implements driver.Driver.
@@ -318,11 +401,11 @@ func (d unitDriver) Describe(unit string) (string, error) {
 	return term.describe(), nil
 }
 
-// Remove implements driver.Driver: the unit's line becomes none.
+// Remove implements driver.Driver: the unit's line becomes none, and the unit goes.
 func (d unitDriver) Remove(unit string) error {
 	term, err := d.unit(unit)
 	if err != nil {
 		return err
 	}
-	return term.configure(line.Pair{In: line.End{Kind: line.None}, Out: line.End{Kind: line.None}})
+	return term.configure(noLine)
 }

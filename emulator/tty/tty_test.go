@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"strings"
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/abi/linux"
 	"gvisor.dev/gvisor/pkg/errors/linuxerr"
 	"gvisor.dev/gvisor/pkg/sentry/vfs"
@@ -49,8 +51,9 @@ func newMachine(t *testing.T, o Options) *machine {
 		o.Con.Units = map[int]string{0: fmt.Sprintf("fd:%d,fd:%d", guestIn.Fd(), guestOut.Fd())}
 	}
 	o.Host = line.NewHost()
-	o.Logf = t.Logf
-	if m.all, err = New(m.Context, m.VFS, o); err != nil {
+	// Lines are logged behind a test's back, and after its end.
+	o.Logf = nil
+	if m.all, err = New(m.Context, o); err != nil {
 		t.Fatal(err)
 	}
 	if err := m.all.Register(m.VFS); err != nil {
@@ -243,8 +246,8 @@ func TestNullTerminalSwallowsAndWaits(t *testing.T) {
 
 func TestNoDevice(t *testing.T) {
 	m := newMachine(t, Options{Con: Wiring{Default: "none"}})
-	if _, err := m.Open(vfs.CharDevice, 4, 5, linux.O_RDWR); !linuxerr.Equals(linuxerr.ENODEV, err) {
-		t.Errorf("open: %v, want ENODEV", err)
+	if _, err := m.Open(vfs.CharDevice, 4, 5, linux.O_RDWR); !linuxerr.Equals(linuxerr.ENXIO, err) {
+		t.Errorf("open: %v, want ENXIO", err)
 	}
 }
 
@@ -259,16 +262,162 @@ func TestConsoleIsAnotherTerminal(t *testing.T) {
 	}
 }
 
-func TestEndOfInputIsQuiet(t *testing.T) {
+// TestEndOfScriptHangsUp: what a pipe held is read, then the terminal hangs up; output
+// goes on for who opens it again.
+func TestEndOfScriptHangsUp(t *testing.T) {
 	m := newMachine(t, Options{})
 	fd := m.open(4, 0, linux.O_RDWR)
+	m.typed("last words\n")
 	m.in.Close()
-	time.Sleep(50 * time.Millisecond)
+	if got := m.read(fd); got != "last words\n" {
+		t.Errorf("read %q", got)
+	}
+	if got := m.read(fd); got != "" {
+		t.Errorf("read %q, want the end", got)
+	}
+	if _, err := fd.Write(m.Context, usermem.BytesIOSequence([]byte("x")), vfs.WriteOptions{}); !linuxerr.Equals(linuxerr.EIO, err) {
+		t.Errorf("write: %v, want EIO", err)
+	}
+	m.shown("last words\r\n")
+	m.write(m.open(4, 0, linux.O_RDWR), "again\n")
+	m.shown("again\r\n")
+}
+
+// TestNobodyIsNoEnd: an input that is at its end from the beginning has nobody who could
+// leave.
+func TestNobodyIsNoEnd(t *testing.T) {
+	m := newMachine(t, Options{})
+	m.in.Close()
+	fd := m.open(4, 0, linux.O_RDWR)
+	time.Sleep(20 * time.Millisecond)
 	if _, err := fd.Read(m.Context, usermem.BytesIOSequence(make([]byte, 10)), vfs.ReadOptions{}); !linuxerr.Equals(linuxerr.ErrWouldBlock, err) {
 		t.Errorf("read: %v, want to wait", err)
 	}
 	m.write(fd, "still here\n")
 	m.shown("still here\r\n")
+}
+
+// TestRemovedUnitIsGone: it answers ENXIO, its node goes, and both come back.
+func TestRemovedUnitIsGone(t *testing.T) {
+	var news []string
+	m := newMachine(t, Options{Changed: func(n Node, there bool) { news = append(news, fmt.Sprint(n.Name, there)) }, Ssl: Wiring{Units: map[int]string{63: "none"}}})
+	con := m.all.Driver("con")
+	if err := con.Remove("5"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := m.Open(vfs.CharDevice, 4, 5, linux.O_RDWR); !linuxerr.Equals(linuxerr.ENXIO, err) {
+		t.Errorf("open: %v, want ENXIO", err)
+	}
+	if err := con.Configure("5", "null"); err != nil {
+		t.Fatal(err)
+	}
+	m.open(4, 5, linux.O_RDWR)
+	if got := fmt.Sprint(news); got != "[tty5false tty5true]" {
+		t.Errorf("told of %s", got)
+	}
+	if n := len(m.all.Nodes()); n != 16+63 {
+		t.Errorf("%d terminals are there", n)
+	}
+}
+
+// TestPortConsole: the kernel's lines wait for a client, the open for it too; its end is
+// a hangup, and the next client gets the console again.
+func TestPortConsole(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Close()
+	address := l.Addr().String()
+	m := newMachine(t, Options{Con: Wiring{Units: map[int]string{0: "port:" + address}}})
+	fmt.Fprintln(m.all, "said early")
+	opened := make(chan *vfs.FileDescription)
+	go func() {
+		fd, err := m.Open(vfs.CharDevice, 5, 1, linux.O_RDWR)
+		if err != nil {
+			t.Error(err)
+		}
+		opened <- fd
+	}()
+	select {
+	case <-opened:
+		t.Fatal("the open does not wait for a client")
+	case <-time.After(20 * time.Millisecond):
+	}
+	var console *vfs.FileDescription
+	for i := range 2 {
+		conn, err := net.Dial("tcp", address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn.SetDeadline(time.Now().Add(patience))
+		if i == 0 {
+			console = <-opened
+		} else {
+			fmt.Fprintln(m.all, "said early")
+		}
+		const greeting = "\xff\xfb\x01\xff\xfb\x03\xff\xfd\x03\xff\xfd\x1f"
+		want := greeting + "said early\r\n"
+		got := make([]byte, len(want))
+		if _, err := io.ReadFull(conn, got); err != nil || string(got) != want {
+			t.Fatalf("client %d sees %q, %v", i, got, err)
+		}
+		conn.Write([]byte("\xff\xfa\x1f\x00\x50\x00\x19\xff\xf0typed\r\x00"))
+		if got := m.read(console); got != "typed\n" {
+			t.Errorf("read %q", got)
+		}
+		if size := m.all.units[0][0].discipline.Size(); size.Row != 25 || size.Col != 80 {
+			t.Errorf("size %+v", size)
+		}
+		other := m.open(4, 0, linux.O_RDWR)
+		conn.Close()
+		if got := m.read(other); got != "" {
+			t.Errorf("read %q, want the end", got)
+		}
+	}
+	console.DecRef(m.Context)
+}
+
+// TestWindowsWhereThereIsADisplay: they are what consoles are that nothing is said of.
+func TestWindowsWhereThereIsADisplay(t *testing.T) {
+	m := newMachine(t, Options{Fallback: "xterm", Con: Wiring{Units: map[int]string{2: "null"}}})
+	for _, test := range []struct{ driver, unit, want string }{{"con", "0", "fd:0,fd:1"}, {"con", "1", "xterm"}, {"con", "2", "null"}, {"ssl", "1", "null"}} {
+		if got, err := m.all.Driver(test.driver).Describe(test.unit); err != nil || got != test.want {
+			t.Errorf("%s%s is %q, %v; want %q", test.driver, test.unit, got, err, test.want)
+		}
+	}
+}
+
+// TestInterruptEndsAWait: the kernel's end is not held up by a client that does not come.
+func TestInterruptEndsAWait(t *testing.T) {
+	m := newMachine(t, Options{Con: Wiring{Units: map[int]string{0: "port:127.0.0.2:9"}}})
+	time.AfterFunc(20*time.Millisecond, m.all.Interrupt)
+	if _, err := m.Open(vfs.CharDevice, 5, 1, linux.O_RDWR); !linuxerr.Equals(linuxerr.EINTR, err) {
+		t.Errorf("open: %v, want EINTR", err)
+	}
+}
+
+// TestPtsIsNamed: its path stands in the log and in the description.
+func TestPtsIsNamed(t *testing.T) {
+	m := newMachine(t, Options{Ssl: Wiring{Units: map[int]string{3: "pts"}}})
+	spec, err := m.all.Driver("ssl").Describe("3")
+	path, ok := strings.CutPrefix(spec, "pts:")
+	if err != nil || !ok {
+		t.Fatalf("described as %q, %v", spec, err)
+	}
+	fd := m.open(4, 67, linux.O_RDWR)
+	user, err := os.OpenFile(path, os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	user.WriteString("typed\r")
+	if got := m.read(fd); got != "typed\n" {
+		t.Errorf("read %q", got)
+	}
+	user.Close()
+	if got := m.read(fd); got != "" {
+		t.Errorf("read %q, want the end", got)
+	}
 }
 
 func TestReaderOfOutputIsGone(t *testing.T) {
@@ -359,7 +508,8 @@ func TestDriver(t *testing.T) {
 		{"out of range", func() (string, error) { return con.Describe("99") }, 1, "device number out of range"},
 		{"all", func() (string, error) { return "", con.Configure("", "null") }, driver.Invalid, "Can't configure all devices from mconsole"},
 		{"bogus", func() (string, error) { return "", con.Configure("2", "bogus") }, -1, "failed to parse channel pair"},
-		{"not yet", func() (string, error) { return "", con.Configure("1", "pty") }, -1, "channel pty: this kind of channel cannot be opened yet"},
+		{"pty", func() (string, error) { return "", con.Configure("1", "pty") }, 0, ""},
+		{"describe a pty", func() (string, error) { return con.Describe("1") }, 0, "pty"},
 		{"configure", func() (string, error) { return "", con.Configure("1", "fd:0,fd:1") }, 0, ""},
 		{"describe again", func() (string, error) { return con.Describe("1") }, 0, "fd:0,fd:1"},
 		{"remove", func() (string, error) { return "", con.Remove("1") }, 0, ""},
@@ -388,10 +538,11 @@ func TestWrongWiring(t *testing.T) {
 		{Con: Wiring{Default: "bogus"}},
 		{Con: Wiring{Units: map[int]string{3: "fd:x"}}},
 		{Con: Wiring{Units: map[int]string{16: "null"}}},
-		{Ssl: Wiring{Units: map[int]string{2: "port:9000"}}},
+		{Ssl: Wiring{Units: map[int]string{64: "null"}}},
+		{Ssl: Wiring{Units: map[int]string{2: "port:203.0.113.1:9000"}}},
 	} {
 		o.Host = line.NewHost()
-		if _, err := New(s.Context, s.VFS, o); err == nil {
+		if _, err := New(s.Context, o); err == nil {
 			t.Errorf("New(%+v) is content", o)
 		}
 	}
@@ -405,7 +556,7 @@ func BenchmarkOutput(b *testing.B) {
 		b.Fatal(err)
 	}
 	go io.Copy(io.Discard, r)
-	all, err := New(s.Context, s.VFS, Options{Host: line.NewHost(), Con: Wiring{Units: map[int]string{0: fmt.Sprintf("null,fd:%d", w.Fd())}}})
+	all, err := New(s.Context, Options{Host: line.NewHost(), Con: Wiring{Units: map[int]string{0: fmt.Sprintf("null,fd:%d", w.Fd())}}})
 	if err != nil {
 		b.Fatal(err)
 	}

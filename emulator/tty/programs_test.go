@@ -1,0 +1,30 @@
+package tty_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/umlkit/umlkit/emulator/internal/borrowed"
+)
+
+// TestProgramsOnTerminals runs what stands between people and terminals: script(1) with a
+// pty of the guest's, ps with names of terminals, stty.
+func TestProgramsOnTerminals(t *testing.T) {
+	m := shell(t, "initrd="+borrowed.Initrd(t, "mkdir -p /dev/pts; mount -t devpts devpts /dev/pts; "+shellInit, []string{"bash", "script", "ps", "stty"}, nil), "con1=null", "ssl63=null")
+	m.Quiet()
+	for _, test := range []struct{ command, want string }{
+		{"script -qec tty /tmp/typescript </dev/null | tr -d '\\r'", "/dev/pts/0\n"},
+		{"grep -c pts/0 /tmp/typescript", "1\n"},
+		{"script -qec '/bin/ps -o tty= -p $$' /dev/null </dev/null | tr -d '\\r 0-9'", "pts/\n"},
+		{"/bin/ps -o tty= -p $$", "tty0    \n"},
+		{"(setsid sh -c 'exec <>/dev/ttyS63 >&0; sleep 100' & sleep 1; /bin/ps -o tty=,args= -C sleep; kill $(/bin/ps -o pid= -C sleep))", "ttyS63   sleep 100\n"},
+		{"stty -a | head -n 1", "speed 38400 baud; rows 40; columns 132; line = 0;\n"},
+		{"stty -a | grep -o 'lnext = ^V'", "lnext = ^V\n"},
+		{"cat /proc/sys/dev/tty/legacy_tiocsti", "0\n"},
+		{"stty rows 33 cols 99; stty size", "33 99\n"},
+	} {
+		if got, _ := m.Try(limit, test.command); strings.TrimRight(got, " \n") != strings.TrimRight(test.want, " \n") {
+			t.Errorf("%s: %q, want %q", test.command, got, test.want)
+		}
+	}
+}
