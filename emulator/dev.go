@@ -2,8 +2,10 @@ package emulator
 
 import (
 	"fmt"
+	"strings"
 
 	"gvisor.dev/gvisor/pkg/abi/linux"
+	"gvisor.dev/gvisor/pkg/errors/linuxerr"
 	"gvisor.dev/gvisor/pkg/fspath"
 	"gvisor.dev/gvisor/pkg/sentry/fsimpl/dev"
 	"gvisor.dev/gvisor/pkg/sentry/fsimpl/devtmpfs"
@@ -42,7 +44,7 @@ func (s *sentry) makeDev() error {
 		return fmt.Errorf("mount: %w", err)
 	}
 	s.dev = m
-	for _, n := range s.m.disks.Nodes() {
+	for _, n := range append(s.m.disks.Nodes(), s.m.exports.nodes()...) {
 		s.node(n, true)
 	}
 	return nil
@@ -61,6 +63,13 @@ func (s *sentry) node(n ubd.Node, added bool) {
 	var err error
 	switch {
 	case added && n.Link != "":
+		if dir, _, below := strings.Cut(n.Name, "/"); below {
+			at := &vfs.PathOperation{Root: root, Start: root, Path: fspath.Parse(dir)}
+			if err := s.k.VFS().MkdirAt(ctx, creds, at, &vfs.MkdirOptions{Mode: 0o755}); err != nil && !linuxerr.Equals(linuxerr.EEXIST, err) {
+				s.m.printk(klog.Warning, "devtmpfs: %s: %v", dir, err)
+				return
+			}
+		}
 		err = s.k.VFS().SymlinkAt(ctx, creds, &vfs.PathOperation{Root: root, Start: root, Path: fspath.Parse(n.Name)}, n.Link)
 	case added:
 		err = dev.CreateDeviceFile(ctx, s.k.VFS(), creds, root, n.Name, n.Major, n.Minor, linux.S_IFBLK|linux.FileMode(n.Mode), nil, nil)
