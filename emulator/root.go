@@ -174,6 +174,9 @@ func (s *sentry) noRoot(major, minor uint32, errno unix.Errno) *ending {
 // is an error.
 func (m *Machine) findRoot(root string) (major, minor uint32, err error) {
 	name := strings.TrimPrefix(root, "/dev/")
+	if unit, ok := strings.CutPrefix(name, "ubd/"); ok {
+		name = "ubd" + unit
+	}
 	switch {
 	case name == "" || name == "root":
 		return m.firstDisk()

@@ -1,6 +1,7 @@
 package hostfs
 
 import (
+	"encoding/binary"
 	"io"
 	"sync"
 
@@ -9,6 +10,7 @@ import (
 	"gvisor.dev/gvisor/pkg/context"
 	"gvisor.dev/gvisor/pkg/errors/linuxerr"
 	"gvisor.dev/gvisor/pkg/hostarch"
+	"gvisor.dev/gvisor/pkg/sentry/arch"
 	"gvisor.dev/gvisor/pkg/sentry/hostfd"
 	"gvisor.dev/gvisor/pkg/sentry/kernel/auth"
 	"gvisor.dev/gvisor/pkg/sentry/memmap"
@@ -310,4 +312,40 @@ func (fd *regularFD) Fallocate(ctx context.Context, mode uint32, off, n int64) e
 		fd.inode().unmap(uint64(off), uint64(off+n))
 	}
 	return nil
+}
+
+// Requests of ioctl(2) that every regular file of Linux answers.
+const (
+	ioctlFIGETBSZ = 0x2
+	ioctlFIONREAD = 0x541b
+	ioctlFIOQSIZE = 0x5460
+)
+
+// Ioctl implements vfs.FileDescriptionImpl. None reaches the host.
+func (fd *regularFD) Ioctl(ctx context.Context, uio usermem.IO, sysno uintptr, args arch.SyscallArguments) (uintptr, error) {
+	answer := make([]byte, 0, 8)
+	switch args[1].Uint() {
+	case ioctlFIGETBSZ:
+		s, err := fd.inode().statfs(nil)
+		if err != nil {
+			return 0, err
+		}
+		answer = binary.NativeEndian.AppendUint32(answer, uint32(s.BlockSize))
+	case ioctlFIONREAD, ioctlFIOQSIZE:
+		size, err := fd.size()
+		if err != nil {
+			return 0, err
+		}
+		if args[1].Uint() == ioctlFIOQSIZE {
+			answer = binary.NativeEndian.AppendUint64(answer, uint64(size))
+			break
+		}
+		fd.mu.Lock()
+		answer = binary.NativeEndian.AppendUint32(answer, uint32(size-fd.off))
+		fd.mu.Unlock()
+	default:
+		return 0, linuxerr.ENOTTY
+	}
+	_, err := uio.CopyOut(ctx, args[2].Pointer(), answer, usermem.IOOpts{})
+	return 0, err
 }

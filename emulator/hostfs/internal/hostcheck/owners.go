@@ -36,6 +36,7 @@ var files = []string{"given", "suid", "null", "disk", "fifo", "socket", "link", 
 // own makes files with owners, modes and kinds that an ordinary user cannot.
 func own(d string) {
 	unix.Umask(0)
+	must(os.MkdirAll(d, 0o755))
 	must(os.WriteFile(d+"/given", []byte("given"), 0o640))
 	show("chown", unix.Chown(d+"/given", 5, 6))
 	must(os.WriteFile(d+"/suid", nil, 0o755))
