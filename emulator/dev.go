@@ -50,10 +50,19 @@ func (s *sentry) makeDev() error {
 	return nil
 }
 
-// node makes or removes the node of a disk.
+// node makes or removes the node of a disk. One that is the same disk's under its number,
+// ubd0, has the name ubd/0 too, which old root filesystems have in their fstab.
 func (s *sentry) node(n ubd.Node, added bool) {
 	if s.dev == nil {
 		return
+	}
+	if number, ok := strings.CutPrefix(n.Name, "ubd"); ok && n.Link != "" && !strings.HasPrefix(number, "/") {
+		old := n
+		old.Name, old.Link = "ubd/"+number, "../"+n.Link
+		if added {
+			s.devDir("ubd")
+		}
+		s.node(old, added)
 	}
 	ctx := s.k.SupervisorContext()
 	root := vfs.MakeVirtualDentry(s.dev, s.dev.Root())
@@ -63,13 +72,6 @@ func (s *sentry) node(n ubd.Node, added bool) {
 	var err error
 	switch {
 	case added && n.Link != "":
-		if dir, _, below := strings.Cut(n.Name, "/"); below {
-			at := &vfs.PathOperation{Root: root, Start: root, Path: fspath.Parse(dir)}
-			if err := s.k.VFS().MkdirAt(ctx, creds, at, &vfs.MkdirOptions{Mode: 0o755}); err != nil && !linuxerr.Equals(linuxerr.EEXIST, err) {
-				s.m.printk(klog.Warning, "devtmpfs: %s: %v", dir, err)
-				return
-			}
-		}
 		err = s.k.VFS().SymlinkAt(ctx, creds, &vfs.PathOperation{Root: root, Start: root, Path: fspath.Parse(n.Name)}, n.Link)
 	case added:
 		err = dev.CreateDeviceFile(ctx, s.k.VFS(), creds, root, n.Name, n.Major, n.Minor, linux.S_IFBLK|linux.FileMode(n.Mode), nil, nil)
@@ -78,5 +80,18 @@ func (s *sentry) node(n ubd.Node, added bool) {
 	}
 	if err != nil {
 		s.m.printk(klog.Warning, "devtmpfs: %s: %v", n.Name, err)
+	}
+}
+
+// devDir makes a directory in devtmpfs, unless it is there.
+func (s *sentry) devDir(name string) {
+	ctx := s.k.SupervisorContext()
+	root := vfs.MakeVirtualDentry(s.dev, s.dev.Root())
+	root.IncRef()
+	defer root.DecRef(ctx)
+	at := &vfs.PathOperation{Root: root, Start: root, Path: fspath.Parse(name)}
+	err := s.k.VFS().MkdirAt(ctx, s.proc.Credentials, at, &vfs.MkdirOptions{Mode: 0o755})
+	if err != nil && !linuxerr.Equals(linuxerr.EEXIST, err) {
+		s.m.printk(klog.Warning, "devtmpfs: %s: %v", name, err)
 	}
 }

@@ -2,6 +2,7 @@ package emulator
 
 import (
 	"errors"
+	"fmt"
 	"os"
 
 	"gvisor.dev/gvisor/pkg/abi/linux"
@@ -84,11 +85,16 @@ func (x *exports) first() (minor uint32, ok bool) {
 func (x *exports) nodes() (nodes []ubd.Node) {
 	for unit, e := range x.units {
 		if e != nil {
-			nodes = append(nodes, ubd.UnitNodes(unit)...)
+			name, minor := unitName(unit), uint32(unit*ubd.Minors)
+			nodes = append(nodes, ubd.Node{Name: name, Major: ubd.Major, Minor: minor, Mode: 0o660},
+				ubd.Node{Name: fmt.Sprintf("ubd%d", unit), Major: ubd.Major, Minor: minor, Mode: 0o660, Link: name})
 		}
 	}
 	return nodes
 }
+
+// unitName is the name of a unit below /dev.
+func unitName(unit int) string { return "ubd" + string(rune('a'+unit)) }
 
 // newHostfs makes the filesystem type for a boot.
 func (m *Machine) newHostfs() *hostfs.FilesystemType {

@@ -76,7 +76,7 @@ func (s *sentry) mountDisk() *ending {
 	}
 	major, minor, err := s.m.findRoot(c.Root)
 	if export := s.m.exports.at(major, minor); err == nil && export != nil {
-		return s.mountHostRoot(export, "/dev/"+ubd.UnitNodes(int(minor / ubd.Minors))[0].Name)
+		return s.mountHostRoot(export, "/dev/"+unitName(int(minor/ubd.Minors)))
 	}
 	if c.RootType == hostfs.Name {
 		return s.mountHostRoot(nil, "/dev/root")

@@ -141,15 +141,11 @@ func (d *Disks) Nodes() []Node {
 	return nodes
 }
 
-// UnitNodes are the names below /dev of a unit, configured or not.
-func UnitNodes(unit int) []Node { return unitNodes(unit) }
-
 func unitNodes(unit int) []Node {
 	minor := uint32(unit * Minors)
 	return []Node{
 		{Name: name(unit), Major: Major, Minor: minor, Mode: nodeMode},
 		{Name: fmt.Sprintf("ubd%d", unit), Major: Major, Minor: minor, Mode: nodeMode, Link: name(unit)},
-		{Name: fmt.Sprintf("ubd/%d", unit), Major: Major, Minor: minor, Mode: nodeMode, Link: "../" + name(unit)},
 	}
 }
 

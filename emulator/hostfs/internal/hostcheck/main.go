@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"runtime"
 	"runtime/debug"
 	"strings"
 	"time"
@@ -200,19 +201,16 @@ func maps(d string) {
 	show("host's", string(b[4096:4100]), string(r[4096:4100]))
 	tell(d + "/short?")
 	await(d + "/short")
-	show("shortened", fault(func() { sink = b[2*4096] }), fault(func() { b[3*4096] = 1 }), fault(func() { sink = b[10] }))
+	show("shortened", fault(func() byte { return b[2*4096] }), fault(func() byte { b[3*4096] = 1; return 0 }), fault(func() byte { return b[10] }))
 	// The kernel itself meets the hole in a mapping.
 	_, err = unix.Pwrite(int(f.Fd()), b[2*4096:3*4096], 0)
 	show("write from behind the end", err)
 }
 
-// sink keeps a load from being left out.
-var sink byte
-
 // fault says whether touch faulted.
-func fault(touch func()) (faulted bool) {
+func fault(touch func() byte) (faulted bool) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() { faulted = recover() != nil }()
-	touch()
+	runtime.KeepAlive(touch())
 	return false
 }
