@@ -25,7 +25,7 @@ func (fd *fileDescription) inode() *inode   { return fd.dentry().inode }
 // Release implements vfs.FileDescriptionImpl.
 func (fd *fileDescription) Release(ctx context.Context) {
 	if fd.host >= 0 {
-		unix.Close(fd.host)
+		fd.inode().fs.typ.fds.closeFile(fd.host)
 	}
 }
 
@@ -166,6 +166,10 @@ func (d *dentry) openHost(ctx context.Context, rp *vfs.ResolvingPath, opts *vfs.
 		if err := fd.vfsfd.Init(fd, opts.Flags, rp.Credentials(), mnt, &d.vfsd, &vfs.FileDescriptionOptions{AllowDirectIO: true}); err != nil {
 			return nil, err
 		}
+		if err := i.fs.typ.fds.openFile(); err != nil {
+			fd.vfsfd.DecRef(ctx)
+			return nil, err
+		}
 		fd.fileDescription.host, *host = *host, -1
 		return &fd.vfsfd, nil
 
@@ -184,8 +188,14 @@ func (fd *regularFD) take(i *inode, flags uint32, host *int) error {
 				return errno(err)
 			}
 		}
+		if err := i.fs.typ.fds.openFile(); err != nil {
+			return err
+		}
 		fd.fileDescription.host, *host = *host, -1
 		return nil
+	}
+	if err := i.fs.typ.fds.openFile(); err != nil {
+		return err
 	}
 	open := func(flags uint32) error {
 		return i.withGrant(func() (err error) {
@@ -196,6 +206,10 @@ func (fd *regularFD) take(i *inode, flags uint32, host *int) error {
 	err := open(flags)
 	if err == unix.EPERM && flags&linux.O_NOATIME != 0 {
 		err = open(flags &^ linux.O_NOATIME) // the host's owner is another
+	}
+	if err != nil {
+		fd.fileDescription.host = -1
+		i.fs.typ.fds.files.Add(-1)
 	}
 	return errno(err)
 }

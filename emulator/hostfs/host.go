@@ -106,18 +106,34 @@ func openSteps(root int, dir string) (int, error) {
 	return at, nil
 }
 
-// descriptors bounds how many descriptors of the process the inodes of all mounts hold:
-// the machine has other needs too.
+// descriptors bounds how many descriptors of the process all mounts hold: the machine has
+// other needs too. Half of what the process may open is for inodes, in use or cached; a
+// quarter for files that are open or mapped.
 type descriptors struct {
-	held  atomic.Int64
-	limit int64
+	inodes, files         atomic.Int64
+	mostInodes, mostFiles int64
 }
 
-// newDescriptors leaves a quarter of what the process may open to others.
 func newDescriptors() *descriptors {
 	limit := unix.Rlimit{Cur: 1024}
 	_ = unix.Getrlimit(unix.RLIMIT_NOFILE, &limit)
-	return &descriptors{limit: int64(min(limit.Cur, 1<<20)) / 4 * 3}
+	n := int64(min(limit.Cur, 1<<20))
+	return &descriptors{mostInodes: n / 2, mostFiles: n / 4}
+}
+
+// openFile counts a file that is to be opened, unless there are too many.
+func (d *descriptors) openFile() error {
+	if d.files.Add(1) > d.mostFiles {
+		d.files.Add(-1)
+		return linuxerr.ENFILE
+	}
+	return nil
+}
+
+// closeFile closes a file that openFile counted.
+func (d *descriptors) closeFile(fd int) {
+	unix.Close(fd)
+	d.files.Add(-1)
 }
 
 // errno turns an error of the host into one that the Sentry hands to the guest.

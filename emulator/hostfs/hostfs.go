@@ -89,7 +89,7 @@ func (t *FilesystemType) GetFilesystem(ctx context.Context, v *vfs.VirtualFilesy
 		inodes:  make(map[inodeKey]*inode),
 		devices: make(map[uint64]uint32),
 	}
-	fs.mostCached = int(min(maxCachedDentries, t.fds.limit/2))
+	fs.mostCached = int(min(maxCachedDentries, t.fds.mostInodes/2))
 	fs.vfsfs.Init(v, t, fs)
 	i, err := fs.inodeOf(ctx, fd)
 	if err != nil {

@@ -61,13 +61,13 @@ type endpoint struct{ transport.BoundEndpoint }
 
 // makeRoom lets go of files that nobody uses while inodes hold too many. No dirMu is held.
 func (fs *filesystem) makeRoom(ctx context.Context) {
-	for fs.typ.fds.held.Load() >= fs.typ.fds.limit && fs.evictOldest(ctx) {
+	for fs.typ.fds.inodes.Load() >= fs.typ.fds.mostInodes && fs.evictOldest(ctx) {
 	}
 }
 
 // room fails where makeRoom did not help.
 func (fs *filesystem) room() error {
-	if fs.typ.fds.held.Load() >= fs.typ.fds.limit {
+	if fs.typ.fds.inodes.Load() >= fs.typ.fds.mostInodes {
 		return linuxerr.ENFILE
 	}
 	return nil
@@ -95,7 +95,7 @@ func (fs *filesystem) inodeOf(ctx context.Context, fd int) (*inode, error) {
 		i.kind = o.mode & linux.S_IFMT
 	}
 	fs.inodes[key] = i
-	fs.typ.fds.held.Add(1)
+	fs.typ.fds.inodes.Add(1)
 	return i, nil
 }
 
@@ -151,7 +151,7 @@ func (i *inode) destroyLocked(ctx context.Context, removed bool) {
 	}
 	i.dropMapped()
 	unix.Close(i.fd)
-	i.fs.typ.fds.held.Add(-1)
+	i.fs.typ.fds.inodes.Add(-1)
 }
 
 // clearEndpoint lets go of the socket bound at i, if any.

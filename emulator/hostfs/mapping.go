@@ -50,12 +50,19 @@ func (i *inode) openMapped(host int, writable, store bool) error {
 		have = m.write
 	}
 	if have == nil {
+		fds := i.fs.typ.fds
+		err := fds.openFile()
+		if err != nil {
+			m.filesMu.Unlock()
+			return err
+		}
 		fd, err := unix.FcntlInt(uintptr(host), unix.F_DUPFD_CLOEXEC, 0)
 		if err != nil {
+			fds.files.Add(-1)
 			m.filesMu.Unlock()
 			return errno(err)
 		}
-		have = newHostFile(fd, writable)
+		have = newHostFile(fd, writable, fds)
 		if writable {
 			m.write = have
 		} else {
@@ -265,6 +272,7 @@ type hostFile struct {
 	fsutil.MmapFileRefs
 
 	fd       int
+	fds      *descriptors
 	writable bool
 
 	// noexec is set where the host refuses to map the file with PROT_EXEC, unmappable
@@ -276,8 +284,8 @@ type hostFile struct {
 }
 
 // newHostFile probes how the file behind fd, which it takes over, can be mapped.
-func newHostFile(fd int, writable bool) *hostFile {
-	h := &hostFile{fd: fd, writable: writable, chunks: make(map[uint64]uintptr)}
+func newHostFile(fd int, writable bool, fds *descriptors) *hostFile {
+	h := &hostFile{fd: fd, fds: fds, writable: writable, chunks: make(map[uint64]uintptr)}
 	h.Closer = h
 	prot := uintptr(unix.PROT_READ)
 	if writable {
@@ -361,7 +369,8 @@ func (h *hostFile) Close() error {
 		unix.RawSyscall(unix.SYS_MUNMAP, addr, chunkSize, 0)
 	}
 	h.chunks = nil
-	return unix.Close(h.fd)
+	h.fds.closeFile(h.fd)
+	return nil
 }
 
 // blockAt is the memory at addr. It counts as unsafe: someone may truncate the host

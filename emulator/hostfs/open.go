@@ -134,6 +134,11 @@ func (fs *filesystem) openOrCreate(ctx context.Context, rp *vfs.ResolvingPath, o
 			return nil, -1, err
 		}
 
+		if fs.typ.fds.files.Load() >= fs.typ.fds.mostFiles {
+			// Before it is made, as it cannot be opened.
+			parent.DecRef(ctx)
+			return nil, -1, linuxerr.ENFILE
+		}
 		made := -1
 		child, drop, err := fs.createLocked(ctx, rp, parent, false, func(parent *dentry, name string) (d *dentry, err error) {
 			const bits = linux.PermissionsMask | linux.S_ISUID | linux.S_ISGID | linux.S_ISVTX

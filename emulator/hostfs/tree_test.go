@@ -179,6 +179,16 @@ func TestMapped(t *testing.T) {
 	wantLines(t, out, `mapped: "hosth" "hosth" "hosth"`, `stored: "guest" "guest"`, `host's: "HOST" "HOST"`, "shortened: true true false", "write from behind the end: EFAULT")
 }
 
+// TestExhausted has a guest open files until the machine has no more descriptors for it.
+// The machine itself has enough.
+func TestExhausted(t *testing.T) {
+	d := t.TempDir()
+	write(t, d+"/file", "text")
+	argv := append([]string{oracle.Tool(t, "prlimit"), "--nofile=400:400"}, linux(t, newRoot(t, hostcheck), "hostfs="+d)...)
+	out := output(t, argv, "mount", "none", "/m", "/", "then", "exhaust", "/m")
+	wantLines(t, out, "exhausted: ENFILE true", `look on: "ENFILE"`, `again: "text" true`, "by path: true")
+}
+
 // TestReadOnly holds that a mount that is read-only changes nothing, and remounts.
 func TestReadOnly(t *testing.T) {
 	d := t.TempDir()

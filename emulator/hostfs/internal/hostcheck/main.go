@@ -62,6 +62,8 @@ func run(args []string) {
 		cmd := exec.Command(args[1], args[2:]...)
 		cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 		show("run", cmd.Run())
+	case "exhaust":
+		exhaust(args[1])
 	case "attack":
 		attack(args[1], args[2])
 	case "fresh":
@@ -177,6 +179,33 @@ func names(d string) string {
 		out = append(out, e.Name())
 	}
 	return strings.Join(out, " ")
+}
+
+// exhaust opens files until the machine gives out no more, and then some again.
+func exhaust(d string) {
+	unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 10000, Max: 10000})
+	var fds []int
+	var err error
+	for i := 0; err == nil && i < 5000; i++ {
+		var fd int
+		if fd, err = unix.Open(fmt.Sprintf("%s/f%d", d, i), unix.O_CREAT|unix.O_RDWR, 0o644); err == nil {
+			fds = append(fds, fd)
+		}
+	}
+	show("exhausted", err, len(fds) > 20)
+	show("look on", read(d+"/file"))
+	for _, fd := range fds {
+		unix.Close(fd)
+	}
+	show("again", read(d+"/file"), len(strings.Fields(names(d))) == len(fds)+1)
+	paths := 0
+	for i := range 2000 {
+		if fd, err := unix.Open(fmt.Sprintf("%s/f%d", d, i%len(fds)), unix.O_PATH, 0); err == nil {
+			paths++
+			defer unix.Close(fd)
+		}
+	}
+	show("by path", paths == 2000)
 }
 
 // maps holds that a shared mapping and the host's file are the same bytes, and that one
