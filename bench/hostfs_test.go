@@ -36,7 +36,7 @@ func BenchmarkHostfs(b *testing.B) {
 	words := []string{"mem=512M", "con=null", "con0=null,fd:1", "quiet", "ubd0=" + image, "root=/dev/ubda", "rw", "init=/init", "hostfs=" + share,
 		"--", "mount", "none", "/m", "/", "then", "speed", "/m"}
 	measure := func(program, uml string) map[string]float64 {
-		out, status := guest.Output(b, 10*time.Minute, append([]string{program, "uml_dir=" + uml}, words...)...)
+		out, status := guest.Output(b, 10*time.Minute, append([]string{oracle.Tool(b, "taskset"), "-c", "1", program, "uml_dir=" + uml}, words...)...)
 		best := map[string]float64{}
 		for _, m := range regexp.MustCompile(`speed (\S+) (\d+) ns`).FindAllStringSubmatch(out, -1) {
 			best[m[1]], _ = strconv.ParseFloat(m[2], 64)

@@ -189,15 +189,43 @@ func TestExhausted(t *testing.T) {
 	wantLines(t, out, "exhausted: ENFILE true", `look on: "ENFILE"`, `again: "text" true`, "by path: true")
 }
 
+// TestRestart holds that a machine that boots again has let go of the files of the boot
+// before.
+func TestRestart(t *testing.T) {
+	d := t.TempDir()
+	write(t, d+"/map", strings.Repeat("x", 4096))
+	write(t, d+"/boots", "")
+	m := guest.Start(t, append(linux(t, newRoot(t, hostcheck), "hostfs="+d), "--", "mount", "none", "/m", "/", "then", "restart", "/m")...)
+	var counts []int
+	for range 5 {
+		await(t, d+"/booted?")
+		entries, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", m.PID()))
+		check(t, err)
+		counts = append(counts, len(entries))
+		write(t, d+"/go", "")
+	}
+	if status := m.Wait(limit); status != 0 {
+		t.Errorf("exit status %d", status)
+	}
+	// A boot has some more or less, as it comes to it.
+	if counts[4] > counts[1]+8 {
+		t.Errorf("descriptors of the machine at each boot: %v", counts)
+	}
+	t.Log(counts)
+}
+
 // TestReadOnly holds that a mount that is read-only changes nothing, and remounts.
 func TestReadOnly(t *testing.T) {
 	d := t.TempDir()
 	write(t, d+"/file", "text")
+	check(t, os.Mkdir(d+"/sub", 0o755))
+	write(t, d+"/sub/in", "below")
 	argv := linux(t, newRoot(t, hostcheck), "hostfs="+d)
 	out := output(t, argv, "mount", "none", "/m", "/", "ro", "then", "readonly", "/m", "then", "remount", "/m", "/", "then", "remount", "/m", "/other",
-		"then", "remount", "/m", "uid=5", "then", "grow", "/m", "then", "cat", "/proc/filesystems")
+		"then", "remount", "/m", "uid=5", "then", "grow", "/m", "then", "newmount", "/m2", "/sub", "7", "then", "cat", "/m2/in", "then", "cat", "/proc/filesystems")
 	wantLines(t, out, `open: EROFS "text"`, "create: EROFS EROFS EROFS", "change: EROFS EROFS EROFS", "names: EROFS EROFS EROFS", "attributes: EROFS EROFS",
-		"remount /: ok", "remount /other: EINVAL", "remount uid=5: EINVAL", "unlink: ok")
+		"remount /: ok", "remount /other: EINVAL", "remount uid=5: EINVAL", "unlink: ok",
+		"newmount: ok", `cat /m2/in: "below" ok`)
 	if !strings.Contains(out, `nodev\thostfs\n`) {
 		t.Errorf("no hostfs in /proc/filesystems:\n%s", out)
 	}
@@ -287,11 +315,17 @@ func TestCallsAsOnExt4(t *testing.T) {
 	image := filepath.Join(t.TempDir(), "disk")
 	tree := newRoot(t, fscheck)
 	oracle.Run(t, "mke2fs", "-q", "-F", "-t", "ext4", "-b", "4096", "-E", "root_owner=0:0", "-d", tree, image, "600M")
-	want := output(t, linux(t, image, "root=/dev/ubda"), "calls", "/t")
+	var want string
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		want = output(t, linux(t, image, "root=/dev/ubda"), "calls", "/t")
+	}()
 	if os.Geteuid() == 0 {
 		oracle.Run(t, "chown", "-R", fmt.Sprintf("%d:%d", ordinary, ordinary), tree)
 	}
 	got := output(t, asOrdinary(t, linux(t, tree, "rootflags=remember")...), "calls", "/t")
+	<-ended
 	sameBut(t, got, want, []string{"# acls", "# flags"}, []string{
 		"statx attributes: ", "trusted: ", "security: ", "list: ", "on symlink: ", "on fifo: ", "get trusted.", "capability: ", "get security.", "malformed capability: ",
 		"statfs: ", "blocks taken: ", "space: ", "acl: ", "acl of root's: ", "set of root's: ", "immutable: ", "nodump: ", "label: ", "xattr: ",

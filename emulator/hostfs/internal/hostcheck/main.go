@@ -53,6 +53,10 @@ func run(args []string) {
 		}
 		os.MkdirAll(args[2], 0o755)
 		show("mount "+args[3], unix.Mount(args[1], args[2], "hostfs", flags, args[3]))
+	case "newmount":
+		newMount(args[1], args[2], args[3])
+	case "restart":
+		restart(args[1])
 	case "remount":
 		show("remount "+args[2], unix.Mount("none", args[1], "", unix.MS_REMOUNT, args[2]))
 	case "cat":
@@ -139,6 +143,37 @@ func read(path string) string {
 		return unix.ErrnoName(errno)
 	}
 	return string(bytes.TrimSpace(b))
+}
+
+// newMount mounts by the calls of newer mount(8): a directory, and uid=.
+func newMount(at, dir, uid string) {
+	os.MkdirAll(at, 0o755)
+	fs, err := unix.Fsopen("hostfs", 0)
+	must(err)
+	show("directory", unix.FsconfigSetFlag(fs, dir))
+	show("uid", unix.FsconfigSetString(fs, "uid", uid))
+	show("create", unix.FsconfigCreate(fs))
+	mnt, err := unix.Fsmount(fs, 0, 0)
+	must(err)
+	show("newmount", unix.MoveMount(mnt, "", unix.AT_FDCWD, at, unix.MOVE_MOUNT_F_EMPTY_PATH))
+}
+
+// restart boots the machine again until the test outside has seen five boots.
+func restart(d string) {
+	unix.Mmap(must2(unix.Open(d+"/map", unix.O_RDWR, 0)), 0, 4096, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	boots := len(read(d + "/boots"))
+	must(os.WriteFile(d+"/boots", bytes.Repeat([]byte("x"), boots+1), 0o644))
+	tell(d + "/booted?")
+	await(d + "/go")
+	must(os.Remove(d + "/go"))
+	if boots < 4 {
+		unix.Reboot(unix.LINUX_REBOOT_CMD_RESTART)
+	}
+}
+
+func must2(fd int, err error) int {
+	must(err)
+	return fd
 }
 
 // fresh holds what a guest sees of changes on the host.
