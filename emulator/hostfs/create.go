@@ -69,7 +69,7 @@ func (fs *filesystem) createLocked(ctx context.Context, rp *vfs.ResolvingPath, p
 	if !dir && rp.MustBeDir() {
 		return nil, drop, enoent
 	}
-	if err := rp.Mount().CheckBeginWrite(); err != nil {
+	if err := fs.beginWrite(rp.Mount()); err != nil {
 		return nil, drop, err
 	}
 	defer rp.Mount().EndWrite()

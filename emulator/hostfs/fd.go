@@ -48,7 +48,7 @@ func (fd *fileDescription) SetStat(ctx context.Context, opts vfs.SetStatOptions)
 // change runs f as a writer of the mount.
 func (fd *fileDescription) change(f func() error) error {
 	mnt := fd.vfsfd.Mount()
-	if err := mnt.CheckBeginWrite(); err != nil {
+	if err := fd.inode().fs.beginWrite(mnt); err != nil {
 		return err
 	}
 	defer mnt.EndWrite()
@@ -127,6 +127,9 @@ func (d *dentry) openHost(ctx context.Context, rp *vfs.ResolvingPath, opts *vfs.
 	}
 	switch i.kind {
 	case linux.S_IFREG:
+		if ats.MayWrite() && i.fs.readOnly.Load() {
+			return nil, linuxerr.EROFS
+		}
 		truncate := *host < 0 && opts.Flags&linux.O_TRUNC != 0
 		fd := &regularFD{}
 		fd.fileDescription.host = -1

@@ -139,7 +139,7 @@ func (fs *filesystem) AccessAt(ctx context.Context, rp *vfs.ResolvingPath, creds
 		return err
 	}
 	defer d.DecRef(ctx)
-	if ats.MayWrite() && rp.Mount().ReadOnly() {
+	if ats.MayWrite() && (rp.Mount().ReadOnly() || fs.readOnly.Load()) {
 		switch d.inode.kind {
 		case linux.S_IFREG, linux.S_IFDIR, linux.S_IFLNK:
 			return linuxerr.EROFS
@@ -210,7 +210,7 @@ func (fs *filesystem) SetStatAt(ctx context.Context, rp *vfs.ResolvingPath, opts
 		return err
 	}
 	defer d.DecRef(ctx)
-	if err := rp.Mount().CheckBeginWrite(); err != nil {
+	if err := fs.beginWrite(rp.Mount()); err != nil {
 		return err
 	}
 	err = d.setStat(ctx, rp.Credentials(), &opts, -1)

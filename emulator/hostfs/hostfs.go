@@ -89,6 +89,7 @@ func (t *FilesystemType) GetFilesystem(ctx context.Context, v *vfs.VirtualFilesy
 		inodes:  make(map[inodeKey]*inode),
 		devices: make(map[uint64]uint32),
 	}
+	fs.readOnly.Store(o.ro)
 	fs.mostCached = int(min(maxCachedDentries, t.fds.mostInodes/2))
 	fs.vfsfs.Init(v, t, fs)
 	i, err := fs.inodeOf(ctx, fd)
@@ -129,6 +130,9 @@ type filesystem struct {
 	// for writing only while it changes them.
 	renameMu   sync.RWMutex
 	ancestryMu sync.RWMutex
+
+	// readOnly is whether the filesystem is, whatever a mount of it is.
+	readOnly atomic.Bool
 
 	root     *dentry // nil only where the mount failed
 	released atomic.Bool
@@ -219,7 +223,16 @@ func (fs *filesystem) Remount(ctx context.Context, readOnly bool, data string) e
 		fs.typ.errorf("remount: %s: the options of the mount are %s and stay so", given, now)
 		return linuxerr.EINVAL
 	}
+	fs.readOnly.Store(readOnly)
 	return nil
+}
+
+// beginWrite counts a change through mnt, which EndWrite of the mount ends.
+func (fs *filesystem) beginWrite(mnt *vfs.Mount) error {
+	if fs.readOnly.Load() {
+		return linuxerr.EROFS
+	}
+	return mnt.CheckBeginWrite()
 }
 
 // statfs is what statfs(2) tells of the filesystem of i through mnt.
@@ -232,6 +245,9 @@ func (i *inode) statfs(mnt *vfs.Mount) (linux.Statfs, error) {
 	flags := uint64(linux.ST_VALID)
 	if mnt != nil {
 		flags |= mnt.MountFlags()
+	}
+	if i.fs.readOnly.Load() {
+		flags |= linux.ST_RDONLY
 	}
 	return linux.Statfs{
 		Type:            magic,

@@ -180,7 +180,7 @@ func (fs *filesystem) openNameless(ctx context.Context, rp *vfs.ResolvingPath, o
 	if err := dir.inode.allows(rp.Credentials(), vfs.MayWrite|vfs.MayExec); err != nil {
 		return nil, err
 	}
-	if err := rp.Mount().CheckBeginWrite(); err != nil {
+	if err := fs.beginWrite(rp.Mount()); err != nil {
 		return nil, err
 	}
 	defer rp.Mount().EndWrite()

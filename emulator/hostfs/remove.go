@@ -43,7 +43,7 @@ func (fs *filesystem) removeAt(ctx context.Context, rp *vfs.ResolvingPath, dir b
 	case len(name) > linux.NAME_MAX:
 		return linuxerr.ENAMETOOLONG
 	}
-	if err := rp.Mount().CheckBeginWrite(); err != nil {
+	if err := fs.beginWrite(rp.Mount()); err != nil {
 		return err
 	}
 	defer rp.Mount().EndWrite()

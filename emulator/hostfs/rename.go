@@ -54,7 +54,7 @@ func (fs *filesystem) RenameAt(ctx context.Context, rp *vfs.ResolvingPath, oldPa
 	if mnt != oldParentVD.Mount() {
 		return linuxerr.EXDEV
 	}
-	if err := mnt.CheckBeginWrite(); err != nil {
+	if err := fs.beginWrite(mnt); err != nil {
 		return err
 	}
 	defer mnt.EndWrite()

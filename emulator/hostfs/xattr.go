@@ -141,7 +141,7 @@ func (fs *filesystem) changeXattr(ctx context.Context, rp *vfs.ResolvingPath, ch
 		return err
 	}
 	defer d.DecRef(ctx)
-	if err := rp.Mount().CheckBeginWrite(); err != nil {
+	if err := fs.beginWrite(rp.Mount()); err != nil {
 		return err
 	}
 	err = change(d.inode)
