@@ -63,6 +63,11 @@ func (t *FilesystemType) errorf(format string, args ...any) {
 
 // GetFilesystem implements vfs.FilesystemType. Every mount has a filesystem of its own.
 func (t *FilesystemType) GetFilesystem(ctx context.Context, v *vfs.VirtualFilesystem, creds *auth.Credentials, source string, opts vfs.GetFilesystemOptions) (*vfs.Filesystem, *vfs.Dentry, error) {
+	if !opts.InternalMount && !creds.HasRootCapability(linux.CAP_SYS_ADMIN) {
+		// As in Linux root of a user namespace may not: files of the host would be
+		// theirs that are not.
+		return nil, nil, linuxerr.EPERM
+	}
 	export, _ := opts.InternalData.(*Export)
 	if export == nil && t.Find != nil {
 		export = t.Find(ctx, v, creds, source)

@@ -189,6 +189,14 @@ func TestExhausted(t *testing.T) {
 	wantLines(t, out, "exhausted: ENFILE true", `look on: "ENFILE"`, `again: "text" true`, "by path: true")
 }
 
+// TestNamespace holds that what root of a user namespace may mount is not the host's.
+func TestNamespace(t *testing.T) {
+	image := filepath.Join(t.TempDir(), "disk")
+	oracle.Run(t, "mke2fs", "-q", "-F", "-t", "ext4", image, "8M")
+	out := output(t, linux(t, newRoot(t, hostcheck), "ubd1="+image), "namespace", "/m")
+	wantLines(t, out, "hostfs: EPERM", "ext4: EPERM", "tmpfs: ok", "in a namespace: ok")
+}
+
 // TestRestart holds that a machine that boots again has let go of the files of the boot
 // before.
 func TestRestart(t *testing.T) {

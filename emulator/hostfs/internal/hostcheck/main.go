@@ -53,6 +53,12 @@ func run(args []string) {
 		}
 		os.MkdirAll(args[2], 0o755)
 		show("mount "+args[3], unix.Mount(args[1], args[2], "hostfs", flags, args[3]))
+	case "namespace":
+		show("in a namespace", inNamespace(1000, "/init", "namespaced", args[1]))
+	case "namespaced":
+		show("hostfs", unix.Mount("none", args[1], "hostfs", 0, "/"))
+		show("ext4", unix.Mount("/dev/ubdb", args[1], "ext4", 0, ""))
+		show("tmpfs", unix.Mount("none", args[1], "tmpfs", 0, ""))
 	case "newmount":
 		newMount(args[1], args[2], args[3])
 	case "restart":

@@ -30,6 +30,16 @@ func as(uid uint32, args ...string) error {
 	return cmd.Run()
 }
 
+// inNamespace is as, with the user as root of a user namespace.
+func inNamespace(uid uint32, args ...string) error {
+	cmd := exec.Command(args[0], args[1:]...)
+	id := []syscall.SysProcIDMap{{ContainerID: 0, HostID: int(uid), Size: 1}}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWUSER, Unshareflags: syscall.CLONE_NEWNS, UidMappings: id, GidMappings: id,
+		Credential: &syscall.Credential{NoSetGroups: true}}
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	return cmd.Run()
+}
+
 // files are what own makes, in the order in which owned tells of them.
 var files = []string{"given", "suid", "null", "disk", "fifo", "socket", "link", "mylink", "theirs", "theirs/file", "sgid", "sgid/file", "locked", "hard"}
 
