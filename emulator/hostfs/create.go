@@ -72,7 +72,7 @@ func (fs *filesystem) createLocked(ctx context.Context, rp *vfs.ResolvingPath, p
 	if err := fs.beginWrite(rp.Mount()); err != nil {
 		return nil, drop, err
 	}
-	defer rp.Mount().EndWrite()
+	defer fs.endWrite(rp.Mount())
 	if err := parent.inode.allows(rp.Credentials(), vfs.MayWrite); err != nil {
 		return nil, drop, err
 	}

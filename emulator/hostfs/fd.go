@@ -51,7 +51,7 @@ func (fd *fileDescription) change(f func() error) error {
 	if err := fd.inode().fs.beginWrite(mnt); err != nil {
 		return err
 	}
-	defer mnt.EndWrite()
+	defer fd.inode().fs.endWrite(mnt)
 	return f()
 }
 

@@ -214,7 +214,7 @@ func (fs *filesystem) SetStatAt(ctx context.Context, rp *vfs.ResolvingPath, opts
 		return err
 	}
 	err = d.setStat(ctx, rp.Credentials(), &opts, -1)
-	rp.Mount().EndWrite()
+	fs.endWrite(rp.Mount())
 	if err != nil {
 		return err
 	}

@@ -139,6 +139,10 @@ type filesystem struct {
 	// readOnly is whether the filesystem is, whatever a mount of it is.
 	readOnly atomic.Bool
 
+	// changed is whether anything was changed since the last Sync, stored whether a
+	// mapping may have changed something at any time.
+	changed, stored atomic.Bool
+
 	root     *dentry // nil only where the mount failed
 	released atomic.Bool
 
@@ -197,14 +201,22 @@ func (fs *filesystem) minor(st *unix.Statx_t) uint32 {
 	return minor
 }
 
-// Sync implements vfs.FilesystemImpl.
+// Sync implements vfs.FilesystemImpl. It makes the host's whole filesystem stable, unless
+// nothing was changed here.
 func (fs *filesystem) Sync(ctx context.Context) error {
+	if !fs.changed.Swap(false) && !fs.stored.Load() {
+		return nil
+	}
 	fd, err := reopen(fs.root.inode.fd, unix.O_RDONLY|unix.O_DIRECTORY)
 	if err != nil {
 		return errno(err)
 	}
 	defer unix.Close(fd)
-	return errno(unix.Syncfs(fd))
+	if err := unix.Syncfs(fd); err != nil {
+		fs.changed.Store(true)
+		return errno(err)
+	}
+	return nil
 }
 
 // MountOptions implements vfs.FilesystemImpl.
@@ -232,12 +244,26 @@ func (fs *filesystem) Remount(ctx context.Context, readOnly bool, data string) e
 	return nil
 }
 
-// beginWrite counts a change through mnt, which EndWrite of the mount ends.
+// beginWrite begins a change through mnt, which endWrite ends.
 func (fs *filesystem) beginWrite(mnt *vfs.Mount) error {
+	if err := fs.writable(); err != nil {
+		return err
+	}
+	return mnt.CheckBeginWrite()
+}
+
+// endWrite ends a change: it is noted when it is made, so that no Sync misses it.
+func (fs *filesystem) endWrite(mnt *vfs.Mount) {
+	fs.changed.Store(true)
+	mnt.EndWrite()
+}
+
+// writable fails where the filesystem is read-only.
+func (fs *filesystem) writable() error {
 	if fs.readOnly.Load() {
 		return linuxerr.EROFS
 	}
-	return mnt.CheckBeginWrite()
+	return nil
 }
 
 // statfs is what statfs(2) tells of the filesystem of i through mnt.

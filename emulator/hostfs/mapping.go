@@ -144,6 +144,9 @@ func (i *inode) AddMapping(ctx context.Context, ms memmap.MappingSpace, ar hosta
 	i.mapped.mapsMu.Lock()
 	defer i.mapped.mapsMu.Unlock()
 	i.mapped.mappings.AddMapping(ms, ar, offset, writable)
+	if writable {
+		i.fs.stored.Store(true)
+	}
 	return nil
 }
 

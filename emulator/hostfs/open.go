@@ -183,7 +183,7 @@ func (fs *filesystem) openNameless(ctx context.Context, rp *vfs.ResolvingPath, o
 	if err := fs.beginWrite(rp.Mount()); err != nil {
 		return nil, err
 	}
-	defer rp.Mount().EndWrite()
+	defer fs.endWrite(rp.Mount())
 	if err := fs.room(); err != nil {
 		return nil, err
 	}

@@ -144,6 +144,9 @@ func (fd *regularFD) pwrite(ctx context.Context, src usermem.IOSequence, offset 
 	if src.NumBytes() == 0 {
 		return 0, offset, nil
 	}
+	if err := i.fs.writable(); err != nil {
+		return 0, offset, err
+	}
 	switch {
 	case status&linux.O_SYNC == linux.O_SYNC:
 		flags |= rwfSync
@@ -170,6 +173,7 @@ func (fd *regularFD) pwrite(ctx context.Context, src usermem.IOSequence, offset 
 	rw := hostfd.GetReadWriterAt(int32(fd.host), offset, flags)
 	defer hostfd.PutReadWriterAt(rw)
 	n, err = src.CopyInTo(ctx, rw)
+	i.fs.changed.Store(true)
 	end = offset + n
 	if flags&rwfAppend != 0 && n > 0 {
 		if size, err := fd.size(); err == nil {
@@ -299,12 +303,16 @@ func (fd *regularFD) Fallocate(ctx context.Context, mode uint32, off, n int64) e
 	if fd.inode().fs.grow && mode&^unix.FALLOC_FL_KEEP_SIZE != 0 {
 		return linuxerr.EPERM
 	}
+	if err := fd.inode().fs.writable(); err != nil {
+		return err
+	}
 	if err := fd.inode().dropPrivileges(ctx); err != nil {
 		return err
 	}
 	if err := again(func() error { return unix.Fallocate(fd.host, mode, off, n) }); err != nil {
 		return errno(err)
 	}
+	fd.inode().fs.changed.Store(true)
 	switch {
 	case mode&(unix.FALLOC_FL_COLLAPSE_RANGE|unix.FALLOC_FL_INSERT_RANGE) != 0:
 		fd.inode().unmapFrom(off &^ (hostarch.PageSize - 1))

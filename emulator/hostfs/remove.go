@@ -46,7 +46,7 @@ func (fs *filesystem) removeAt(ctx context.Context, rp *vfs.ResolvingPath, dir b
 	if err := fs.beginWrite(rp.Mount()); err != nil {
 		return err
 	}
-	defer rp.Mount().EndWrite()
+	defer fs.endWrite(rp.Mount())
 	if fs.grow && !dir {
 		return linuxerr.EPERM
 	}

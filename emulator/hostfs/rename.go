@@ -57,7 +57,7 @@ func (fs *filesystem) RenameAt(ctx context.Context, rp *vfs.ResolvingPath, oldPa
 	if err := fs.beginWrite(mnt); err != nil {
 		return err
 	}
-	defer mnt.EndWrite()
+	defer fs.endWrite(mnt)
 	r.oldDir = oldParentVD.Dentry().Impl().(*dentry)
 	if !r.oldDir.inode.isDir() {
 		return linuxerr.ENOTDIR

@@ -237,6 +237,9 @@ func TestReadOnly(t *testing.T) {
 	write(t, d+"/file", "text")
 	out := output(t, argv, "mount", "none", "/m", "/,ro", "then", "readonly", "/m", "then", "remount", "/m", "/", "then", "grow", "/m")
 	wantLines(t, out, `open: EROFS "text"`, "create: EROFS EROFS EROFS", "change: EROFS EROFS EROFS", "names: EROFS EROFS EROFS", "attributes: EROFS EROFS", "unlink: ok")
+	write(t, d+"/file", "text")
+	out = output(t, argv, "mount", "none", "/m", "/", "then", "emergency", "/m")
+	wantLines(t, out, "before: ok", "after: EROFS EROFS EROFS")
 	if !strings.Contains(all, `nodev\thostfs\n`) {
 		t.Errorf("no hostfs in /proc/filesystems:\n%s", all)
 	}

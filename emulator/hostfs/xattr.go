@@ -145,7 +145,7 @@ func (fs *filesystem) changeXattr(ctx context.Context, rp *vfs.ResolvingPath, ch
 		return err
 	}
 	err = change(d.inode)
-	rp.Mount().EndWrite()
+	fs.endWrite(rp.Mount())
 	if err == nil {
 		d.InotifyWithParent(ctx, linux.IN_ATTRIB, 0, vfs.InodeEvent)
 	}

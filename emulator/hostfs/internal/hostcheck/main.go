@@ -90,6 +90,8 @@ func run(args []string) {
 		owned(args[1])
 	case "plain":
 		plain(args[1])
+	case "emergency":
+		emergency(args[1])
 	case "readonly":
 		readonly(args[1])
 	case "speed":

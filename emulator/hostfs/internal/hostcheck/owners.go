@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -148,6 +149,23 @@ func growMore(d string) {
 	show("zero", unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_ZERO_RANGE, 0, 2))
 	show("allocate", unix.Fallocate(int(f.Fd()), 0, 0, 100))
 	f.Close()
+}
+
+// emergency has the kernel make everything read-only while a file is open for writing.
+func emergency(d string) {
+	f, err := os.OpenFile(d+"/file", os.O_RDWR, 0)
+	must(err)
+	_, err = f.WriteString("before")
+	show("before", err)
+	must(os.WriteFile("/proc/sysrq-trigger", []byte("u"), 0))
+	for range 1000 {
+		if _, err = f.WriteAt([]byte("after!"), 0); err != nil {
+			break
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	show("after", err, os.Remove(d+"/file"), unix.Fallocate(int(f.Fd()), 0, 0, 100))
+	unix.Sync()
 }
 
 // readonly tries to change what is mounted read-only.
