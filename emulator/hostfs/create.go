@@ -99,7 +99,7 @@ func (fs *filesystem) create(ctx context.Context, creds *auth.Credentials, paren
 	if err != nil {
 		return nil, -1, errno(err)
 	}
-	child, err := fs.adopt(ctx, parent, name, o)
+	child, err := fs.adopt(ctx, parent, name, o, fd)
 	if err != nil {
 		if fd >= 0 {
 			unix.Close(fd)
@@ -136,15 +136,26 @@ func (fs *filesystem) make(parent *dentry, name string, o owner, target string) 
 
 // adopt gives a file that was just made in parent, whose dirMu is held for writing, the
 // owner and mode that it shall have, and returns its dentry with a reference, which it may
-// do along with an error.
-func (fs *filesystem) adopt(ctx context.Context, parent *dentry, name string, o owner) (*dentry, error) {
-	child, drop, err := parent.lookupLocked(ctx, name)
-	if err != nil {
+// do along with an error. A regular file is the one behind fd, though the host may have
+// removed it already; of others the name tells.
+func (fs *filesystem) adopt(ctx context.Context, parent *dentry, name string, o owner, fd int) (child *dentry, err error) {
+	if fd >= 0 {
+		path, err := open(unix.AT_FDCWD, procPath(fd), unix.O_PATH, 0)
+		if err != nil {
+			return nil, errno(err)
+		}
+		i, err := fs.inodeOf(ctx, path)
+		if err != nil {
+			return nil, err
+		}
+		child = newDentry(i)
+		parent.attach(child, name)
+	} else if child, _, err = parent.lookupLocked(ctx, name); err != nil {
+		// There was no dentry of the name: none is forgotten.
 		return nil, err
 	}
-	if drop != nil {
-		// The name was free a moment ago.
-		panic("hostfs: a dentry of a name that was free")
+	if child.inode.kind != o.mode&linux.S_IFMT {
+		return child, enoent // the host has put another in its place
 	}
 	if err := child.inode.settle(o); err != nil {
 		// It goes again rather than belong to somebody else.
