@@ -134,8 +134,8 @@ func TestIdentity(t *testing.T) {
 func TestRoot(t *testing.T) {
 	img := image(t)
 	uuid := strings.TrimSpace(oracle.Run(t, "blkid", "-o", "value", "-s", "UUID", img))
-	for _, root := range []string{"", "root=/dev/ubda", "root=/dev/ubd0", "root=ubda", "root=98:0", "root=6200", "root=UUID=" + uuid, "root=/dev/root"} {
-		words := []string{"ubd0=" + img, "mount:proc,/proc,proc", "cat:/proc/mounts", "cat:/proc/self/mountinfo", "cat:/proc/partitions", "stat:/sbin/init", "stat:/dev/ubda", "stat:/dev/ubd0"}
+	for _, root := range []string{"", "root=/dev/ubda", "root=/dev/ubd0", "root=/dev/ubd/0", "root=ubda", "root=98:0", "root=6200", "root=UUID=" + uuid, "root=/dev/root"} {
+		words := []string{"ubd0=" + img, "mount:proc,/proc,proc", "cat:/proc/mounts", "cat:/proc/self/mountinfo", "cat:/proc/partitions", "stat:/sbin/init", "stat:/dev/ubda", "stat:/dev/ubd0", "stat:/dev/ubd/0"}
 		if root != "" {
 			words = append(words, root)
 		}
@@ -145,7 +145,7 @@ func TestRoot(t *testing.T) {
 		}
 		want(t, out, "VFS: Mounted root (ext4 filesystem) readonly on device 98:0.", "Run /sbin/init as init process",
 			"/dev/ubda / ext4 ro", " 98:0 / / ro", "  98        0      32768 ubda\n",
-			"stat /sbin/init dev=98:0", "mode=60660 rdev=98:0\nstat /dev/ubd0", "mode=60660 rdev=98:0\n")
+			"stat /sbin/init dev=98:0", "mode=60660 rdev=98:0\nstat /dev/ubd0", "mode=60660 rdev=98:0\n", "stat /dev/ubd/0 dev=")
 	}
 	clean(t, img)
 }

@@ -2,8 +2,10 @@ package emulator
 
 import (
 	"fmt"
+	"strings"
 
 	"gvisor.dev/gvisor/pkg/abi/linux"
+	"gvisor.dev/gvisor/pkg/errors/linuxerr"
 	"gvisor.dev/gvisor/pkg/fspath"
 	"gvisor.dev/gvisor/pkg/sentry/fsimpl/dev"
 	"gvisor.dev/gvisor/pkg/sentry/fsimpl/devtmpfs"
@@ -42,14 +44,26 @@ func (s *sentry) makeDev() error {
 		return fmt.Errorf("mount: %w", err)
 	}
 	s.dev = m
-	for _, n := range s.m.disks.Nodes() {
+	for _, n := range append(s.m.disks.Nodes(), s.m.exports.nodes()...) {
 		s.node(n, true)
 	}
 	return nil
 }
 
-// node makes or removes the node of a disk.
+// node makes or removes the node of a disk. One that is the same disk's under its number,
+// ubd0, has the name ubd/0 too, which old root filesystems have in their fstab.
 func (s *sentry) node(n ubd.Node, added bool) {
+	if s.dev == nil {
+		return
+	}
+	if number, ok := strings.CutPrefix(n.Name, "ubd"); ok && n.Link != "" && !strings.HasPrefix(number, "/") {
+		old := n
+		old.Name, old.Link = "ubd/"+number, "../"+n.Link
+		if added {
+			s.devDir("ubd")
+		}
+		s.node(old, added)
+	}
 	s.deviceNode(n.Name, n.Major, n.Minor, linux.S_IFBLK|linux.FileMode(n.Mode), n.Link, added)
 }
 
@@ -73,6 +87,19 @@ func (s *sentry) deviceNode(name string, major, minor uint32, mode linux.FileMod
 		err = s.k.VFS().UnlinkAt(ctx, creds, &vfs.PathOperation{Root: root, Start: root, Path: fspath.Parse(name)})
 	}
 	if err != nil {
+		s.m.printk(klog.Warning, "devtmpfs: %s: %v", name, err)
+	}
+}
+
+// devDir makes a directory in devtmpfs, unless it is there.
+func (s *sentry) devDir(name string) {
+	ctx := s.k.SupervisorContext()
+	root := vfs.MakeVirtualDentry(s.dev, s.dev.Root())
+	root.IncRef()
+	defer root.DecRef(ctx)
+	at := &vfs.PathOperation{Root: root, Start: root, Path: fspath.Parse(name)}
+	err := s.k.VFS().MkdirAt(ctx, s.proc.Credentials, at, &vfs.MkdirOptions{Mode: 0o755})
+	if err != nil && !linuxerr.Equals(linuxerr.EEXIST, err) {
 		s.m.printk(klog.Warning, "devtmpfs: %s: %v", name, err)
 	}
 }

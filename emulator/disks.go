@@ -14,6 +14,9 @@ func (m *Machine) openDisks() {
 			continue
 		}
 		if err := m.disks.Configure(setting.Unit, setting.Spec); err != nil {
+			if m.exports.take(err) {
+				continue
+			}
 			m.printk(klog.Err, "%s", ubd.BootError(setting.Unit, err))
 		}
 	}

@@ -19,6 +19,7 @@ import (
 	"gvisor.dev/gvisor/pkg/sentry/vfs"
 
 	"github.com/umlkit/umlkit/emulator/ext4fs"
+	"github.com/umlkit/umlkit/emulator/hostfs"
 	"github.com/umlkit/umlkit/emulator/overlayfs"
 	"github.com/umlkit/umlkit/emulator/procfs"
 	"github.com/umlkit/umlkit/emulator/sysfs"
@@ -45,6 +46,7 @@ func (s *sentry) registerFilesystems() error {
 		{tmpfs.Name, &tmpfs.FilesystemType{}, all},
 		{mqfs.Name, &mqfs.FilesystemType{}, all},
 		{ext4fs.Name, s.ext4, disk},
+		{hostfs.Name, s.hostfs, all},
 		{"ext3", s.ext4.As("ext3"), disk},
 		{"ext2", s.ext4.As("ext2"), disk},
 	} {

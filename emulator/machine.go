@@ -52,6 +52,8 @@ type Machine struct {
 	platform platform.Platform
 	log      atomic.Pointer[klog.Log]
 	disks    *ubd.Disks
+	// exports are the directories that a hostfs may show.
+	exports exports
 	// host holds the lines of the terminals, and terminals says which they are.
 	host      *line.Host
 	terminals tty.Options
@@ -93,6 +95,7 @@ func New(config *Config) (*Machine, error) {
 	m.panicWait.Store(int64(config.PanicTimeout))
 	m.takeUMID()
 	m.openDisks()
+	m.openExports()
 	m.openManagement()
 	for _, step := range []func() error{dropCapabilities, m.guardTerminals, m.startPlatform} {
 		if err := step(); err != nil {
@@ -220,6 +223,7 @@ func (m *Machine) life() {
 // close gives up all that outlasts a restart.
 func (m *Machine) close() error {
 	var errs []error
+	m.exports.close()
 	if err := m.disks.Close(); err != nil {
 		errs = append(errs, fmt.Errorf("close the disks: %w", err))
 	}

@@ -13,6 +13,7 @@ import (
 	"gvisor.dev/gvisor/pkg/sentry/vfs"
 
 	"github.com/umlkit/umlkit/emulator/ext4fs"
+	"github.com/umlkit/umlkit/emulator/hostfs"
 	"github.com/umlkit/umlkit/emulator/klog"
 	"github.com/umlkit/umlkit/emulator/ubd"
 )
@@ -74,6 +75,12 @@ func (s *sentry) mountDisk() *ending {
 		}
 	}
 	major, minor, err := s.m.waitForRoot()
+	if export := s.m.exports.at(major, minor); err == nil && export != nil {
+		return s.mountHostRoot(export, "/dev/"+unitName(int(minor/ubd.Minors)))
+	}
+	if c.RootType == hostfs.Name {
+		return s.mountHostRoot(nil, "/dev/root")
+	}
 	if err != nil {
 		s.m.printk(klog.Err, "VFS: root=%s: %v", c.Root, err)
 		return s.noRoot(major, minor, unix.ENXIO)
@@ -172,6 +179,9 @@ func (s *sentry) noRoot(major, minor uint32, errno unix.Errno) *ending {
 // is an error.
 func (m *Machine) findRoot(root string) (major, minor uint32, err error) {
 	name := strings.TrimPrefix(root, "/dev/")
+	if unit, ok := strings.CutPrefix(name, "ubd/"); ok {
+		name = "ubd" + unit
+	}
 	switch {
 	case name == "" || name == "root":
 		return m.firstDisk()
@@ -198,7 +208,12 @@ func (m *Machine) findRoot(root string) (major, minor uint32, err error) {
 
 // firstDisk is the root when the line names none.
 func (m *Machine) firstDisk() (major, minor uint32, err error) {
-	if disks := m.disks.List(); len(disks) > 0 {
+	directory, some := m.exports.first()
+	disks := m.disks.List()
+	if some && (len(disks) == 0 || directory < disks[0].Minor) {
+		return ubd.Major, directory, nil
+	}
+	if len(disks) > 0 {
 		return disks[0].Major, disks[0].Minor, nil
 	}
 	return ubd.Major, 0, nil

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/umlkit/umlkit/emulator/hostfs"
 	"github.com/umlkit/umlkit/emulator/klog"
 	"github.com/umlkit/umlkit/emulator/ubd"
 )
@@ -19,7 +20,7 @@ func (m *Machine) waitForRoot() (major, minor uint32, err error) {
 	said := false
 	for {
 		major, minor, err = m.findRoot(m.config.Root)
-		if !m.config.RootWait || err == nil && m.isDisk(major, minor) {
+		if !m.config.RootWait || m.config.RootType == hostfs.Name || err == nil && (m.isDisk(major, minor) || m.exports.at(major, minor) != nil) {
 			return major, minor, err
 		}
 		if !said {

@@ -21,6 +21,7 @@ import (
 	"gvisor.dev/gvisor/pkg/sentry/vfs"
 
 	"github.com/umlkit/umlkit/emulator/ext4fs"
+	"github.com/umlkit/umlkit/emulator/hostfs"
 	"github.com/umlkit/umlkit/emulator/klog"
 	"github.com/umlkit/umlkit/emulator/procfs"
 	"github.com/umlkit/umlkit/emulator/syscalls"
@@ -55,9 +56,10 @@ type sentry struct {
 
 	terminals *tty.Terminals
 
-	// ext4 are the filesystems on disks, dev is the devtmpfs, and sources knows where
+	// ext4 are the filesystems on disks, hostfs those on the host, dev is the devtmpfs, and sources knows where
 	// mounts come from.
 	ext4    *ext4fs.FilesystemType
+	hostfs  *hostfs.FilesystemType
 	dev     *vfs.Mount
 	sources procfs.Sources
 
@@ -90,6 +92,7 @@ func (m *Machine) newSentry() (*sentry, error) {
 	if s.ext4.CacheBytes == 0 {
 		s.ext4.CacheBytes = m.config.Memory / 8
 	}
+	s.hostfs = m.newHostfs()
 	mf, onDisk, err := m.memoryFile()
 	if err != nil {
 		return nil, err
@@ -145,12 +148,12 @@ func (m *Machine) newSentry() (*sentry, error) {
 	if err := s.registerDevices(); err != nil {
 		return nil, err
 	}
-	hostfs, err := host.NewFilesystem(k.VFS())
+	sockets, err := host.NewFilesystem(k.VFS())
 	if err != nil {
 		return nil, fmt.Errorf("make the kernel: %w", err)
 	}
-	defer hostfs.DecRef(s.ctx)
-	k.SetHostMount(k.VFS().NewDisconnectedMount(hostfs, nil, &vfs.MountOptions{}))
+	defer sockets.DecRef(s.ctx)
+	k.SetHostMount(k.VFS().NewDisconnectedMount(sockets, nil, &vfs.MountOptions{}))
 
 	lim, err := limits.NewLinuxLimitSet()
 	if err != nil {

@@ -65,6 +65,11 @@ type Config struct {
 	// RootDelay is how many seconds to wait before mounting the root.
 	RootDelay int
 
+	// HostDir is the directory of the host that hostfs is confined to; empty means the
+	// whole tree. With HostAppend files there may only grow.
+	HostDir    string
+	HostAppend bool
+
 	// Initrd is a cpio archive that becomes the first root; RdInit its program.
 	Initrd, RdInit string
 

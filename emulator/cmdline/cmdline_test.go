@@ -105,7 +105,7 @@ func TestParse(t *testing.T) {
 }
 
 func TestRefused(t *testing.T) {
-	for _, word := range []string{"ext4.cache=0", "ext4.cache=255K", "ext4.cache=much", "ncpus=0", "ncpus=x", "root=", "seccomp=maybe", "loglevel=11", "panic=soon", "conx=null", "time-travel", "time-travel=inf-cpu", "mconsole=x", "rootdelay=-1", "printk.time=2", "hostname=" + strings.Repeat("x", 65)} {
+	for _, word := range []string{"ext4.cache=0", "ext4.cache=255K", "ext4.cache=much", "ncpus=0", "ncpus=x", "root=", "hostfs=", "hostfs=,append", "seccomp=maybe", "loglevel=11", "panic=soon", "conx=null", "time-travel", "time-travel=inf-cpu", "mconsole=x", "rootdelay=-1", "printk.time=2", "hostname=" + strings.Repeat("x", 65)} {
 		_, err := Parse([]string{word})
 		var e *Error
 		if !errors.As(err, &e) || e.Word != word {
@@ -116,13 +116,27 @@ func TestRefused(t *testing.T) {
 
 // TestNothingSwallowed holds that a word without an effect leaves a line in the log.
 func TestNothingSwallowed(t *testing.T) {
-	for _, word := range []string{"vec0:transport=tap,ifname=tap0", "eth0=tuntap", "ip=dhcp", "hostfs=/x", "dtb=x", "sysctl.vm.swappiness=1",
+	for _, word := range []string{"vec0:transport=tap,ifname=tap0", "eth0=tuntap", "ip=dhcp", "dtb=x", "sysctl.vm.swappiness=1",
 		"aio=2.4", "fake_ide", "nosysemu", "mode=tt", "skas0", "elevator=noop", "udb0=disk.img"} {
 		c, err := Parse([]string{word})
 		if err != nil || len(c.Notes) != 1 || !strings.HasPrefix(c.Notes[0], word) {
 			t.Errorf("%s: %+v, %v; want one note that begins with the word", word, c, err)
 		} else if len(c.Unknown) != 0 || len(c.Args) != 0 {
 			t.Errorf("%s went to init", word)
+		}
+	}
+}
+
+func TestHostDir(t *testing.T) {
+	for word, want := range map[string]Config{
+		"hostfs=/x":             {HostDir: "/x"},
+		"hostfs=/x,append":      {HostDir: "/x", HostAppend: true},
+		"hostfs=/a,b":           {HostDir: "/a,b"},
+		"hostfs=/append,append": {HostDir: "/append", HostAppend: true},
+	} {
+		c, err := Parse([]string{"hostfs=/earlier,append", word})
+		if err != nil || c.HostDir != want.HostDir || c.HostAppend != want.HostAppend || len(c.Unknown) != 0 {
+			t.Errorf("%s: %+v, %v", word, c, err)
 		}
 	}
 }

@@ -112,7 +112,7 @@ var Options = []Option{
 		Text: "Block device N, 0 to 15 or a to p, on the host file FILE; with a second file FILE is a COW file " +
 			"over BACKING, made when it is missing. ':' separates as ',' does. FLAGS: r read-only, s every write is stable " +
 			"when it returns, c shared without a lock, d FILE is no COW file whatever it looks like, t no TRIM. " +
-			"The guest has it as /dev/ubda and /dev/ubd0. 'ubd=sync' makes every device synchronous.",
+			"The guest has it as /dev/ubda, /dev/ubd0 and /dev/ubd/0. A directory is no disk: as the root it is booted as a hostfs. 'ubd=sync' makes every device synchronous.",
 		apply: device("ubd")},
 	{Name: "udb", Form: Prefix, Show: "udb",
 		Text: "Caught as a slip of the keys for ubd: the log says so and nothing is configured.",
@@ -125,13 +125,15 @@ var Options = []Option{
 		Text:  "The root filesystem's device: /dev/ubda, /dev/ubd0, ubda, /dev/ubda1, 98:0, UUID=…, LABEL=…, PARTUUID=… (behind it /PARTNROFF=N for the partition whose number is larger by N), PARTLABEL=…. The default is the first ubd.",
 		apply: text(func(c *Config) *string { return &c.Root })},
 	{Name: "rootfstype", Form: Value, Show: "rootfstype=TYPE",
-		Text:  "The root filesystem's type, ext4 (which is ext2 and ext3 too).",
+		Text: "The root filesystem's type: ext4 (which is ext2 and ext3 too), or hostfs for a directory of the host, " +
+			"which rootflags=/DIR names below that of hostfs=.",
 		apply: text(func(c *Config) *string { return &c.RootType })},
 	{Name: "rootflags", Form: Value, Show: "rootflags=OPTIONS",
 		Text: "Mount options of the root filesystem, over those that its superblock has (tune2fs -o): " +
 			"discard, noatime, nobarrier, commit=SECONDS, errors=remount-ro and what else ext4 takes. " +
 			"A root that is no ext filesystem, or has a feature that is not supported, is named in the " +
-			"log before the panic; one that can only be read is mounted read-only.",
+			"log before the panic; one that can only be read is mounted read-only. " +
+			"For a hostfs: the directory, uid=, gid= and remember.",
 		apply: text(func(c *Config) *string { return &c.RootFlags })},
 	{Name: "ro", Form: Word, Show: "ro",
 		Text:  "Mount the root read-only, as by default; init mounts it for writing.",
@@ -247,9 +249,10 @@ var Options = []Option{
 	{Name: "ip", Form: Value, Show: "ip=…",
 		Text: "Addresses for a network device. This version has no network devices: the log says so.",
 		Note: "network devices are not in this version"},
-	{Name: "hostfs", Form: Value, Show: "hostfs=DIR",
-		Text: "Confines hostfs to a directory. This version has no hostfs: the log says so.",
-		Note: "hostfs is not in this version"},
+	{Name: "hostfs", Form: Value, Show: "hostfs=DIR[,append]",
+		Text: "Confines every mount of a hostfs to the host's directory DIR and what is below; without it the guest's root may mount any directory " +
+			"of the host. With append files may only grow: what is written goes to the end, and nothing is shortened or removed.",
+		apply: hostDir},
 	{Name: "mconsole", Form: Value, Show: "mconsole=notify:SOCKET",
 		Text: "A socket that is told where the management console is, and of a panic.",
 		apply: func(c *Config, s setting) string {
@@ -333,6 +336,16 @@ func consoleLine(driver string) func(*Config, setting) string {
 		}
 		return add(c, s)
 	}
+}
+
+// hostDir takes the directory that hostfs is confined to. A comma may be in its name.
+func hostDir(c *Config, s setting) string {
+	dir, grow := strings.CutSuffix(s.value, ",append")
+	if dir == "" {
+		return "a directory is missing after ="
+	}
+	c.HostDir, c.HostAppend = dir, grow
+	return ""
 }
 
 func integer(field *int, value string, low, high int) string {

@@ -53,6 +53,11 @@ func (t *FilesystemType) mount(ctx context.Context, vfsObj *vfs.VirtualFilesyste
 			source = "/dev/" + disk.Name
 		}
 	} else {
+		if !creds.HasRootCapability(linux.CAP_SYS_ADMIN) {
+			// As in Linux root of a user namespace may not: what is on a disk is
+			// read by the kernel.
+			return nil, nil, linuxerr.EPERM
+		}
 		major, minor, err := blockDevice(ctx, vfsObj, creds, source)
 		if err != nil {
 			t.logf("%s: Can't lookup blockdev", source)

@@ -122,6 +122,8 @@ func do(name, value string) {
 		call(value)
 	case "locksocket":
 		lockSocket()
+	case "ways":
+		ways(value)
 	case "modload":
 		_, _, errno := syscall.Syscall(syscall.SYS_INIT_MODULE, 0, 0, uintptr(unsafe.Pointer(&[1]byte{})))
 		fmt.Println("modload", errno)

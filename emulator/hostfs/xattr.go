@@ -1,0 +1,173 @@
+package hostfs
+
+import (
+	"strings"
+
+	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/abi/linux"
+	"gvisor.dev/gvisor/pkg/context"
+	"gvisor.dev/gvisor/pkg/errors/linuxerr"
+	"gvisor.dev/gvisor/pkg/sentry/kernel/auth"
+	"gvisor.dev/gvisor/pkg/sentry/vfs"
+)
+
+// checkXattr checks that creds may use the attribute so on i. There are those of users
+// alone: the others mean something to the host.
+func (i *inode) checkXattr(creds *auth.Credentials, ats vfs.AccessTypes, name string) error {
+	rest, ok := strings.CutPrefix(name, linux.XATTR_USER_PREFIX)
+	switch {
+	case !ok:
+		return linuxerr.EOPNOTSUPP
+	case rest == "":
+		return linuxerr.EINVAL
+	case strings.HasPrefix(name, hiddenXattr) && ats.MayWrite():
+		return linuxerr.EPERM
+	case strings.HasPrefix(name, hiddenXattr):
+		return linuxerr.ENODATA
+	}
+	a, err := i.attr()
+	if err != nil {
+		return err
+	}
+	if err := vfs.CheckXattrPermissions(creds, ats, linux.FileMode(a.mode), auth.KUID(a.uid), name); err != nil {
+		return err
+	}
+	return vfs.GenericCheckPermissions(creds, ats, linux.FileMode(a.mode), nil, auth.KUID(a.uid), auth.KGID(a.gid))
+}
+
+// hasXattrs says whether the host lets users give the file attributes.
+func (i *inode) hasXattrs() bool {
+	return i.kind == i.hostKind && (i.kind == linux.S_IFREG || i.kind == linux.S_IFDIR)
+}
+
+func (i *inode) listXattr(size uint64) ([]string, error) {
+	if !i.hasXattrs() {
+		return nil, nil
+	}
+	buf := make([]byte, linux.XATTR_LIST_MAX)
+	n, err := unix.Listxattr(procPath(i.fd), buf)
+	if err != nil {
+		return nil, errno(err)
+	}
+	var names []string
+	total := uint64(0)
+	for _, name := range strings.Split(string(buf[:n]), "\x00") {
+		if !strings.HasPrefix(name, linux.XATTR_USER_PREFIX) || strings.HasPrefix(name, hiddenXattr) {
+			continue
+		}
+		names = append(names, name)
+		total += uint64(len(name)) + 1
+	}
+	if size != 0 && total > size {
+		return nil, linuxerr.ERANGE
+	}
+	return names, nil
+}
+
+func (i *inode) getXattr(creds *auth.Credentials, opts *vfs.GetXattrOptions) (string, error) {
+	if err := i.checkXattr(creds, vfs.MayRead, opts.Name); err != nil {
+		return "", err
+	}
+	if !i.hasXattrs() {
+		return "", linuxerr.ENODATA
+	}
+	size := opts.Size
+	if size == 0 || size > linux.XATTR_SIZE_MAX {
+		size = linux.XATTR_SIZE_MAX
+	}
+	buf := make([]byte, size)
+	n, err := unix.Getxattr(procPath(i.fd), opts.Name, buf)
+	if err != nil {
+		return "", errno(err)
+	}
+	return string(buf[:n]), nil
+}
+
+func (i *inode) setXattr(creds *auth.Credentials, opts *vfs.SetXattrOptions) error {
+	if err := i.checkXattr(creds, vfs.MayWrite, opts.Name); err != nil {
+		return err
+	}
+	if !i.hasXattrs() {
+		return linuxerr.EPERM
+	}
+	return errno(i.withGrant(func() error {
+		return unix.Setxattr(procPath(i.fd), opts.Name, []byte(opts.Value), int(opts.Flags))
+	}))
+}
+
+func (i *inode) removeXattr(creds *auth.Credentials, name string) error {
+	if err := i.checkXattr(creds, vfs.MayWrite, name); err != nil {
+		return err
+	}
+	if !i.hasXattrs() {
+		return linuxerr.EPERM
+	}
+	return errno(i.withGrant(func() error { return unix.Removexattr(procPath(i.fd), name) }))
+}
+
+// ListXattrAt implements vfs.FilesystemImpl.
+func (fs *filesystem) ListXattrAt(ctx context.Context, rp *vfs.ResolvingPath, size uint64) ([]string, error) {
+	d, err := fs.resolve(ctx, rp)
+	if err != nil {
+		return nil, err
+	}
+	defer d.DecRef(ctx)
+	return d.inode.listXattr(size)
+}
+
+// GetXattrAt implements vfs.FilesystemImpl.
+func (fs *filesystem) GetXattrAt(ctx context.Context, rp *vfs.ResolvingPath, opts vfs.GetXattrOptions) (string, error) {
+	d, err := fs.resolve(ctx, rp)
+	if err != nil {
+		return "", err
+	}
+	defer d.DecRef(ctx)
+	return d.inode.getXattr(rp.Credentials(), &opts)
+}
+
+// SetXattrAt implements vfs.FilesystemImpl.
+func (fs *filesystem) SetXattrAt(ctx context.Context, rp *vfs.ResolvingPath, opts vfs.SetXattrOptions) error {
+	return fs.changeXattr(ctx, rp, func(i *inode) error { return i.setXattr(rp.Credentials(), &opts) })
+}
+
+// RemoveXattrAt implements vfs.FilesystemImpl.
+func (fs *filesystem) RemoveXattrAt(ctx context.Context, rp *vfs.ResolvingPath, name string) error {
+	return fs.changeXattr(ctx, rp, func(i *inode) error { return i.removeXattr(rp.Credentials(), name) })
+}
+
+func (fs *filesystem) changeXattr(ctx context.Context, rp *vfs.ResolvingPath, change func(*inode) error) error {
+	d, err := fs.resolve(ctx, rp)
+	if err != nil {
+		return err
+	}
+	defer d.DecRef(ctx)
+	if err := fs.beginWrite(rp.Mount()); err != nil {
+		return err
+	}
+	err = change(d.inode)
+	fs.endWrite(rp.Mount())
+	if err == nil {
+		d.InotifyWithParent(ctx, linux.IN_ATTRIB, 0, vfs.InodeEvent)
+	}
+	return err
+}
+
+// GetPosixACLAt implements vfs.FilesystemImpl: there are none.
+func (fs *filesystem) GetPosixACLAt(ctx context.Context, rp *vfs.ResolvingPath, t vfs.ACLType) (*vfs.PosixACL, error) {
+	d, err := fs.resolve(ctx, rp)
+	if err != nil {
+		return nil, err
+	}
+	d.DecRef(ctx)
+	return nil, nil
+}
+
+// SetPosixACLAt implements vfs.FilesystemImpl.
+func (fs *filesystem) SetPosixACLAt(ctx context.Context, rp *vfs.ResolvingPath, t vfs.ACLType, acl *vfs.PosixACL, clearSGID bool) (*vfs.PosixACL, linux.FileMode, error) {
+	d, err := fs.resolve(ctx, rp)
+	if err != nil {
+		return nil, 0, err
+	}
+	d.DecRef(ctx)
+	return nil, 0, linuxerr.EOPNOTSUPP
+}
