@@ -6,7 +6,7 @@ PREFIX   ?= /usr/local
 DESTDIR  ?=
 export CGO_ENABLED = 0
 
-TOOLS    = linux umlimg uml_moo uml_mconsole
+TOOLS    = linux umlimg uml_moo uml_mkcow uml_mconsole
 PAGES    = $(wildcard man/*.[15])
 # The debootstrap trees and the real kernel that tests use are kept here between runs.
 export UMLKIT_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/umlkit

@@ -202,7 +202,7 @@ func bitsOf(t *testing.T, content []byte) *bitmap {
 // makeDialect makes a COW file of that dialect that holds nothing.
 func makeDialect(t testing.TB, cow, base string, d Dialect) {
 	t.Helper()
-	h, err := newHeader(base, Options{ReadOnly: true})
+	h, err := newHeader(base, Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -20,7 +20,7 @@ type DiffOptions struct {
 // at all; one that exists is an error that satisfies errors.Is(err, os.ErrExist). Both
 // disks are only read. It returns how many bytes of the disk differ, by the block.
 func Diff(ctx context.Context, old, new, cow string, o DiffOptions) (int64, error) {
-	h, err := newHeader(old, Options{ReadOnly: true})
+	h, err := newHeader(old, Options{})
 	if err != nil {
 		return 0, fmt.Errorf("create %s: %w", cow, err)
 	}

@@ -20,6 +20,10 @@ type MergeOptions struct {
 	// Keep leaves the COW file as it is when it was merged in place, as the historic
 	// uml_moo does; it then no longer matches. Merge always leaves it.
 	Keep bool
+	// Others is told, before a merge in place changes anything, which other COW files
+	// Siblings sees: they will not match any more. It may be nil, and is not called
+	// when there are none.
+	Others func(cows []string)
 	// Progress is told how much of the disk is done, in bytes, one call at a time.
 	// It may be nil.
 	Progress func(done, total int64)
@@ -88,6 +92,12 @@ func MergeInPlace(ctx context.Context, cow string, o MergeOptions) error {
 	if c.matches && !c.bits.any() {
 		// Nothing to merge. One that was cut short may have come this far.
 		return c.end()
+	}
+	if o.Others != nil {
+		// Who cannot look around is told of nothing.
+		if cows, err := Siblings(c.file.path, c.backing.path); err == nil && len(cows) > 0 {
+			o.Others(cows)
+		}
 	}
 	if err := c.begin(ctx); err != nil {
 		return &MergeError{"Writing data", err}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -225,11 +226,13 @@ func Siblings(cow, backing string) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	seen := []os.FileInfo{self}
+	seen := []os.FileInfo{self, base}
 	var found []string
 	dirs := []string{dirOf(cow)}
-	if target, err := resolve(backing); err == nil && !sameFile(dirOf(target), dirs[0]) {
-		dirs = append(dirs, dirOf(target))
+	if target, err := resolve(backing); err == nil {
+		if info, err := os.Stat(dirs[0]); err == nil && !isFile(dirOf(target), info) {
+			dirs = append(dirs, dirOf(target))
+		}
 	}
 	for _, dir := range dirs {
 		entries, err := os.ReadDir(dir)
@@ -247,7 +250,14 @@ func Siblings(cow, backing string) ([]string, error) {
 			if dir != "." {
 				path = dir + path
 			}
-			if over(path, base, &seen) {
+			info, err := os.Stat(path)
+			// A file that is seen, or is ours, is not opened: to close it would take
+			// the name off a lock of it.
+			if err != nil || slices.ContainsFunc(seen, func(s os.FileInfo) bool { return os.SameFile(s, info) }) {
+				continue
+			}
+			seen = append(seen, info)
+			if h, err := ReadHeader(path); err == nil && isFile(h.Backing, base) {
 				found = append(found, path)
 			}
 		}
@@ -255,34 +265,7 @@ func Siblings(cow, backing string) ([]string, error) {
 	return found, nil
 }
 
-// over tells whether a file is a COW file over that backing file, and not one seen before.
-func over(path string, base os.FileInfo, seen *[]os.FileInfo) bool {
-	h, err := ReadHeader(path)
-	if err != nil {
-		return false
-	}
-	named, err := os.Stat(h.Backing)
-	if err != nil || !os.SameFile(named, base) {
-		return false
-	}
-	info, err := os.Stat(path)
-	if err != nil {
-		return false
-	}
-	for _, s := range *seen {
-		if os.SameFile(s, info) {
-			return false
-		}
-	}
-	*seen = append(*seen, info)
-	return true
-}
-
-func sameFile(a, b string) bool {
-	ia, err := os.Stat(a)
-	if err != nil {
-		return false
-	}
-	ib, err := os.Stat(b)
-	return err == nil && os.SameFile(ia, ib)
+func isFile(path string, info os.FileInfo) bool {
+	have, err := os.Stat(path)
+	return err == nil && os.SameFile(have, info)
 }

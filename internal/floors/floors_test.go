@@ -30,6 +30,7 @@ var rooms = []struct {
 	{"cmd/linux", []string{"emulator", "release"}},
 	{"cmd/umlimg", []string{"rootfs", "ext4", "ubdfmt", "release"}},
 	{"cmd/uml_moo", []string{"ubdfmt", "release"}},
+	{"cmd/uml_mkcow", []string{"ubdfmt", "release"}},
 	{"cmd/uml_mconsole", []string{"mconsole", "release"}},
 	{"cmd/umlbox", []string{"release"}},
 }
