@@ -170,7 +170,7 @@ func (d *diskCopy) write(c *cli.Context, image *rootfs.Image, sum *convertSummar
 		if err != nil {
 			return err
 		}
-		d.to = qcow2Target{w}
+		d.to, d.inOrder = qcow2Target{w}, true
 		if err := d.run(c.Context); err != nil {
 			return err
 		}
