@@ -36,9 +36,10 @@ type diskCopy struct {
 	to       copyTarget
 	// inOrder: the target's pieces take turns.
 	inOrder bool
-	// out is the image's file, for hints to the host.
+	// out is the image's file, for the host to clone into, and to put on the disk early
+	// where it is to be stable.
 	out      *os.File
-	hints    bool
+	stable   bool
 	progress func(done, total int64)
 
 	cloning bool // the host has not refused to clone yet
@@ -262,8 +263,8 @@ func (p *planner) send(n int64) error {
 	p.turn = piece.mine
 	p.start += n
 	if p.start-p.behind >= writeBehind {
-		if p.hints {
-			// It need not do so: in the end the file is made stable.
+		if p.stable {
+			// It need not do so yet: in the end it must.
 			_ = unix.SyncFileRange(int(p.out.Fd()), 0, 0, unix.SYNC_FILE_RANGE_WRITE)
 		}
 		p.behind = p.start
