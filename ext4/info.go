@@ -99,7 +99,7 @@ func (fs *FS) Info() Info {
 		DefaultMount: sb.DefaultMountOpts, MountOpts: cstring(sb.MountOpts[:]),
 		Errors: ErrorPolicy(sb.Errors), ErrorCount: sb.ErrorCount, Journal: fs.jnl != nil && !fs.jnl.lent,
 		NeedsCheck: sb.State&format.StateError != 0,
-		MaxTime: format.MaxTimeSec32, MaxFileSize: int64(format.MaxLogicalBlock+1) << fs.bsBits,
+		MaxTime:    format.MaxTimeSec32, MaxFileSize: int64(format.MaxLogicalBlock+1) << fs.bsBits,
 		XattrMaxValue: min(fs.bs-format.XattrHeaderSize-format.XattrEntryLen(1)-4, 65535),
 	}
 	if fs.inodeSize >= format.DefaultInode {

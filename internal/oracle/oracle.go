@@ -22,7 +22,7 @@ var packages = map[string]string{
 	"filefrag": "e2fsprogs", "ip": "iproute2", "fsck.ext4": "e2fsprogs", "getcap": "libcap2-bin", "getfattr": "attr",
 	"losetup": "mount", "lsattr": "e2fsprogs", "mandoc": "mandoc", "mkfifo": "coreutils", "mke2fs": "e2fsprogs", "mkfs.ext4": "e2fsprogs",
 	"mkfs.xfs": "xfsprogs", "modprobe": "kmod", "qemu-img": "qemu-utils", "qemu-io": "qemu-utils", "resize2fs": "e2fsprogs",
-	"setcap": "libcap2-bin", "setfacl": "acl", "setfattr": "attr", "setpriv": "util-linux",
+	"setcap": "libcap2-bin", "setfacl": "acl", "setfattr": "attr", "setpriv": "util-linux", "sfdisk": "fdisk",
 	"tune2fs": "e2fsprogs", "uml_mconsole": "uml-utilities", "uml_mkcow": "uml-utilities",
 	"uml_moo": "uml-utilities", "xz": "xz-utils",
 }
