@@ -309,6 +309,7 @@ func TestLooksAtLocked(t *testing.T) {
 		}
 	}
 }
+
 // A block device is an image, and can be the backing file of a COW file.
 func TestBlockDevice(t *testing.T) {
 	oracle.NeedsRoot(t)
