@@ -54,7 +54,9 @@ func NewImage(path string, size int64, force bool) (*Image, error) {
 		return nil, unwrapTo("create", path, err)
 	}
 	var st unix.Stat_t
-	err = m.file.Truncate(size)
+	if size > 0 { // to make a file empty tells ext4 to write all of it when it is closed
+		err = m.file.Truncate(size)
+	}
 	if err == nil {
 		err = unix.Fstat(int(m.file.Fd()), &st)
 	}

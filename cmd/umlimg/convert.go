@@ -98,7 +98,7 @@ func convert(c *cli.Context, source, path string) error {
 		return errors.New("the disk is empty")
 	}
 	sum := convertSummary{Source: source, SourceFormat: format, Image: path, Format: c.String("output-format"), Size: from.Size()}
-	d := &diskCopy{from: from, known: map[*os.File]bool{}, hints: !c.Bool("no-sync")}
+	d := &diskCopy{from: from, known: map[*os.File]bool{}, stable: !c.Bool("no-sync")}
 	files := diskFiles(from, source)
 	if backing := c.String("backing"); backing != "" {
 		var baseFormat string
@@ -171,7 +171,7 @@ func (d *diskCopy) write(c *cli.Context, image *rootfs.Image, sum *convertSummar
 		if err != nil {
 			return err
 		}
-		d.to = qcow2Target{w}
+		d.to, d.inOrder = qcow2Target{w}, true
 		if err := d.run(c.Context); err != nil {
 			return err
 		}

@@ -34,9 +34,12 @@ type diskCopy struct {
 	// basePath is its file where it is a raw image, else "".
 	basePath string
 	to       copyTarget
-	// out is the image's file, for hints to the host.
+	// inOrder: the target's pieces take turns.
+	inOrder bool
+	// out is the image's file, for the host to clone into, and to put on the disk early
+	// where it is to be stable.
 	out      *os.File
-	hints    bool
+	stable   bool
 	progress func(done, total int64)
 
 	cloning bool // the host has not refused to clone yet
@@ -56,12 +59,12 @@ type copyTarget interface {
 // before it is over.
 type copyPiece struct {
 	off, n       int64
-	before, mine chan struct{} // closed when a turn is over
+	before, mine chan struct{} // closed when a turn is over; nil where nobody takes turns
 }
 
 // run copies everything, or stops when ctx is done.
-func (d *diskCopy) run(ctx context.Context) error {
-	ctx, stop := context.WithCancelCause(ctx)
+func (d *diskCopy) run(outer context.Context) error {
+	ctx, stop := context.WithCancelCause(outer)
 	defer stop(nil)
 	count := min(max(runtime.GOMAXPROCS(0), 2), 8)
 	pieces := make(chan copyPiece, 4*count)
@@ -84,6 +87,15 @@ func (d *diskCopy) run(ctx context.Context) error {
 	err := d.plan(ctx, pieces)
 	close(pieces)
 	workers.Wait()
+	return firstError(outer, ctx, err)
+}
+
+// firstError is why work ended whose context was made from outer: an interruption, what a
+// worker gave as the cause, or err.
+func firstError(outer, ctx context.Context, err error) error {
+	if outer.Err() != nil {
+		return outer.Err()
+	}
 	if cause := context.Cause(ctx); cause != nil {
 		return cause
 	}
@@ -99,6 +111,9 @@ func (p copyPiece) inTurn(f func() error) error {
 
 // pass ends the turn of a piece that is given up.
 func (p copyPiece) pass() {
+	if p.mine == nil {
+		return
+	}
 	select {
 	case <-p.mine:
 	default:
@@ -236,7 +251,10 @@ func (p *planner) flush() error {
 }
 
 func (p *planner) send(n int64) error {
-	piece := copyPiece{off: p.start, n: n, before: p.turn, mine: make(chan struct{})}
+	piece := copyPiece{off: p.start, n: n}
+	if p.inOrder {
+		piece.before, piece.mine = p.turn, make(chan struct{})
+	}
 	select {
 	case p.pieces <- piece:
 	case <-p.ctx.Done():
@@ -245,8 +263,8 @@ func (p *planner) send(n int64) error {
 	p.turn = piece.mine
 	p.start += n
 	if p.start-p.behind >= writeBehind {
-		if p.hints {
-			// It need not do so: in the end the file is made stable.
+		if p.stable {
+			// It need not do so yet: in the end it must.
 			_ = unix.SyncFileRange(int(p.out.Fd()), 0, 0, unix.SYNC_FILE_RANGE_WRITE)
 		}
 		p.behind = p.start

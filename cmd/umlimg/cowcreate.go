@@ -15,6 +15,7 @@ func cowCreateCommand() *cli.Command {
 		ArgsUsage:   "COW IMAGE",
 		Description: `umlimg cow create disk.cow base.img`,
 		Flags: []cli.Flag{
+			&cli.BoolFlag{Name: "force", Aliases: []string{"f"}, Usage: "replace a copy-on-write file that exists, with all that it holds"},
 			&cli.BoolFlag{Name: "json", Usage: "print what was made as JSON"},
 		},
 		Action: func(c *cli.Context) error {
@@ -26,7 +27,11 @@ func cowCreateCommand() *cli.Command {
 			if err := refuseQcow2(image); err != nil {
 				return fmt.Errorf("cow create %s: %w", cow, err)
 			}
-			if err := ubdfmt.CreateCOW(cow, image, ubdfmt.Options{}); err != nil {
+			create := ubdfmt.CreateCOW
+			if c.Bool("force") {
+				create = ubdfmt.ReplaceCOW
+			}
+			if err := create(cow, image, ubdfmt.Options{}); err != nil {
 				return fmt.Errorf("cow create: %w", err)
 			}
 			if !c.Bool("json") {

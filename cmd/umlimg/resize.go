@@ -21,8 +21,12 @@ func resizeCommand() *cli.Command {
 		Category:  "disks",
 		ArgsUsage: "IMAGE SIZE",
 		Description: `umlimg resize disk.img +4G
-umlimg resize --minimum disk.img`,
+umlimg resize --shrink disk.img 2G
+umlimg resize --minimum disk.img
+umlimg resize --disk-only partitioned.img 20G`,
 		Flags: []cli.Flag{
+			&cli.BoolFlag{Name: "shrink", Usage: "allow a size that makes it smaller"},
+			&cli.BoolFlag{Name: "disk-only", Usage: "leave what is on the disk as it is: partitions, or a file system that is to be resized later"},
 			&cli.BoolFlag{Name: "minimum", Usage: "shrink to the smallest size that holds the files, without SIZE"},
 			&cli.BoolFlag{Name: "json", Usage: "print a summary as JSON"},
 		},
@@ -48,6 +52,8 @@ func resizeOperands(c *cli.Context) (path, size string, err error) {
 		}
 	}
 	switch {
+	case c.Bool("minimum") && c.Bool("disk-only"):
+		return "", "", usagef("resize: --minimum is that of the file system, which --disk-only leaves alone")
 	case c.Bool("minimum") && len(args) != 1:
 		return "", "", usagef("resize: --minimum finds the size, name one image: umlimg resize --minimum IMAGE")
 	case !c.Bool("minimum") && len(args) != 2:
@@ -88,7 +94,7 @@ type resizeSummary struct {
 	Before      int64   `json:"before"`
 	Size        int64   `json:"size"`
 	Allocated   int64   `json:"allocated"`
-	BlockSize   int     `json:"block_size"`
+	BlockSize   int     `json:"block_size"` // 0, as what follows, with --disk-only
 	Blocks      uint64  `json:"blocks"`
 	Inodes      uint32  `json:"inodes"`
 	MovedBlocks uint64  `json:"moved_blocks"`
@@ -140,8 +146,10 @@ func resize(c *cli.Context, path, text string) error {
 		return err
 	}
 	defer d.Close()
-	if err := finishKilled(d); err != nil {
-		return err
+	if !c.Bool("disk-only") {
+		if err := finishKilled(d); err != nil {
+			return err
+		}
 	}
 	sum := resizeSummary{Image: path, Before: d.Size()}
 	size := int64(0)
@@ -150,7 +158,12 @@ func resize(c *cli.Context, path, text string) error {
 			return usagef("size %q: %w", text, err)
 		}
 	}
-	if err := resizeDisk(c, d, size, &sum); err != nil {
+	if c.Bool("disk-only") {
+		err = resizeDiskOnly(c, d, size, &sum)
+	} else {
+		err = resizeDisk(c, d, size, &sum)
+	}
+	if err != nil {
 		return err
 	}
 	if err := d.Sync(); err != nil {
@@ -186,13 +199,14 @@ func finishKilled(d disk) error {
 // first and shorter last: whatever happens, it holds all of the file system.
 func resizeDisk(c *cli.Context, d disk, size int64, sum *resizeSummary) (err error) {
 	before := d.Size()
-	look, err := ext4.Open(d, ext4.Options{ReadOnly: true, NoWrite: true})
+	info, err := filesystemInfo(d)
 	if err != nil {
-		return err
+		return withDiskOnly(err)
 	}
-	info := look.Info()
-	if err := look.Close(); err != nil {
-		return err
+	if size != 0 {
+		if err := mayShrink(c, d, size, int64(info.Blocks)*int64(info.BlockSize)); err != nil {
+			return err
+		}
 	}
 	o := ext4.Options{}
 	long := max(before, size)

@@ -41,7 +41,11 @@ func TestResizeKilled(t *testing.T) {
 		killed := 0
 		for i := range kills {
 			size := []string{"12M", "1500M"}[i%2]
-			cmd := exec.Command(os.Args[0], "resize", image, size)
+			args := []string{"resize", image, size}
+			if i%2 == 0 {
+				args = []string{"resize", "--shrink", image, size}
+			}
+			cmd := exec.Command(os.Args[0], args...)
 			cmd.Env = append(os.Environ(), "RUN_UMLIMG=1")
 			if err := cmd.Start(); err != nil {
 				t.Fatal(err)
@@ -57,7 +61,7 @@ func TestResizeKilled(t *testing.T) {
 					t.Fatalf("%s: e2fsck -fp: %v\n%s", what, err, out)
 				}
 			}
-			if status, _, stderr := call("resize", image, size); status != 0 {
+			if status, _, stderr := call(args...); status != 0 {
 				t.Fatalf("%s: again: %s", what, stderr)
 			}
 			oracle.Fsck(t, image)

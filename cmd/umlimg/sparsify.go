@@ -178,8 +178,8 @@ func withoutFilesystem(err error) error {
 }
 
 // zeros makes holes of the blocks in the image's own file that are zeros.
-func (s *sparsifier) zeros(ctx context.Context, progress func(done, total int64)) error {
-	ctx, stop := context.WithCancelCause(ctx)
+func (s *sparsifier) zeros(outer context.Context, progress func(done, total int64)) error {
+	ctx, stop := context.WithCancelCause(outer)
 	defer stop(nil)
 	type piece struct{ off, n int64 }
 	pieces := make(chan piece)
@@ -215,10 +215,7 @@ func (s *sparsifier) zeros(ctx context.Context, progress func(done, total int64)
 	})
 	close(pieces)
 	workers.Wait()
-	if cause := context.Cause(ctx); cause != nil {
-		return cause
-	}
-	return err
+	return firstError(outer, ctx, err)
 }
 
 // zerosOf makes holes of the zeros in a piece, which begins with a block.

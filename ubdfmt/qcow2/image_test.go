@@ -26,10 +26,17 @@ func content(t testing.TB, path string, size int64, seed uint64) []byte {
 	b := make([]byte, size)
 	for off := int64(0); off < size; off += 32 << 10 {
 		part := b[off:min(size, off+32<<10)]
-		switch r.IntN(4) {
+		switch r.IntN(5) {
 		case 0:
 			for i := range part {
 				part[i] = byte(r.Uint32())
+			}
+		case 3: // which a small window does not compress
+			for i := range part {
+				part[i] = byte(r.Uint32())
+				if i >= 8<<10 {
+					part[i] = part[i-8<<10]
+				}
 			}
 		case 1:
 			copy(part, strings.Repeat(fmt.Sprint("some text ", r.IntN(1000), " "), 4000))
@@ -385,6 +392,28 @@ func TestRefuses(t *testing.T) {
 		if !errors.As(err, &format) && !errors.As(err, &unsupported) {
 			t.Errorf("%s: the error is a %T", name, err)
 		}
+	}
+	// Parts of clusters that are and are not there.
+	extended := filepath.Join(dir, "extended")
+	oracle.Run(t, "qemu-img", "convert", "-f", "raw", "-O", "qcow2", "-o", "extended_l2=on", raw, extended)
+	b := read(t, extended)
+	entry := be.Uint64(b[be.Uint64(b[40:]):]) & offsetMask
+	for be.Uint64(b[entry:])&offsetMask == 0 {
+		entry += 16
+	}
+	for name, c := range map[string]struct{ desc, states uint64 }{
+		"zero and allocated": {65536 * 5, 1<<32 | 1}, "allocated nowhere": {0, 1},
+	} {
+		be.PutUint64(b[entry:], c.desc)
+		be.PutUint64(b[entry+8:], c.states)
+		if err := os.WriteFile(extended, b, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		im := mustOpen(t, extended)
+		if _, err := im.ReadAt(make([]byte, im.Size()), 0); err == nil || !strings.Contains(err.Error(), "contradicts itself") {
+			t.Errorf("%s: %v", name, err)
+		}
+		im.Close()
 	}
 	// What says nothing of the disk is none of a reader's business.
 	for name, change := range map[string]func([]byte) []byte{

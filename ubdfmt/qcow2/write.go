@@ -20,7 +20,7 @@ const (
 	refcountsBlock = WriteCluster / 2 // 16 bits each
 	writeHeader    = 112
 	copied         = 1 << 63 // the refcount is exactly one
-	// compressWindow is how far back deflate may reach: what QEMU reads.
+	// compressWindow is how far back deflate may reach, as in what QEMU writes.
 	compressWindow = 4 << 10
 )
 
