@@ -6,7 +6,7 @@ PREFIX   ?= /usr/local
 DESTDIR  ?=
 export CGO_ENABLED = 0
 
-TOOLS    = linux umlimg uml_moo uml_mconsole
+TOOLS    = linux umlimg uml_moo uml_mkcow uml_mconsole
 PAGES    = $(wildcard man/*.[15])
 # The debootstrap trees and the real kernel that tests use are kept here between runs.
 export UMLKIT_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/umlkit
@@ -27,7 +27,7 @@ boot: build
 # else is told what to install.
 ORACLES  = uml-utilities e2fsprogs debootstrap xfsprogs attr acl libcap2-bin patchelf busybox-static xz-utils \
            zstd bzip2 kmod mandoc util-linux mount openssl perl procps iproute2 binutils bsdextrautils xxd gcc libc6-dev \
-           stress-ng fio strace iputils-ping qemu-utils fdisk
+           stress-ng fio strace iputils-ping dosfstools mtools xorriso squashfs-tools fdisk gdisk qemu-utils libnbd-bin zsh fish
 
 tools-for-tests:
 	@missing=; for p in $(ORACLES); do \

@@ -25,7 +25,7 @@ func (m *Machine) disksChanged(nodes []ubd.Node, added bool) {
 		for _, n := range nodes {
 			s.node(n, added)
 			if n.Link == "" {
-				event := diskEvent(n.Name, n.Major, n.Minor)
+				event := diskEvent(ubd.Info{Name: n.Name, Major: n.Major, Minor: n.Minor, Partition: n.Partition})
 				if event.Action = "add"; !added {
 					event.Action = "remove"
 				}

@@ -73,7 +73,7 @@ func (s *sentry) mountDisk() *ending {
 			return &ending{reason: Signalled}
 		}
 	}
-	major, minor, err := s.m.findRoot(c.Root)
+	major, minor, err := s.m.waitForRoot()
 	if err != nil {
 		s.m.printk(klog.Err, "VFS: root=%s: %v", c.Root, err)
 		return s.noRoot(major, minor, unix.ENXIO)
@@ -157,7 +157,12 @@ func (s *sentry) noRoot(major, minor uint32, errno unix.Errno) *ending {
 	s.m.printk(klog.Crit, "VFS: Cannot open root device \"%s\" or unknown-block(%d,%d): error %d", s.m.config.Root, major, minor, -int(errno))
 	s.m.printk(klog.Crit, "Please append a correct \"root=\" boot option; here are the available partitions:")
 	for _, d := range s.m.disks.List() {
-		s.m.printk(klog.Crit, "%02x%02x %15d %s", d.Major, d.Minor, d.Size/1024, d.Name)
+		indent := ""
+		if d.Partition.Number > 0 {
+			indent = "  "
+		}
+		line := fmt.Sprintf("%s%02x%02x %15d %s %s", indent, d.Major, d.Minor, d.Size/1024, d.Name, strings.ToLower(d.Partition.UUID))
+		s.m.printk(klog.Crit, "%s", strings.TrimRight(line, " "))
 	}
 	s.m.printk(klog.Crit, "List of all bdev filesystems:\n %s\n", strings.Join(rootTypes, "\n "))
 	return panicked("VFS: Unable to mount root fs on unknown-block(%d,%d)", major, minor)
@@ -172,6 +177,8 @@ func (m *Machine) findRoot(root string) (major, minor uint32, err error) {
 		return m.firstDisk()
 	case strings.HasPrefix(name, "UUID="), strings.HasPrefix(name, "LABEL="):
 		return m.diskWith(name)
+	case strings.HasPrefix(name, "PARTUUID="), strings.HasPrefix(name, "PARTLABEL="):
+		return m.partitionWith(name)
 	case strings.HasPrefix(name, "ubd"):
 		return diskNumber(name)
 	}
@@ -186,7 +193,7 @@ func (m *Machine) findRoot(root string) (major, minor uint32, err error) {
 		// The old form: a device number in hexadecimal digits.
 		return uint32(n >> 8 & 0xfff), uint32(n&0xff | n>>12&0xfff00), nil
 	}
-	return 0, 0, fmt.Errorf("names no device: write /dev/ubda, 98:0, UUID=… or LABEL=…")
+	return 0, 0, fmt.Errorf("names no device: write /dev/ubda, /dev/ubda1, 98:0, UUID=…, LABEL=…, PARTUUID=… or PARTLABEL=…")
 }
 
 // firstDisk is the root when the line names none.
@@ -237,7 +244,7 @@ func (m *Machine) diskWith(name string) (major, minor uint32, err error) {
 		if disk.Release != nil {
 			disk.Release()
 		}
-		if err != nil || super[superMagic] != 0x53 || super[superMagic+1] != 0xef {
+		if err != nil || d.Partition.Extended || super[superMagic] != 0x53 || super[superMagic+1] != 0xef {
 			continue
 		}
 		have := string(bytes.TrimRight(super[superLabel:superEnd], "\x00"))

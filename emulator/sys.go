@@ -24,15 +24,26 @@ func (s *sentry) sysEntries() []sysfs.Entry {
 			return entries
 		}
 	}
-	to := func(prefix string) func() []sysfs.Entry {
-		return each(func(d ubd.Info) sysfs.Entry {
+	whole := func(entry func(ubd.Info) sysfs.Entry) func() []sysfs.Entry {
+		return func() []sysfs.Entry {
+			var entries []sysfs.Entry
+			for _, d := range disks.List() {
+				if d.Partition.Number == 0 {
+					entries = append(entries, entry(d))
+				}
+			}
+			return entries
+		}
+	}
+	to := func(prefix string) func(d ubd.Info) sysfs.Entry {
+		return func(d ubd.Info) sysfs.Entry {
 			return sysfs.Entry{Name: d.Name, Link: prefix + diskPath(d)}
-		})
+		}
 	}
 	return []sysfs.Entry{
-		{Name: "block", Dir: to("../")},
+		{Name: "block", Dir: whole(to("../"))},
 		sysfs.Directory("class",
-			sysfs.Entry{Name: "block", Dir: to("../../")},
+			sysfs.Entry{Name: "block", Dir: each(to("../../"))},
 			sysfs.Entry{Name: "tty", Dir: s.ttyLinks}),
 		sysfs.Directory("dev",
 			sysfs.Entry{Name: "block", Dir: each(func(d ubd.Info) sysfs.Entry {
@@ -43,7 +54,7 @@ func (s *sentry) sysEntries() []sysfs.Entry {
 			return fmt.Sprintf("%d\n", s.uevents.Number())
 		}}),
 		sysfs.Directory("devices",
-			sysfs.Entry{Name: "platform", Dir: each(func(d ubd.Info) sysfs.Entry {
+			sysfs.Entry{Name: "platform", Dir: whole(func(d ubd.Info) sysfs.Entry {
 				return s.platformDevice(disks, d)
 			})},
 			sysfs.Directory("virtual", sysfs.Entry{Name: "tty", Dir: s.ttyDevices})),
@@ -54,13 +65,16 @@ func (s *sentry) sysEntries() []sysfs.Entry {
 func diskUnit(d ubd.Info) uint32 { return d.Minor / ubd.Minors }
 
 // diskEvent is what udev hears of a disk, but for what happened.
-func diskEvent(name string, major, minor uint32) uevent.Event {
-	d := ubd.Info{Name: name, Major: major, Minor: minor}
+func diskEvent(d ubd.Info) uevent.Event {
+	kind := "disk"
+	if d.Partition.Number > 0 {
+		kind = "partition"
+	}
 	return uevent.Event{
 		Path:      "/" + diskPath(d),
 		Subsystem: "block",
-		Env: []string{fmt.Sprintf("MAJOR=%d", major), fmt.Sprintf("MINOR=%d", minor), "DEVNAME=" + name,
-			"DEVTYPE=disk", fmt.Sprintf("DISKSEQ=%d", diskUnit(d)+1)},
+		Env: append([]string{fmt.Sprintf("MAJOR=%d", d.Major), fmt.Sprintf("MINOR=%d", d.Minor), "DEVNAME=" + d.Name,
+			"DEVTYPE=" + kind, fmt.Sprintf("DISKSEQ=%d", diskUnit(d)+1)}, partitionEnv(d)...),
 	}
 }
 
@@ -82,7 +96,11 @@ func (s *sentry) ueventFile(e uevent.Event) sysfs.Entry {
 
 // diskPath is where a disk is below /sys.
 func diskPath(d ubd.Info) string {
-	return fmt.Sprintf("devices/platform/uml-blkdev.%d/block/%s", diskUnit(d), d.Name)
+	path := fmt.Sprintf("devices/platform/uml-blkdev.%d/block/%s", diskUnit(d), diskOf(d))
+	if d.Partition.Number > 0 {
+		path += "/" + d.Name
+	}
+	return path
 }
 
 // platformDevice is the device that a disk belongs to, as real kernels have it.
@@ -104,18 +122,22 @@ func (s *sentry) platformDevice(disks *ubd.Disks, d ubd.Info) sysfs.Entry {
 	return sysfs.Directory(fmt.Sprintf("uml-blkdev.%d", diskUnit(d)), entries...)
 }
 
-// diskEntry is the directory of a disk.
+// diskEntry is the directory of a disk. Its partitions come and go.
 func (s *sentry) diskEntry(disks *ubd.Disks, d ubd.Info) sysfs.Entry {
+	return sysfs.Entry{Name: d.Name, Dir: func() []sysfs.Entry { return s.diskEntries(disks, current(disks, d)) }}
+}
+
+func (s *sentry) diskEntries(disks *ubd.Disks, d ubd.Info) []sysfs.Entry {
 	number := func(name string, n int64) sysfs.Entry { return sysfs.File(name, fmt.Sprintf("%d\n", n)) }
 	discard := int64(0)
 	if d.Trim && !d.ReadOnly {
 		discard = d.Size
 	}
 	entries := []sysfs.Entry{
-		s.ueventFile(diskEvent(d.Name, d.Major, d.Minor)),
+		s.ueventFile(diskEvent(d)),
 		sysfs.File("dev", fmt.Sprintf("%d:%d\n", d.Major, d.Minor)),
-		number("size", d.Size/512),
-		number("ro", flag(d.ReadOnly)),
+		live(disks, d, "size", func(d ubd.Info) int64 { return d.Size / 512 }),
+		live(disks, d, "ro", func(d ubd.Info) int64 { return flag(d.ReadOnly) }),
 		number("removable", 0),
 		number("hidden", 0),
 		number("range", ubd.Minors),
@@ -124,14 +146,7 @@ func (s *sentry) diskEntry(disks *ubd.Disks, d ubd.Info) sysfs.Entry {
 		number("discard_alignment", 0),
 		number("diskseq", int64(diskUnit(d)+1)),
 		sysfs.File("capability", "0\n"),
-		{Name: "stat", Read: func() string {
-			for _, now := range disks.List() {
-				if now.Name == d.Name {
-					return now.Stat + "\n"
-				}
-			}
-			return ""
-		}},
+		statFile(disks, d),
 		sysfs.File("inflight", "       0        0\n"),
 		sysfs.Directory("holders"),
 		sysfs.Directory("slaves"),
@@ -159,7 +174,12 @@ func (s *sentry) diskEntry(disks *ubd.Disks, d ubd.Info) sysfs.Entry {
 	if d.Serial != "" {
 		entries = append(entries, sysfs.File("serial", d.Serial+"\n"))
 	}
-	return sysfs.Directory(d.Name, entries...)
+	for _, p := range disks.List() {
+		if p.Partition.Number > 0 && diskUnit(p) == diskUnit(d) {
+			entries = append(entries, s.partitionEntry(disks, p))
+		}
+	}
+	return entries
 }
 
 // terminal is a terminal in /sys.

@@ -60,7 +60,7 @@ func (fs *FS) locate(block uint64) (g, bit uint32) {
 func (fs *FS) blockBitmap(g uint32) (*buffer, error) {
 	gr := fs.group(g)
 	if gr.bad {
-		return nil, fmt.Errorf("ext4: group %d is damaged: %w", g, unix.EIO)
+		return nil, fmt.Errorf("ext4: group %d is damaged: %w", g, errClean)
 	}
 	if gr.desc.Flags&format.GroupBlockUninit != 0 {
 		b := fs.cache.peek(gr.desc.BlockBitmap)
@@ -380,13 +380,13 @@ func (h *handle) allocBlock(goal uint64) (uint64, error) {
 }
 
 // free frees blocks. Until the transaction is stable they stay held. Metadata is
-// forgotten, and revoked in the log.
+// forgotten, and revoked in the log, and so is data where some goes through the log.
 func (h *handle) free(start, count uint64, metadata bool) error {
 	fs := h.fs
 	if !fs.mayHold(start, count) {
 		return fs.corrupt(&CorruptError{"blocks to free", "run", fmt.Sprintf("%d+%d", start, count)})
 	}
-	if metadata {
+	if metadata || fs.logged.used.Load() {
 		for i := range count {
 			h.forget(start + i)
 		}
@@ -431,9 +431,10 @@ func (h *handle) freeIn(g, bit, n uint32) error {
 	return nil
 }
 
-// forget drops a block of metadata that was freed.
+// forget drops a block that was freed.
 func (h *handle) forget(nr uint64) {
 	fs, t := h.fs, &h.fs.txn
+	fs.logged.forget(t, nr)
 	t.mu.Lock()
 	if b := fs.cache.peek(nr); b != nil {
 		b.dirty = false

@@ -18,6 +18,11 @@ func (n *Inode) setAttr(mask AttrMask, a Attr) error {
 		n.mu.Lock()
 		defer n.mu.Unlock()
 	}
+	if mask&AttrFlags != 0 && a.Flags&format.FlagJournalData == 0 && n.Attr().Flags&format.FlagJournalData != 0 && n.Journaled() {
+		if err := n.fs.emptyLog(); err != nil {
+			return err
+		}
+	}
 	inodes := int64(1)
 	if chown {
 		outside, err := n.outsideValues()

@@ -22,6 +22,7 @@ const (
 	kindOrphan                   // block of the orphan file
 	kindGroupDesc                // block of group descriptors
 	kindQuota                    // block of a quota file
+	kindData                     // data of a file, in loggedData
 )
 
 // buffer is a block of metadata in memory.

@@ -24,7 +24,8 @@ type closing struct {
 // With a journal: copies of the blocks go to the log, the disk is synced, the commit
 // block goes to the log, the disk is synced again. Only then the blocks are written
 // home. File data was written before the handles that refer to it, so the first sync
-// makes it stable before the commit does (data=ordered).
+// makes it stable before the commit does (DataOrdered); or it is among the blocks
+// (DataJournal); or the log is written and synced alone (DataWriteback).
 func (fs *FS) commit() error {
 	t := &fs.txn
 	if err := fs.markInUse(); err != nil {
@@ -49,6 +50,7 @@ func (fs *FS) commit() error {
 	for _, b := range c.bufs {
 		b.flying.Store(false)
 	}
+	fs.logged.settle(t, c.bufs)
 	fs.release(c.freed)
 	if cap(t.arena) > keepBuffer {
 		t.arena = nil

@@ -21,13 +21,18 @@ type recorder struct {
 	log  []event
 }
 
-// event is a write, a trim (zero data) or a sync (off < 0).
+// event is a write, a trim (zero data), a sync (off < 0), or what makes the write before
+// it stable alone.
 type event struct {
 	off  int64
 	data []byte
 	mark int // what the test had made stable when this was recorded
 	trim bool
+
+	alone bool // it is stable
 }
+
+const alone = -3 // off of an event
 
 func (d *recorder) ReadAt(p []byte, off int64) (int, error) {
 	d.mu.Lock()
@@ -50,6 +55,14 @@ func (d *recorder) Sync() error {
 	defer d.mu.Unlock()
 	d.log = append(d.log, event{off: -1})
 	return nil
+}
+
+func (d *recorder) WriteStable(p []byte, off int64) (int, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	copy(d.data[off:], p)
+	d.log = append(d.log, event{off: off, data: bytes.Clone(p)}, event{off: alone})
+	return len(p), nil
 }
 
 func (d *recorder) Trim(off, n int64) error {

@@ -20,8 +20,9 @@ import (
 
 var nightly = os.Getenv("UMLKIT_NIGHTLY") != ""
 
-// formArgs gives the mke2fs options of a form by its name.
+// formArgs gives the mke2fs options of a form by its name, which modeOf also looks at.
 func formArgs(name string) []string {
+	name, _, _ = strings.Cut(name, " data=")
 	for _, f := range forms {
 		if f.name == name {
 			return f.args
@@ -196,11 +197,17 @@ func (c *crashRun) verify(fs *FS, p point) error {
 	if err != nil {
 		return err
 	}
-	at := -1
+	at, torn := -1, ""
 	for k := p.lo; k <= hi && at < 0; k++ {
-		if c.sameAs(list, k, hi) == "" {
+		if c.sameAs(list, k, hi) != "" {
+			continue
+		}
+		if torn = c.torn(data, k, hi); c.mode != DataJournal || torn == "" {
 			at = k
 		}
+	}
+	if at < 0 && torn != "" {
+		return fmt.Errorf("no moment from %d to %d had this tree with this data: %s", p.lo, hi, torn)
 	}
 	if at < 0 {
 		why := ""
@@ -216,21 +223,58 @@ func (c *crashRun) verify(fs *FS, p point) error {
 		}
 		var versions [][]byte
 		var last *cnode
-		for k := max(at, p.fileLo[l.id]); k <= hi; k++ {
+		since := max(at, p.fileLo[l.id])
+		if c.mode == DataWriteback { // data can be older than the tree, but not than an fsync
+			since = p.fileLo[l.id]
+		}
+		for k := since; k <= hi; k++ {
 			if n := c.states[k][l.id]; n != nil && n != last {
 				versions, last = append(versions, n.data), n
 			}
+		}
+		if c.mode == DataWriteback && (since == 0 || len(versions) > 1) {
+			continue // it may hold what its blocks held before
 		}
 		for x, b := range got {
 			if !slices.ContainsFunc(versions, func(v []byte) bool {
 				return x < len(v) && v[x] == b || x >= len(v) && b == 0
 			}) {
 				return fmt.Errorf("%q holds %#x at %d of %d, which it never held from operation %d to %d (tree of %d)",
-					l.path, b, x, len(got), max(at, p.fileLo[l.id]), hi, at)
+					l.path, b, x, len(got), since, hi, at)
 			}
 		}
 	}
 	return nil
+}
+
+// torn says which byte of a file is not what it was after operation k, nor what the next
+// one, if it had begun, was making of it.
+func (c *crashRun) torn(data map[string][]byte, k, hi int) string {
+	for _, l := range c.lines(k) {
+		got, ok := data[l.path]
+		if !ok {
+			continue
+		}
+		was := c.states[k][l.id].data
+		next := was
+		if n := c.states[min(k+1, hi)][l.id]; n != nil {
+			next = n.data
+		}
+		for x, b := range got {
+			if b != byteAt(was, x) && b != byteAt(next, x) {
+				return fmt.Sprintf("%q holds %#x at %d of %d, not %#x as after %d", l.path, b, x, len(got), byteAt(was, x), k)
+			}
+		}
+	}
+	return ""
+}
+
+// byteAt is the byte of a file at x, which reads as zero behind the end.
+func byteAt(p []byte, x int) byte {
+	if x < len(p) {
+		return p[x]
+	}
+	return 0
 }
 
 // Ways to lose the writes since the last sync.
@@ -251,7 +295,7 @@ func survivors(d *memory, pending []event, mode, unit int, supers []int64, r *ra
 		super := slices.Contains(supers, e.off)
 		for at := 0; at < len(e.data); {
 			end := min(at+unit-int(e.off+int64(at))%unit, len(e.data))
-			keep := mode == loseNone || mode == loseSome && r.IntN(2) == 0 || mode == loseSupers && !super || mode == keepSupers && super ||
+			keep := e.alone || mode == loseNone || mode == loseSome && r.IntN(2) == 0 || mode == loseSupers && !super || mode == keepSupers && super ||
 				mode == loseMost && !super && r.IntN(2) == 0
 			if keep {
 				must(d.WriteAt(e.data[at:end], e.off+int64(at)))
@@ -281,7 +325,7 @@ func crashCuts(t *testing.T, image []byte, c *crashRun, system *usage, seed uint
 		case e.off == -2:
 			p = c.points[e.mark-1]
 			continue
-		case e.off == -1:
+		case e.off == -1 || e.off == alone:
 			// Before a sync the most can be lost.
 			if every == 1 || aimed > 0 || r.IntN(max(every/4, 1)) == 0 {
 				for mode := range loseModes {
@@ -297,6 +341,10 @@ func crashCuts(t *testing.T, image []byte, c *crashRun, system *usage, seed uint
 						c.crash(t, base, pending, mode, supers, r, p, system, fmt.Sprintf("seed %d, cut at %d of %d, mode %d", seed, i, len(c.d.log), mode))
 					}
 				}
+			}
+			if e.off == alone {
+				pending[len(pending)-1].alone = true
+				continue
 			}
 			for _, e := range pending {
 				copy(base[e.off:], e.data)
@@ -396,8 +444,9 @@ func (d *memory) whole() []byte {
 
 // Random operations of every kind, cut anywhere, with any of the writes since the last
 // sync lost: after a replay the tree is that of one moment, not before what was synced,
-// no byte of a file is one it never held, and nothing leaks. At night every cut of many
-// runs, others each night, is tried.
+// no byte of a file is one it never held, and nothing leaks. With data=journal each byte
+// is what the file held at the very moment that the tree is of. At night every cut of
+// many runs, others each night, is tried.
 func TestCrashModel(t *testing.T) {
 	runs, steps, every := 3, 200, 12
 	if testing.Short() {
@@ -415,13 +464,15 @@ func TestCrashModel(t *testing.T) {
 		{"4k", formArgs("4k")}, {"1k", formArgs("default")}, {"nocsum", formArgs("nocsum")}, {"32bit", formArgs("32bit")},
 		{"ext3", formArgs("ext3")}, {"ext2", formArgs("ext2")}, {"orphan_file", formArgs("orphan_file")},
 		{"inline_data", []string{"-t", "ext4", "-b", "1024", "-I", "256", "-O", "inline_data"}},
+		{"4k data=journal", formArgs("4k")}, {"1k data=journal", formArgs("default")}, {"ext3 data=journal", formArgs("ext3")},
+		{"nocsum data=journal", formArgs("nocsum")}, {"4k data=writeback", formArgs("4k")}, {"ext3 data=writeback", formArgs("ext3")},
 	} {
 		t.Run(f.name, func(t *testing.T) {
 			image := must(os.ReadFile(makeImage(t, 16<<20, f.args...)))
 			system := usageOf(t, image)
 			for s := seed; s < seed+uint64(runs); s++ {
 				limit := []int{1, 30, 4}[(s+uint64(len(f.name)))%3]
-				c := crashRunOn(t, image, s, steps, limit)
+				c := crashRunOn(t, image, modeOf(f.name), s, steps, limit)
 				n := every
 				if f.name == "ext2" { // e2fsck each time
 					n = every * 12
@@ -431,6 +482,16 @@ func TestCrashModel(t *testing.T) {
 			}
 		})
 	}
+}
+
+func modeOf(name string) DataMode {
+	switch {
+	case strings.HasSuffix(name, "data=journal"):
+		return DataJournal
+	case strings.HasSuffix(name, "data=writeback"):
+		return DataWriteback
+	}
+	return DataOrdered
 }
 
 // The log's tail moves many times: every cut around it. Large transactions make each
@@ -447,9 +508,10 @@ func TestCrashTail(t *testing.T) {
 				args = formArgs(f)
 			}
 			image := must(os.ReadFile(makeImage(t, 16<<20, args...)))
-			c := crashRunOn(t, image, seed, steps, 1)
+			c := crashRunOn(t, image, DataOrdered, seed, steps, 1)
 			crashTail(t, image, c, seed)
-			crashTail(t, image, crashRunLarge(t, image), seed)
+			crashTail(t, image, crashRunLarge(t, image, DataOrdered), seed)
+			crashTail(t, image, crashRunOn(t, image, DataJournal, seed, steps/2, 1), seed)
 		})
 	}
 }

@@ -49,6 +49,7 @@ type crashRun struct {
 	open   map[int]*Inode // without a name
 	next   int
 	named  bool // every file has a name
+	mode   DataMode
 	flat   map[int][]cline
 }
 
@@ -119,8 +120,8 @@ func fill(op, off, n int) []byte {
 }
 
 // crashRunOn makes the changes. every is how many blocks start a commit.
-func crashRunOn(t testing.TB, image []byte, seed uint64, steps, every int) *crashRun {
-	c := newCrashRun(t, image, seed, every)
+func crashRunOn(t testing.TB, image []byte, mode DataMode, seed uint64, steps, every int) *crashRun {
+	c := newCrashRun(t, image, mode, seed, every)
 	for range steps {
 		c.mark()
 		c.step()
@@ -134,15 +135,15 @@ func crashRunOn(t testing.TB, image []byte, seed uint64, steps, every int) *cras
 	return c
 }
 
-func newCrashRun(t testing.TB, image []byte, seed uint64, every int) *crashRun {
+func newCrashRun(t testing.TB, image []byte, mode DataMode, seed uint64, every int) *crashRun {
 	d := &recorder{data: slices.Clone(image)}
 	c := &crashRun{
-		t: t, r: rand.New(rand.NewPCG(seed, 77)), d: d, next: croot + 1,
+		t: t, r: rand.New(rand.NewPCG(seed, 77)), d: d, next: croot + 1, mode: mode,
 		fileLo: map[int]int{}, core: map[int]int{}, open: map[int]*Inode{}, flat: map[int][]cline{},
 		states: []cstate{{croot: {typ: format.ModeDir, perm: 0o755, children: map[string]int{}}}},
 	}
 	var err error
-	if c.fs, err = Open(d, Options{Discard: true, CommitEvery: time.Hour, CacheBytes: 1 << 17}); err != nil {
+	if c.fs, err = Open(d, Options{Discard: true, CommitEvery: time.Hour, CacheBytes: 1 << 17, Data: mode}); err != nil {
 		t.Fatal(err)
 	}
 	c.fs.txn.limit = every
@@ -202,6 +203,9 @@ func (c *crashRun) step() {
 	case 0:
 		check(c.t, c.fs.Sync())
 		c.lo = op - 1
+		for id := range s {
+			c.fileLo[id] = op - 1
+		}
 	case 1:
 		n := c.lookup(d.path)
 		check(c.t, n.Sync(false))
@@ -304,7 +308,7 @@ func (c *crashRun) content(f cplace, kind int) {
 		data := make([]byte, size)
 		copy(data, old)
 		copy(data[min(from, size):], p)
-		if size != len(old) || kind >= 40 {
+		if size != len(old) || kind >= 40 || c.mode == DataJournal {
 			c.core[f.id] = op
 		}
 		c.change(func(s cstate) { s.edit(f.id, func(n *cnode) { n.data = data }) })
@@ -477,8 +481,8 @@ func (c *crashRun) attributes(p, d cplace, name string) {
 
 // crashRunLarge makes transactions of more than half the log: directories, of which each
 // has a block of its own.
-func crashRunLarge(t testing.TB, image []byte) *crashRun {
-	c := newCrashRun(t, image, 1, 1<<20)
+func crashRunLarge(t testing.TB, image []byte, mode DataMode) *crashRun {
+	c := newCrashRun(t, image, mode, 1, 1<<20)
 	for round := range 6 {
 		for i := range 400 {
 			c.mark()

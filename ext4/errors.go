@@ -8,7 +8,7 @@ import (
 )
 
 // CorruptError says that what lies on the disk cannot be right. errors.Is finds
-// unix.EIO and unix.EUCLEAN in it.
+// unix.EUCLEAN in it, and unix.EIO for who asks only whether the disk has what it should.
 type CorruptError struct {
 	What  string // the structure: "superblock", "inode 12", "directory 2 block 7"
 	Field string // what in it
@@ -23,7 +23,13 @@ func (e *CorruptError) Error() string {
 	return fmt.Sprintf("ext4: corrupt %s: %s %v", e.What, e.Field, e.Value)
 }
 
-// Is reports EIO, which callers see, and EUCLEAN, which names the cause.
+// BadChecksum says that a checksum does not match: Linux tells programs EBADMSG then,
+// and EUCLEAN of what is wrong otherwise.
+func (e *CorruptError) BadChecksum() bool {
+	return strings.Contains(e.Field, "checksum") && e.Field != "checksum type"
+}
+
+// Is reports EUCLEAN and EIO.
 func (e *CorruptError) Is(target error) bool {
 	return target == unix.EIO || target == unix.EUCLEAN
 }

@@ -8,12 +8,13 @@
 //
 // Metadata lives in a block cache. An operation that changes metadata does so within
 // a handle; a commit closes the running transaction, which holds whole operations
-// only, and makes it stable. File data is never cached: it goes between the caller's
-// buffer and the Device, or the caller asks Map where it lies and moves it alone.
+// only, and makes it stable. File data is not cached: it goes between the caller's
+// buffer and the Device, or the caller asks Map where it lies and moves it alone; that of
+// Journaled files waits in memory for its commit (see InPlace), and only WriteAt moves it.
 //
 // Every method may be called from any goroutine. Methods return errors for which
 // errors.Is works with the unix.E… values; what is damaged on disk is a
-// *CorruptError, what this package does not support an *UnsupportedError.
+// *CorruptError (unix.EUCLEAN), what this package does not support an *UnsupportedError.
 package ext4
 
 import (
@@ -37,6 +38,14 @@ type Device interface {
 
 	// Trim gives a range back; it reads as zeros, or as anything, afterwards.
 	Trim(off, n int64) error
+}
+
+// StableWriter is what a Device can be besides. Without it DataWriteback commits with
+// Sync, which makes file data stable as well.
+type StableWriter interface {
+	// WriteStable is WriteAt, and returns when what it wrote is stable, whatever
+	// becomes of the writes before it.
+	WriteStable(p []byte, off int64) (int, error)
 }
 
 // Time is a point in time as inodes keep it.
@@ -68,6 +77,10 @@ type Options struct {
 	// Panic is called under ErrorsPanic, with the damage found: the machine is to
 	// stop, and nothing more is written. Nil means ErrorsReadOnly in its place.
 	Panic func(error)
+
+	// Data says how file data gets to the disk; 0 takes the superblock's default.
+	// Without a journal it means nothing.
+	Data DataMode
 
 	// CommitEvery is how long changes stay in memory at most; 0 means 5 seconds.
 	CommitEvery time.Duration

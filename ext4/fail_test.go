@@ -69,8 +69,8 @@ type failRun struct {
 }
 
 // failWork makes changes until one fails, and then one more.
-func failWork(d Device, policy ErrorPolicy) (r failRun) {
-	fs, err := Open(d, Options{Errors: policy, CommitEvery: time.Hour, Panic: func(err error) { r.panicked = err }})
+func failWork(d Device, mode DataMode, policy ErrorPolicy) (r failRun) {
+	fs, err := Open(d, Options{Errors: policy, Data: mode, CommitEvery: time.Hour, Panic: func(err error) { r.panicked = err }})
 	if err != nil {
 		return failRun{err: err}
 	}
@@ -164,13 +164,13 @@ func TestDeviceFails(t *testing.T) {
 	if nightly {
 		every = 1
 	}
-	for _, f := range []string{"default", "4k"} {
+	for _, f := range []string{"default", "4k", "4k data=journal"} {
 		t.Run(f, func(t *testing.T) {
 			image := must(os.ReadFile(makeImage(t, 8<<20, formArgs(f)...)))
 			system := usageOf(t, image)
 			for k, kind := range []string{"write", "sync", "read"} {
 				whole := &faulty{memory: &memory{base: image, pages: map[int64][]byte{}}, kind: kind}
-				if r := failWork(whole, 0); r.err != nil {
+				if r := failWork(whole, modeOf(f), 0); r.err != nil {
 					t.Fatal(r.err)
 				}
 				counts := map[string]int{}
@@ -183,7 +183,7 @@ func TestDeviceFails(t *testing.T) {
 						d.err = unix.EIO
 					}
 					policy := []ErrorPolicy{ErrorsContinue, ErrorsReadOnly, ErrorsPanic}[at/4%3]
-					r := failWork(d, policy)
+					r := failWork(d, modeOf(f), policy)
 					what := fmt.Sprintf("%s %d of %d (forever %v, %v, errors=%v)", kind, at, whole.calls, d.forever, d.err, policy)
 					failed(t, what, d, r, policy, system, counts)
 				}

@@ -160,23 +160,15 @@ func (n *Inode) contiguous(block uint64, off, length int64) (Extent, error) {
 	return e, nil
 }
 
-// readData reads file data. A block that a replay left in memory comes from there.
+// readData reads file data. A block that waits for its place in the log, or that a replay
+// left in memory, comes from there.
 func (fs *FS) readData(p []byte, disk int64) error {
-	if _, err := fs.dev.ReadAt(p, disk); err != nil && err != io.EOF {
-		return ioError(err)
-	}
-	if len(fs.cache.overlay) == 0 {
-		return nil
+	if err := fs.logged.read(fs.dev, fs.bsBits, p, disk); err != nil || len(fs.cache.overlay) == 0 {
+		return err
 	}
 	for nr := uint64(disk) >> fs.bsBits; int64(nr<<fs.bsBits) < disk+int64(len(p)); nr++ {
-		o := fs.cache.overlay[nr]
-		if o == nil {
-			continue
-		}
-		if at := int64(nr<<fs.bsBits) - disk; at >= 0 {
-			copy(p[at:], o)
-		} else {
-			copy(p, o[-at:])
+		if o := fs.cache.overlay[nr]; o != nil {
+			lay(p, disk, o, int64(nr<<fs.bsBits))
 		}
 	}
 	return nil

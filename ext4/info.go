@@ -114,6 +114,20 @@ func (fs *FS) Info() Info {
 	return i
 }
 
+// FitsType says whether Linux mounts the filesystem as "ext2" or "ext3" as well: these do
+// not know the features of ext4, and an ext3 has a journal. Reading needs less.
+func (i *Info) FitsType(name string, readOnly bool) bool {
+	incompat := format.IncompatFiletype | format.IncompatMetaBG
+	if name == "ext3" {
+		if !i.Journal {
+			return false
+		}
+		incompat |= format.IncompatRecover
+	}
+	const ro = format.RoSparseSuper | format.RoLargeFile | format.RoBtreeDir
+	return i.Incompat&^incompat == 0 && (readOnly || i.RoCompat&^ro == 0)
+}
+
 // overhead is the number of blocks that files can never have.
 func (fs *FS) overhead() uint64 {
 	n := fs.firstData

@@ -179,6 +179,9 @@ func (n *Inode) read(special bool) error {
 	if d.Mode == 0 && d.Links == 0 {
 		return fmt.Errorf("ext4: inode %d: %w", ino, unix.ESTALE)
 	}
+	if fs.inodeSize > format.InodeBaseSize && (int(d.ExtraIsize) > fs.inodeSize-format.InodeBaseSize || d.ExtraIsize%4 != 0) {
+		return n.bad("extra size", d.ExtraIsize)
+	}
 	if fs.csum && !format.InodeChecksumOK(n.iseed, n.body) {
 		return n.bad("checksum", d.Checksum)
 	}
@@ -191,11 +194,6 @@ func (n *Inode) read(special bool) error {
 // check looks at the fields that the rest relies on.
 func (n *Inode) check() error {
 	d, fs := &n.d, n.fs
-	if fs.inodeSize > format.InodeBaseSize {
-		if int(d.ExtraIsize) > fs.inodeSize-format.InodeBaseSize || d.ExtraIsize%4 != 0 {
-			return n.bad("extra size", d.ExtraIsize)
-		}
-	}
 	switch n.typ {
 	case format.ModeRegular, format.ModeDir, format.ModeSymlink:
 	case format.ModeChar, format.ModeBlock, format.ModeFIFO, format.ModeSocket:

@@ -37,7 +37,6 @@ type logged struct {
 	seq    uint32
 	start  uint32
 	blocks uint32
-	home   bool // its blocks were written home before the device's last Sync
 }
 
 func badJournal(field string, v any) error { return &CorruptError{"journal", field, v} }

@@ -102,23 +102,14 @@ func (j *journal) write(bufs []*buffer, data []byte, revokes []uint64) error {
 	}
 	start := j.head
 	w := &j.writer
-	w.j, w.written = j, 0
+	w.j, w.written, w.apart = j, 0, fs.apart()
 	j.writeRevokes(w, revokes)
 	w.copies(bufs, data)
 	if err := w.flush(); err != nil {
 		return err
 	}
-	if err := fs.devSync(); err != nil {
-		return err
-	}
-	for i := range j.live { // what they wrote home is stable now
-		j.live[i].home = true
-	}
 	w.commit()
 	if err := w.flush(); err != nil {
-		return err
-	}
-	if err := fs.devSync(); err != nil {
 		return err
 	}
 	if w.written != need {
@@ -210,6 +201,8 @@ type logWriter struct {
 	buf     []byte
 	at      uint32 // where buf goes
 	written uint32 // blocks, those in buf included
+
+	apart StableWriter // when the log alone is made stable, not what was written before
 }
 
 // block returns the next block of the log, zeroed.
@@ -232,12 +225,16 @@ func (w *logWriter) block() []byte {
 	return b
 }
 
-// flush writes what was collected.
+// flush writes what was collected and makes it stable.
 func (w *logWriter) flush() error {
 	j, bs := w.j, w.j.fs.bs
+	write := j.fs.dev.WriteAt
+	if w.apart != nil {
+		write = w.apart.WriteStable
+	}
 	for p, at := w.buf, w.at; len(p) > 0; {
 		n := j.contiguous(at, min(uint32(len(p)/bs), j.last-at))
-		if _, err := j.fs.dev.WriteAt(p[:int(n)*bs], int64(j.home(at))<<j.fs.bsBits); err != nil {
+		if _, err := write(p[:int(n)*bs], int64(j.home(at))<<j.fs.bsBits); err != nil {
 			return fmt.Errorf("ext4: write journal: %w", ioError(err))
 		}
 		p = p[int(n)*bs:]
@@ -249,7 +246,10 @@ func (w *logWriter) flush() error {
 	if cap(w.buf) > keepBuffer {
 		w.buf = nil
 	}
-	return nil
+	if w.apart != nil {
+		return nil
+	}
+	return j.fs.devSync()
 }
 
 func (w *logWriter) header(b []byte, kind uint32) {

@@ -62,6 +62,9 @@ type FS struct {
 	txn    txn
 	jnl    *journal // nil without a journal
 
+	logged   loggedData
+	dataMode atomic.Uint32 // a DataMode, not DataDefault
+
 	freeBlocks atomic.Int64
 	freeInodes atomic.Int64
 	dirs       atomic.Int64
@@ -132,6 +135,7 @@ func Open(dev Device, o Options) (*FS, error) {
 	fs.SetCommitEvery(o.CommitEvery)
 	fs.txn.init(fs)
 	fs.icache.m = make(map[uint32]*Inode)
+	fs.logged.m = make(map[uint64]*buffer)
 	fs.windows.m = make(map[*Inode]struct{})
 	fs.readOnly.Store(true) // until everything stands
 	if err := fs.open(); err != nil {
@@ -169,6 +173,7 @@ func (fs *FS) open() error {
 	fs.discard.Store(fs.opt.Discard)
 	fs.lax.Store(fs.opt.NoBarrier)
 	fs.errors.Store(uint32(fs.opt.Errors))
+	fs.SetDataMode(fs.opt.Data)
 	if !fs.opt.ReadOnly {
 		if err := fs.startWriting(); err != nil {
 			return err

@@ -181,8 +181,14 @@ func worker(fs *FS, root, shared *Inode, w, steps int) error {
 
 // One file written and read by many goroutines at once.
 func TestConcurrentFile(t *testing.T) {
+	for _, mode := range []DataMode{DataOrdered, DataJournal, DataWriteback} {
+		t.Run(fmt.Sprint("mode ", mode), func(t *testing.T) { concurrentFile(t, mode) })
+	}
+}
+
+func concurrentFile(t *testing.T, mode DataMode) {
 	image := makeImage(t, 64<<20, "-t", "ext4", "-b", "4096")
-	fs := openFS(t, image, Options{CommitEvery: 10 * time.Millisecond})
+	fs := openFS(t, image, Options{CommitEvery: 10 * time.Millisecond, Data: mode})
 	root := must(fs.Root())
 	n := must(root.Create("f", NewInode{Mode: format.ModeRegular | 0o644}))
 	const part = 200_000

@@ -332,8 +332,8 @@ func (fs *FS) copyBlocks(from uint64, to run) error {
 	p := make([]byte, min(to.count<<fs.bsBits, 1<<20))
 	for done, size := int64(0), int64(to.count)<<fs.bsBits; done < size; {
 		p = p[:min(int64(len(p)), size-done)]
-		if _, err := fs.dev.ReadAt(p, int64(from)<<fs.bsBits+done); err != nil {
-			return fmt.Errorf("ext4: move block %d: %w", from, ioError(err))
+		if err := fs.readData(p, int64(from)<<fs.bsBits+done); err != nil {
+			return fmt.Errorf("ext4: move block %d: %w", from, err)
 		}
 		if _, err := fs.dev.WriteAt(p, int64(to.start)<<fs.bsBits+done); err != nil {
 			return fmt.Errorf("ext4: move block %d to %d: %w", from, to.start, ioError(err))

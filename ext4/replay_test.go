@@ -50,7 +50,7 @@ func TestReplaysAgree(t *testing.T) {
 				check(t, fs.jnl.writeSuper())
 			}
 			image := must(os.ReadFile(path))
-			c := newCrashRun(t, image, 3, 40)
+			c := newCrashRun(t, image, DataOrdered, 3, 40)
 			c.named = true // e2fsck and the kernel free orphans at once
 			root := must(c.fs.Root())
 			defer root.unref()

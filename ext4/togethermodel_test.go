@@ -24,11 +24,11 @@ func TestTreeModelTogether(t *testing.T) {
 	if nightly {
 		steps, phases, seed = 1500, 6, uint64(time.Now().UnixNano())%1e9
 	}
-	for _, f := range []string{"4k", "32bit", "ext3", "ext2", "orphan_file"} {
+	for _, f := range []string{"4k", "32bit", "ext3", "ext2", "orphan_file", "4k data=journal", "ext3 data=journal"} {
 		t.Run(f, func(t *testing.T) {
 			image := makeImage(t, 160<<20, formArgs(f)...)
 			// A small cache and quick commits: what is evicted is read again under way.
-			o := Options{CommitEvery: 3 * time.Millisecond, CacheBytes: 1 << 17, Discard: true}
+			o := Options{CommitEvery: 3 * time.Millisecond, CacheBytes: 1 << 17, Discard: true, Data: modeOf(f)}
 			fs := openFS(t, image, o)
 			root := must(fs.Root())
 			check(t, must(root.Create("shared", NewInode{Mode: format.ModeDir | 0o755})).Put())

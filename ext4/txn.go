@@ -329,6 +329,11 @@ func (fs *FS) Sync() error {
 		}
 		return fs.devSync()
 	}
+	if fs.apart() != nil { // the commit leaves file data out
+		if err := fs.devSync(); err != nil {
+			return err
+		}
+	}
 	return fs.commitUpTo(seq)
 }
 
@@ -353,6 +358,11 @@ func (n *Inode) Sync(dataOnly bool) error {
 	}
 	if stable {
 		return fs.devSync()
+	}
+	if n.isRegular() && fs.apart() != nil {
+		if err := fs.devSync(); err != nil {
+			return err
+		}
 	}
 	return fs.commitUpTo(seq)
 }

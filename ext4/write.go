@@ -32,7 +32,8 @@ func (n *Inode) checkWrite(off, length int64) error {
 //
 // Data reaches the disk before the metadata that refers to it, and blocks become part
 // of the file in whole: what a crash can show is old content or new, never what the
-// blocks held before.
+// blocks held before, unless the mode is DataWriteback. Of a file that is Journaled data
+// and metadata go together, a longer write in several steps.
 func (n *Inode) WriteAt(p []byte, off int64) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
@@ -82,6 +83,9 @@ func (n *Inode) overwrite(p []byte, off int64) (bool, error) {
 	if err != nil || e.State != Written || e.Length < int64(len(p)) {
 		return false, err
 	}
+	if n.Journaled() {
+		return true, n.writeLogged(p, e.Disk, off)
+	}
 	if err := n.writeData(p, e.Disk); err != nil {
 		return false, err
 	}
@@ -107,7 +111,8 @@ func (n *Inode) wrote(end int64) error {
 
 func (n *Inode) grown(h *handle, end int64) error {
 	now := n.fs.now()
-	return n.update(h, end > int64(n.d.Size), func(d *format.Inode) {
+	core := end > int64(n.d.Size) || n.Journaled() // or data of this transaction
+	return n.update(h, core, func(d *format.Inode) {
 		d.Mtime, d.Ctime = now, now
 		if end > int64(d.Size) {
 			n.setSize(h, uint64(end))
@@ -135,6 +140,10 @@ func (n *Inode) writeRun(p []byte, off int64) (int, error) {
 		return 0, err
 	}
 	m.count = min(m.count, last-first)
+	logged := n.Journaled()
+	if logged {
+		m.count = min(m.count, n.fs.pieceBlocks())
+	}
 	var aside run
 	if m.state == Hole {
 		if aside, err = n.setAside(first, m.count); err != nil {
@@ -145,22 +154,31 @@ func (n *Inode) writeRun(p []byte, off int64) (int, error) {
 	end := min(off+int64(len(p)), int64((first+m.count)<<bits))
 	p = p[:end-off]
 	disk := int64(m.disk << bits)
+	if m.state == Written && logged {
+		return len(p), n.writeLogged(p, disk+off-int64(first<<bits), end)
+	}
 	if m.state == Written {
 		if err := n.writeData(p, disk+off-int64(first<<bits)); err != nil {
 			return 0, err
 		}
 		return len(p), n.wrote(end)
 	}
-	if err := n.writePadded(p, off, disk, bs); err != nil {
+	blocks := handleBlocks
+	if logged {
+		blocks += int(m.count)
+	} else if err := n.writePadded(p, off, disk, bs); err != nil {
 		n.fs.giveBack(aside)
 		return 0, err
 	}
-	h, err := n.fs.begin()
+	h, err := n.fs.beginFor(blocks)
 	if err != nil {
 		n.fs.giveBack(aside)
 		return 0, err
 	}
 	defer h.end()
+	if logged { // a fresh block is not read: no error
+		_ = h.logData(p, disk+off-int64(first<<bits), true)
+	}
 	// The blocks that were written: whole ones, for the rest was padded.
 	if m.state == Hole {
 		err = n.insert(h, first, aside, false)
@@ -220,7 +238,11 @@ func (n *Inode) zeroPart(from, to int64) error {
 	if err != nil || m.state != Written {
 		return err
 	}
-	return n.writeData(make([]byte, to-from), int64(m.disk<<n.fs.bsBits)+from-int64(block<<n.fs.bsBits))
+	zeros, disk := make([]byte, to-from), int64(m.disk<<n.fs.bsBits)+from-int64(block<<n.fs.bsBits)
+	if n.Journaled() {
+		return n.writeLogged(zeros, disk, 0)
+	}
+	return n.writeData(zeros, disk)
 }
 
 // Allocate gives every block of the range a place on the disk; new ones are Unwritten

@@ -27,6 +27,7 @@ type copier struct {
 	ctx     context.Context
 	d       Disk
 	out     *os.File // nil: the kernel cannot copy
+	base    int64    // where in out the disk begins
 	jobs    []job
 	next    atomic.Int64 // jobs up to here are taken
 	takes   sync.Mutex
@@ -39,7 +40,8 @@ type copier struct {
 
 // copy writes the content of all placed files.
 func (l *layout) copy(ctx context.Context, d Disk) error {
-	c := &copier{ctx: ctx, d: d, out: d.File(), jobs: l.jobs, total: l.total, tell: l.options.Progress}
+	c := &copier{ctx: ctx, d: d, jobs: l.jobs, total: l.total, tell: l.options.Progress}
+	c.out, c.base = d.File()
 	if c.tell == nil {
 		c.tell = func(int64, int64) {}
 	}
@@ -173,6 +175,7 @@ func (c *copier) extent(w *writer, j *job, r tree.Reader, e mkfs.Extent) error {
 // nothing is wrong.
 func (c *copier) kernelCopy(in *os.File, from, to, n int64) (int64, error) {
 	moved := int64(0)
+	to += c.base
 	for moved < n {
 		if err := c.ctx.Err(); err != nil {
 			return moved, err
@@ -238,8 +241,8 @@ func (w *writer) flush() error {
 		return nil
 	}
 	_, err := w.d.WriteAt(w.buf, w.at)
-	if f := w.d.File(); f != nil && err == nil {
-		startWriteback(f, w.at, int64(len(w.buf)))
+	if f, base := w.d.File(); f != nil && err == nil {
+		startWriteback(f, base+w.at, int64(len(w.buf)))
 	}
 	w.buf = w.buf[:0]
 	return err

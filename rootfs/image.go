@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -155,7 +156,34 @@ func (m *Image) WriteAt(p []byte, off int64) (int, error) {
 func (m *Image) Size() int64 { return m.size }
 
 // File implements Disk.
-func (m *Image) File() *os.File { return m.file }
+func (m *Image) File() (*os.File, int64) { return m.file, 0 }
+
+// Part is [start, start+size) of the image as a Disk of its own, as a partition is.
+func (m *Image) Part(start, size int64) Disk { return part{m, start, size} }
+
+type part struct {
+	image       *Image
+	start, size int64
+}
+
+// ReadAt implements Disk.
+func (p part) ReadAt(b []byte, off int64) (int, error) {
+	return io.NewSectionReader(p.image, p.start, p.size).ReadAt(b, off)
+}
+
+// WriteAt implements Disk.
+func (p part) WriteAt(b []byte, off int64) (int, error) {
+	if off < 0 || off > p.size-int64(len(b)) {
+		return 0, &fs.PathError{Op: "write", Path: p.image.path, Err: unix.ENOSPC}
+	}
+	return p.image.WriteAt(b, p.start+off)
+}
+
+// Size implements Disk.
+func (p part) Size() int64 { return p.size }
+
+// File implements Disk.
+func (p part) File() (*os.File, int64) { return p.image.file, p.start }
 
 // Is says whether a file of the host is this image, or the one that it will replace.
 func (m *Image) Is(dev, ino uint64) bool { return slices.Contains(m.ids, fileID{dev, ino}) }

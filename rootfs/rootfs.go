@@ -44,9 +44,9 @@ type Disk interface {
 	// Size is the length of the disk in bytes.
 	Size() int64
 
-	// File is the host file that holds the disk, byte for byte, or nil. With it the
-	// kernel can copy without bringing the bytes here.
-	File() *os.File
+	// File is the host file that holds the disk, byte for byte, and where in it the disk
+	// begins, or nil. With it the kernel can copy without bringing the bytes here.
+	File() (*os.File, int64)
 }
 
 // Options say how to build.

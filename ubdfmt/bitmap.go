@@ -157,6 +157,17 @@ func (b *bitmap) markDirty(chunks ...int) {
 	}
 }
 
+// isDirty says whether a chunk of the sectors [first, end) waits to be written. One that
+// takeDirty returned may still be on its way.
+func (b *bitmap) isDirty(first, end int64) bool {
+	for i := first / chunkSectors; i <= (end-1)/chunkSectors; i++ {
+		if b.dirty[i].Load() {
+			return true
+		}
+	}
+	return false
+}
+
 // takeDirty returns the chunks changed since the last call. A bit that is set
 // afterwards is in the next call's.
 func (b *bitmap) takeDirty() []int {
@@ -186,6 +197,9 @@ func (b *bitmap) span(i int) (offset, n int64) {
 	offset = int64(i) * chunkBytes
 	return offset, min(chunkBytes, b.length-offset)
 }
+
+// any tells whether any sector is held.
+func (b *bitmap) any() bool { return b.end() > 0 }
 
 // end returns the sector after the last one held, 0 when none is.
 func (b *bitmap) end() int64 {

@@ -47,13 +47,10 @@ type stripe struct {
 
 var _ Device = (*COW)(nil)
 
-// COWOptions say how a COW file is opened.
+// COWOptions say how a COW file is opened, and over what.
 type COWOptions struct {
 	Options
-	// Backing overrides the path in the header. If it is another file than the
-	// one the header names, size and modification time still being those of the
-	// header, the header is rewritten to name it.
-	Backing string
+	Policy
 }
 
 // OpenCOW opens an existing COW file and its backing file, and locks both. It fails
@@ -79,9 +76,7 @@ func newCOW(f *hostFile, o COWOptions) (c *COW, err error) {
 	if err != nil {
 		return nil, err
 	}
-	// An option of the COW file is none of the backing file, which is only read.
-	backing := Options{ReadOnly: true, Shared: o.Shared, Logf: o.Logf}
-	b, requested, err := openBacking(f, h, o.Backing, backing)
+	b, other, err := o.openBacking(f, h, o.Options)
 	if err != nil {
 		return nil, err
 	}
@@ -90,77 +85,38 @@ func newCOW(f *hostFile, o COWOptions) (c *COW, err error) {
 			b.Close()
 		}
 	}()
-	if err := h.match(f.path, b); err != nil {
-		return nil, err
-	}
 	l := h.Layout()
 	bits, err := f.readBitmap(h, l)
 	if err != nil {
 		return nil, err
 	}
-	if requested && !f.readOnly {
+	if !l.Whole() && !f.readOnly {
+		// The sectors at the end could not be written. That nothing can is found
+		// out at once, and not when the disk is full.
+		o.logf("The bitmap of %q lacks the last %d sectors, as old versions made it: opened read-only", f.path, l.Sectors-l.BitmapLength*8)
+		f.readOnly = true
+	}
+	if other && !f.readOnly && !o.AnyTime {
 		o.logf("Switching backing file to '%s'", o.Backing)
-		if err := f.switchBacking(&h, o.Backing); err != nil {
+		next, err := h.over(o.Backing, b)
+		if err != nil {
+			return nil, err
+		}
+		if err := f.adopt(&h, next); err != nil {
 			return nil, err
 		}
 	}
-	c = &COW{
-		file: f, backing: b, header: h, layout: l, opts: o.Options, bits: bits,
+	return disk(f, b, h, bits, o.Options), nil
+}
+
+// disk makes a disk of its parts.
+func disk(f, backing *hostFile, h Header, bits *bitmap, o Options) *COW {
+	c := &COW{
+		file: f, backing: backing, header: h, layout: h.Layout(), opts: o, bits: bits,
 		size: roundUp(h.Size, SectorSize),
 	}
 	c.sync = newSyncer(c.flush)
-	return c, nil
-}
-
-// readHeader reads and checks the header of a COW file.
-func (h *hostFile) readHeader() (Header, error) {
-	b := make([]byte, HeaderLength)
-	n, err := h.ReadAt(b, 0)
-	if err != nil && err != io.EOF {
-		return Header{}, err
-	}
-	hdr, err := DecodeHeader(b[:n])
-	if err != nil {
-		return Header{}, withPath(err, h.path)
-	}
-	return hdr, nil
-}
-
-// openBacking opens the backing file: the one requested, or if none is, the header's.
-// It tells whether the header names another file than the one opened.
-func openBacking(cow *hostFile, h Header, requested string, o Options) (b *hostFile, other bool, err error) {
-	path := h.Backing
-	if requested != "" {
-		path = requested
-	}
-	b, err = openHost(path, o, false)
-	if err != nil {
-		return nil, false, fmt.Errorf("backing file of %s: %w", cow.path, err)
-	}
-	if os.SameFile(b.info, cow.info) {
-		b.Close()
-		return nil, false, fmt.Errorf("%s: it is named as its own backing file", cow.path)
-	}
-	if requested == "" {
-		return b, false, nil
-	}
-	if named, err := os.Stat(h.Backing); err == nil && os.SameFile(named, b.info) {
-		return b, false, nil
-	}
-	o.logf("Backing file mismatch - %q requested, %q specified in COW header of %q", requested, h.Backing, cow.path)
-	return b, true, nil
-}
-
-// match checks that the backing file is the one the header was written for: its size,
-// then its modification time.
-func (h Header) match(cow string, b *hostFile) error {
-	if b.size != h.Size {
-		return &MismatchError{COW: cow, Backing: b.path, Field: "size", Header: h.Size, Actual: b.size}
-	}
-	if uint32(b.mtime()) != h.MTime {
-		return &MismatchError{COW: cow, Backing: b.path, Field: "mtime", Header: int64(h.MTime), Actual: b.mtime()}
-	}
-	return nil
+	return c
 }
 
 // readBitmap reads which sectors the COW file holds. It refuses a file that ends
@@ -268,7 +224,7 @@ func Open(path, backing string, o Options) (Device, error) {
 		if o.NoCOW {
 			return nil, errors.New("can't specify both 'd' and a cow file")
 		}
-		c, err := OpenCOW(path, COWOptions{Options: o, Backing: backing})
+		c, err := OpenCOW(path, COWOptions{o, Policy{Backing: backing}})
 		if !errors.Is(err, unix.ENOENT) || o.ReadOnly {
 			return device(c, err)
 		}
@@ -279,7 +235,7 @@ func Open(path, backing string, o Options) (Device, error) {
 				return nil, err
 			}
 		}
-		return device(OpenCOW(path, COWOptions{Options: o, Backing: backing}))
+		return device(OpenCOW(path, COWOptions{o, Policy{Backing: backing}}))
 	}
 	f, err := openHost(path, o, false)
 	if err != nil {

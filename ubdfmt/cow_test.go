@@ -126,7 +126,7 @@ func TestSamples(t *testing.T) {
 		{emptyCOW, sumFile(t, base)},
 	} {
 		before := sumFile(t, test.cow)
-		d, err := OpenCOW(test.cow, COWOptions{Options: Options{ReadOnly: true}, Backing: base})
+		d, err := OpenCOW(test.cow, COWOptions{Options{ReadOnly: true}, Policy{Backing: base}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -292,8 +292,8 @@ func TestDetection(t *testing.T) {
 	if _, err := Open(base, base, Options{}); err == nil {
 		t.Error("a raw image was taken for a COW file")
 	}
-	for dialect, b := range dialects() {
-		path := write(t, filepath.Join(dir, "other.cow"), b)
+	for _, dialect := range []Dialect{V1BigEndian, QEMU} {
+		path := write(t, filepath.Join(dir, "other.cow"), headers()[dialect])
 		var e *DialectError
 		if _, err := Open(path, "", Options{}); !errors.As(err, &e) || e.Dialect != dialect || e.Path != path {
 			t.Errorf("%v: %v", dialect, err)

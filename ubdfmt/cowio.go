@@ -1,6 +1,7 @@
 package ubdfmt
 
 import (
+	"errors"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -58,6 +59,30 @@ func (c *COW) WriteAt(p []byte, off int64) (int, error) {
 		return len(p), c.Sync()
 	}
 	return len(p), nil
+}
+
+// WriteStable is WriteAt, and returns when what it wrote is stable. Where the file holds
+// the range already, and the bitmap on the disk says so, the host does not have to write
+// what was written before; elsewhere it is Sync.
+func (c *COW) WriteStable(p []byte, off int64) (int, error) {
+	if err := checkWrite(c.file.path, "write", c.file.readOnly, off, int64(len(p)), c.size); err != nil {
+		return 0, err
+	}
+	end := off + int64(len(p))
+	if len(p) > 0 {
+		held, upto := c.run(off, end)
+		if held && upto == end && !c.bits.isDirty(off/SectorSize, ceilDiv(end, SectorSize)) && !c.sync.busy() {
+			n, err := c.file.writeStable(p, c.layout.DataOffset+off)
+			if !errors.Is(err, unix.EOPNOTSUPP) {
+				return n, err
+			}
+		}
+	}
+	n, err := c.WriteAt(p, off)
+	if err == nil {
+		err = c.Sync()
+	}
+	return n, err
 }
 
 func (c *COW) stripe(off int64) *stripe {

@@ -1,8 +1,12 @@
 package ubdfmt
 
 import (
+	"errors"
 	"fmt"
+	"io"
 	"os"
+
+	"golang.org/x/sys/unix"
 )
 
 // CreateCOW makes a COW file over an existing image, of version 3 and holding nothing.
@@ -11,40 +15,89 @@ import (
 // and is left alone. The backing file is only looked at; a machine that writes to it
 // is an error, *LockedError, unless o.Shared. The other options are without meaning here.
 func CreateCOW(path, backing string, o Options) error {
-	h, err := newHeader(backing, Options{ReadOnly: true, Shared: o.Shared})
+	h, err := newHeader(backing, o)
 	if err != nil {
 		return fmt.Errorf("create %s: %w", path, err)
-	}
-	b, err := h.Encode()
-	if err != nil {
-		return withPath(err, path)
 	}
 	if exists(path) {
 		return &os.PathError{Op: "create", Path: path, Err: os.ErrExist}
 	}
+	return h.create(path, nil)
+}
+
+// ReplaceCOW is CreateCOW, but for a COW file that exists, of whatever dialect: the new one
+// takes its place and its mode, at once, and all that it held is gone. A file that is
+// neither a COW file nor empty, and one that a machine has open, is left alone.
+func ReplaceCOW(path, backing string, o Options) error {
+	h, err := newHeader(backing, o)
+	if err != nil {
+		return fmt.Errorf("create %s: %w", path, err)
+	}
+	target, err := resolve(path)
+	if err != nil {
+		return err
+	}
+	old, err := openHost(target, Options{}, true)
+	if errors.Is(err, unix.ENOENT) {
+		return h.create(target, nil)
+	}
+	if err != nil {
+		return err
+	}
+	defer old.Close()
+	b := make([]byte, HeaderLength)
+	n, err := old.ReadAt(b, 0)
+	if err != nil && err != io.EOF {
+		return err
+	}
+	if d := Detect(b[:n]); old.size > 0 && (d == NotCOW || d == QEMU) || !old.info.Mode().IsRegular() {
+		return fmt.Errorf("%s is no COW file, and is not replaced: %w", path, os.ErrExist)
+	}
+	return h.create(target, old)
+}
+
+// create makes the COW file, in place of an old one if there is one.
+func (h Header) create(path string, old *hostFile) error {
 	f, err := createFile(path)
 	if err != nil {
 		return err
 	}
 	defer f.discard()
-	if _, err := f.WriteAt(b, 0); err != nil {
-		return fmt.Errorf("create %s: %w", path, errno(err))
+	if err := f.begin(h); err != nil {
+		return err
 	}
-	// The last byte makes the file as long as the disk, as kernels have it.
-	l := h.Layout()
-	if _, err := f.WriteAt([]byte{0}, l.DataOffset+h.Size-1); err != nil {
-		return fmt.Errorf("create %s: %w", path, errno(err))
+	if old != nil {
+		if err := f.Chmod(old.info.Mode().Perm()); err != nil {
+			return fmt.Errorf("create %s: %w", path, errno(err))
+		}
 	}
-	return f.commit(false)
+	return f.commit(old != nil)
 }
 
-// newHeader is the header of a COW file over an image.
+// begin writes the header of a COW file that holds nothing, and makes the file as long as
+// it is to be.
+func (n *newFile) begin(h Header) error {
+	b, err := h.Encode()
+	if err != nil {
+		return withPath(err, n.path)
+	}
+	if _, err := n.WriteAt(b, 0); err != nil {
+		return fmt.Errorf("create %s: %w", n.path, errno(err))
+	}
+	// The last byte makes the file as long as the disk, as kernels have it.
+	if _, err := n.WriteAt([]byte{0}, h.Layout().DataOffset+h.Size-1); err != nil {
+		return fmt.Errorf("create %s: %w", n.path, errno(err))
+	}
+	return nil
+}
+
+// newHeader is the header of a COW file over an image. Of the options only Shared counts.
 func newHeader(backing string, o Options) (Header, error) {
 	abs, err := absolute(backing)
 	if err != nil {
 		return Header{}, err
 	}
-	b, err := openHost(backing, o, false)
+	b, err := openHost(backing, Options{ReadOnly: true, Shared: o.Shared}, false)
 	if err != nil {
 		return Header{}, fmt.Errorf("backing file: %w", err)
 	}
@@ -64,25 +117,4 @@ func newHeader(backing string, o Options) (Header, error) {
 		SectorSize: SectorSize,
 		Alignment:  defaultAlignment,
 	}, nil
-}
-
-// switchBacking makes the header name another backing file. Only the name is written:
-// up to its NUL it lies, but for the longest of names, in one page of the file, so that
-// a kill leaves the old name or the new one.
-func (h *hostFile) switchBacking(hdr *Header, backing string) error {
-	abs, err := absolute(backing)
-	if err != nil {
-		return err
-	}
-	next := *hdr
-	next.Backing = abs
-	b, err := next.Encode()
-	if err != nil {
-		return withPath(err, h.path)
-	}
-	if _, err := h.WriteAt(b[pathOffset:pathOffset+len(abs)+1], pathOffset); err != nil {
-		return err
-	}
-	*hdr = next
-	return h.datasync()
 }

@@ -83,7 +83,7 @@ type DialectError struct {
 
 // Error names the file and the dialect.
 func (e *DialectError) Error() string {
-	s := fmt.Sprintf("the format is %v; only COW version 3 is read", e.Dialect)
+	s := fmt.Sprintf("the format is %v, which is not read; COW versions 1 to 3 of little-endian hosts are", e.Dialect)
 	if e.Path != "" {
 		return e.Path + ": " + s
 	}

@@ -3,63 +3,14 @@ package ubdfmt
 import (
 	"bytes"
 	"encoding/binary"
+	"strconv"
+	"strings"
 )
 
-// Dialect is one of the forms in which COW headers were written over the years.
-type Dialect int
-
 const (
-	// NotCOW: the bytes do not begin a COW file.
-	NotCOW Dialect = iota
-	// V1: host byte order and the host's C layout; 256 bytes of path.
-	V1
-	// V2: big-endian and packed; the bitmap follows the header at once.
-	V2
-	// V3: big-endian and packed, with an alignment for bitmap and data. What
-	// every kernel since 2005 writes.
-	V3
-	// V3Broken: version 3 as 64-bit hosts wrote it before December 2005, with
-	// the padding of a C struct.
-	V3Broken
-	// QEMU: the format of QEMU's former cow driver, which took over magic and
-	// version 2 but not the layout.
-	QEMU
-)
-
-// String names the dialect as error messages do.
-func (d Dialect) String() string {
-	switch d {
-	case V1:
-		return "COW version 1"
-	case V2:
-		return "COW version 2"
-	case V3:
-		return "COW version 3"
-	case V3Broken:
-		return "COW version 3 in the unpacked layout of old 64-bit hosts"
-	case QEMU:
-		return "QEMU cow"
-	}
-	return "no COW"
-}
-
-// The layout of a version 3 header: packed, big-endian.
-const (
-	magic = 0x4f4f4f4d
-
-	magicOffset      = 0
-	versionOffset    = 4
-	mtimeOffset      = 8
-	sizeOffset       = 12
-	sectorSizeOffset = 20
-	alignmentOffset  = 24
-	formatOffset     = 28
-	pathOffset       = 32
-	pathLength       = 4096
-
-	// HeaderLength is the length of a version 3 header in bytes, and what
+	// HeaderLength is the length of the longest header in bytes, and what
 	// DecodeHeader wants to see of a file.
-	HeaderLength = pathOffset + pathLength
+	HeaderLength = 4136
 
 	// defaultAlignment is what kernels write into new headers.
 	defaultAlignment = 4096
@@ -89,7 +40,8 @@ type Header struct {
 	// SectorSize is the number of bytes a bit of the bitmap stands for.
 	SectorSize int64
 
-	// Alignment is the multiple at which bitmap and data begin, in bytes.
+	// Alignment is the multiple at which bitmap and data begin, in bytes. Before
+	// version 3 it is a sector, and the bitmap's place is not aligned.
 	Alignment int64
 }
 
@@ -101,131 +53,131 @@ type Layout struct {
 	Sectors int64
 }
 
-// Detect tells from the first bytes of a file (HeaderLength of them, or the whole
-// file if it is shorter) whether it is a COW file, and which dialect. It returns
-// NotCOW for anything without the magic number, and V3 for a version it has never
-// heard of: DecodeHeader then names the version.
-func Detect(b []byte) Dialect {
-	if len(b) < 4 {
-		return NotCOW
-	}
-	be := binary.BigEndian
-	if binary.LittleEndian.Uint32(b) == magic {
-		return V1
-	}
-	if be.Uint32(b) != magic {
-		return NotCOW
-	}
-	if len(b) < versionOffset+4 {
-		return V3
-	}
-	switch be.Uint32(b[versionOffset:]) {
-	case 1:
-		return V1 // of a big-endian host
-	case 2:
-		// QEMU's path has 1024 bytes and unpacked fields after it, where a
-		// version 2 path that short has only zeros.
-		if len(b) >= 1056 && be.Uint64(b[1040:]) != 0 && be.Uint32(b[1048:]) == SectorSize {
-			return QEMU
-		}
-		return V2
-	case 3:
-		// The unpacked layout has its cow_format, zero, where the packed one
-		// has the path, and its path four bytes later.
-		if len(b) >= 40 && be.Uint32(b[pathOffset:]) == 0 && b[36] != 0 &&
-			be.Uint32(b[24:]) == SectorSize {
-			return V3Broken
-		}
-	}
-	return V3
-}
+// Whole tells whether the bitmap has a bit for every sector. Before version 3 its length
+// was rounded wrongly: up to seven sectors at the disk's end have none, and are the
+// backing file's for ever.
+func (l Layout) Whole() bool { return l.BitmapLength*8 >= l.Sectors }
 
 // DecodeHeader reads the header from the first bytes of a COW file, HeaderLength of
 // them or the whole file if it is shorter. Every field is checked for sense, alone:
 // what the file and the backing file say is for the caller to compare. Its errors are
-// a *HeaderError for a field and a *DialectError for a dialect that is not version 3;
-// the path in them is empty.
-func DecodeHeader(b []byte) (Header, error) {
+// a *HeaderError for a field and a *DialectError for a dialect that is not read; the
+// path in them is empty.
+//
+// Some version 1 headers of disks past 2 TiB can be told apart only by the file's
+// length; ReadHeader knows it, and DecodeHeader refuses them.
+func DecodeHeader(b []byte) (Header, error) { return decodeHeader(b, -1) }
+
+func decodeHeader(b []byte, length int64) (Header, error) {
 	d := Detect(b)
 	switch d {
-	case V3:
-		return decodeV3(b)
 	case NotCOW:
 		var m uint32
 		if len(b) >= 4 {
 			m = binary.BigEndian.Uint32(b)
 		}
 		return Header{}, headerError("magic", uint64(m), "is not a COW file's")
+	case V1, V1Wide:
+		var err error
+		if d, err = detectV1(b, length); err != nil {
+			return Header{}, err
+		}
 	}
-	return Header{}, &DialectError{Dialect: d}
+	return decode(d, b)
 }
 
-func decodeV3(b []byte) (Header, error) {
-	be := binary.BigEndian
+// decode reads the header of a dialect.
+func decode(d Dialect, b []byte) (Header, error) {
+	f, ok := dialectFields[d]
+	if !ok {
+		return Header{}, &DialectError{Dialect: d}
+	}
 	if len(b) >= versionOffset+4 {
-		if v := be.Uint32(b[versionOffset:]); v != 3 {
+		if v := f.order.Uint32(b[versionOffset:]); v != f.version {
 			return Header{}, headerError("version", uint64(v), "is not known")
 		}
 	}
-	if len(b) < HeaderLength {
-		return Header{}, headerError("length", uint64(len(b)), "is less than a header's 4128 bytes")
+	if len(b) < f.length {
+		return Header{}, headerError("length", uint64(len(b)), "is less than a header's "+strconv.Itoa(f.length)+" bytes")
 	}
-	size := be.Uint64(b[sizeOffset:])
+	size := f.order.Uint64(b[f.size:])
 	switch {
 	case size == 0:
 		return Header{}, headerError("size", size, "leaves no disk")
 	case size > MaxSize:
 		return Header{}, headerError("size", size, "is more than 64 TiB")
 	}
-	sector := be.Uint32(b[sectorSizeOffset:])
+	sector := f.order.Uint32(b[f.sectorSize:])
 	if sector != SectorSize {
 		return Header{}, headerError("sectorsize", uint64(sector), "is not 512")
 	}
-	align := be.Uint32(b[alignmentOffset:])
-	if align == 0 || align > maxAlignment || align&(align-1) != 0 {
-		return Header{}, headerError("alignment", uint64(align), "is not a power of two up to 1 MiB")
+	mtime := uint64(f.order.Uint32(b[f.mtime:]))
+	if f.mtimeBytes == 8 {
+		if mtime = f.order.Uint64(b[f.mtime:]); mtime > 1<<32-1 {
+			return Header{}, headerError("mtime", mtime, "is past 2106")
+		}
 	}
-	if f := be.Uint32(b[formatOffset:]); f != 0 {
-		return Header{}, headerError("cow_format", uint64(f), "is not 0, a bitmap")
+	align := uint32(SectorSize)
+	if f.alignment != 0 {
+		align = f.order.Uint32(b[f.alignment:])
+		if align == 0 || align > maxAlignment || align&(align-1) != 0 {
+			return Header{}, headerError("alignment", uint64(align), "is not a power of two up to 1 MiB")
+		}
+		if v := f.order.Uint32(b[f.format:]); v != 0 {
+			return Header{}, headerError("cow_format", uint64(v), "is not 0, a bitmap")
+		}
 	}
-	path := b[pathOffset:HeaderLength]
+	path := b[f.path : f.path+f.pathLength]
 	end := bytes.IndexByte(path, 0)
 	switch end {
 	case -1:
-		return Header{}, headerError("backing_file", pathLength, "bytes hold no NUL")
+		return Header{}, headerError("backing_file", uint64(f.pathLength), "bytes hold no NUL")
 	case 0:
 		return Header{}, headerError("backing_file", 0, "bytes long: no backing file is named")
 	}
 	return Header{
-		Dialect:    V3,
+		Dialect:    d,
 		Backing:    string(path[:end]),
-		MTime:      be.Uint32(b[mtimeOffset:]),
+		MTime:      uint32(mtime),
 		Size:       int64(size),
 		SectorSize: int64(sector),
 		Alignment:  int64(align),
 	}, nil
 }
 
-// Encode returns the header's bytes, HeaderLength of them. Only version 3 is ever
-// written.
+// Encode returns the header's bytes in its dialect, with the padding that belongs to
+// it. New COW files are of version 3; the others are for headers that name another
+// backing file from now on.
 func (h Header) Encode() ([]byte, error) {
-	if h.Dialect != V3 {
+	f, ok := dialectFields[h.Dialect]
+	if !ok {
 		return nil, &DialectError{Dialect: h.Dialect}
 	}
-	if len(h.Backing) >= pathLength {
-		return nil, headerError("backing_file", uint64(len(h.Backing)), "bytes are too long for a header: it takes 4095")
+	if len(h.Backing) >= f.pathLength {
+		return nil, headerError("backing_file", uint64(len(h.Backing)), "bytes are too long for a header: it takes "+strconv.Itoa(f.pathLength-1))
 	}
-	b := make([]byte, HeaderLength)
-	be := binary.BigEndian
-	be.PutUint32(b[magicOffset:], magic)
-	be.PutUint32(b[versionOffset:], 3)
-	be.PutUint32(b[mtimeOffset:], h.MTime)
-	be.PutUint64(b[sizeOffset:], uint64(h.Size))
-	be.PutUint32(b[sectorSizeOffset:], uint32(h.SectorSize))
-	be.PutUint32(b[alignmentOffset:], uint32(h.Alignment))
-	copy(b[pathOffset:], h.Backing)
+	if i := strings.IndexByte(h.Backing, 0); i >= 0 {
+		return nil, headerError("backing_file", uint64(i), "is where a NUL stands in it, which ends it")
+	}
+	if f.alignment == 0 && h.Alignment != SectorSize {
+		return nil, headerError("alignment", uint64(h.Alignment), "is not 512, as it is before version 3")
+	}
+	b := make([]byte, f.length)
+	f.order.PutUint32(b[magicOffset:], magic)
+	f.order.PutUint32(b[versionOffset:], f.version)
+	if f.mtimeBytes == 8 {
+		f.order.PutUint64(b[f.mtime:], uint64(h.MTime))
+	} else {
+		f.order.PutUint32(b[f.mtime:], h.MTime)
+	}
+	f.order.PutUint64(b[f.size:], uint64(h.Size))
+	f.order.PutUint32(b[f.sectorSize:], uint32(h.SectorSize))
+	if f.alignment != 0 {
+		f.order.PutUint32(b[f.alignment:], uint32(h.Alignment))
+	}
+	copy(b[f.path:f.path+f.pathLength], h.Backing)
 	// What we write, we must be able to read: this checks every field.
-	if _, err := decodeV3(b); err != nil {
+	if _, err := decode(h.Dialect, b); err != nil {
 		return nil, err
 	}
 	return b, nil
@@ -234,11 +186,16 @@ func (h Header) Encode() ([]byte, error) {
 // Layout returns where bitmap and data lie in a file with this header. The header is
 // one that DecodeHeader returned or Encode accepted.
 func (h Header) Layout() Layout {
-	sectors := ceilDiv(h.Size, h.SectorSize)
-	l := Layout{
-		Sectors:      sectors,
-		BitmapOffset: roundUp(HeaderLength, h.Alignment),
-		BitmapLength: ceilDiv(sectors, 8),
+	l := Layout{Sectors: ceilDiv(h.Size, h.SectorSize)}
+	header := int64(dialectFields[h.Dialect].length)
+	switch h.Dialect {
+	case V3, V3Broken:
+		l.BitmapOffset = roundUp(header, h.Alignment)
+		l.BitmapLength = ceilDiv(l.Sectors, 8)
+	default:
+		// The wrong rounding is what the files have.
+		l.BitmapOffset = header
+		l.BitmapLength = (h.Size + h.SectorSize - 1) / (8 * h.SectorSize)
 	}
 	l.DataOffset = roundUp(l.BitmapOffset+l.BitmapLength, h.Alignment)
 	return l

@@ -101,32 +101,78 @@ func (h *hostFile) readFull(p []byte, off, zeroFrom int64) error {
 	return err
 }
 
+// fullSync makes the file stable with all that the host says of it, its modification time
+// too.
+func (h *hostFile) fullSync() error {
+	if err := h.note(event{op: opSync}); err != nil {
+		return err
+	}
+	return h.Sync()
+}
+
 // datasync makes the file's data stable, and the metadata needed to read it.
 func (h *hostFile) datasync() error {
 	if h.lost != nil {
 		return h.lost
 	}
-	err := control(h.File, func(fd int) error { return ignoringEINTR(func() error { return unix.Fdatasync(fd) }) })
+	err := h.note(event{op: opSync})
+	if err == nil {
+		err = control(h.File, func(fd int) error { return ignoringEINTR(func() error { return unix.Fdatasync(fd) }) })
+	}
 	if err != nil {
 		h.lost = fmt.Errorf("fdatasync %s: %w", h.path, err)
 	}
 	return h.lost
 }
 
-// zero makes [off, off+n) read as zeros, and gives its space back where the host
-// knows how.
-func (h *hostFile) zero(off, n int64) error {
-	err := control(h.File, func(fd int) error {
+// writeStable writes p and makes it stable, alone.
+func (h *hostFile) writeStable(p []byte, off int64) (done int, err error) {
+	if err := h.note(event{op: opWrite, off: off, data: p}); err != nil {
+		return 0, err
+	}
+	err = control(h.File, func(fd int) error {
+		for done < len(p) {
+			var n int
+			err := ignoringEINTR(func() (err error) {
+				n, err = unix.Pwritev2(fd, [][]byte{p[done:]}, off+int64(done), unix.RWF_DSYNC)
+				return err
+			})
+			if err != nil {
+				return &os.PathError{Op: "write", Path: h.path, Err: err}
+			}
+			done += n
+		}
+		return nil
+	})
+	return done, err
+}
+
+// punch gives the space of a range back to the host; it reads as zeros then.
+func (h *hostFile) punch(off, n int64) error {
+	if err := h.note(event{op: opZero, off: off, n: n}); err != nil {
+		return err
+	}
+	return control(h.File, func(fd int) error {
 		return ignoringEINTR(func() error {
 			return unix.Fallocate(fd, unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, off, n)
 		})
 	})
-	switch {
-	case err == nil:
+}
+
+// cannotPunch tells whether punch failed because the host does not know how.
+func cannotPunch(err error) bool {
+	// EINVAL: a block device whose own blocks are larger than a sector.
+	return errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EINVAL)
+}
+
+// zero makes [off, off+n) read as zeros, and gives its space back where the host
+// knows how.
+func (h *hostFile) zero(off, n int64) error {
+	err := h.punch(off, n)
+	if err == nil {
 		return nil
-	case errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.ENOSYS), errors.Is(err, unix.EINVAL):
-		// EINVAL: a block device whose own blocks are larger than a sector.
-	default:
+	}
+	if !cannotPunch(err) {
 		return fmt.Errorf("punch hole in %s: %w", h.path, err)
 	}
 	zeros := make([]byte, min(n, 1<<20))
@@ -197,6 +243,49 @@ func (h *hostFile) seek(off int64, whence int) (int64, error) {
 		return 1<<63 - 1, nil
 	}
 	return 0, fmt.Errorf("find data in %s at %d: %w", h.path, off, err)
+}
+
+// WriteAt writes to the file.
+func (h *hostFile) WriteAt(p []byte, off int64) (int, error) {
+	if err := h.note(event{op: opWrite, off: off, data: p}); err != nil {
+		return 0, err
+	}
+	return h.File.WriteAt(p, off)
+}
+
+// setLength makes the file longer with zeros, or shorter.
+func (h *hostFile) setLength(n int64) error {
+	if err := h.note(event{op: opLength, n: n}); err != nil {
+		return err
+	}
+	return h.Truncate(n)
+}
+
+// An event is a change of a host file that is about to be made. Tests look at them all, to
+// see what a crash between any two would leave, and fail them.
+type event struct {
+	op     op
+	off, n int64
+	data   []byte
+}
+
+type op int
+
+const (
+	opWrite op = iota
+	opZero
+	opLength
+	opSync // all before it is stable once it returns
+)
+
+// observe is told of every event, in tests. It may fail them.
+var observe func(*hostFile, event) error
+
+func (h *hostFile) note(e event) error {
+	if observe == nil {
+		return nil
+	}
+	return observe(h, e)
 }
 
 // control runs f with the file's descriptor, which stays open meanwhile.

@@ -17,6 +17,13 @@ type MergeOptions struct {
 	// Backing is the backing file to take instead of the one the header names; it
 	// must still be of the header's size and modification time.
 	Backing string
+	// Keep leaves the COW file as it is when it was merged in place, as the historic
+	// uml_moo does; it then no longer matches. Merge always leaves it.
+	Keep bool
+	// Others is told, before a merge in place changes anything, which other COW files
+	// Siblings sees: they will not match any more. It may be nil, and is not called
+	// when there are none.
+	Others func(cows []string)
 	// Progress is told how much of the disk is done, in bytes, one call at a time.
 	// It may be nil.
 	Progress func(done, total int64)
@@ -30,7 +37,7 @@ type MergeOptions struct {
 //
 // The errors are *MismatchError and *MergeError.
 func Merge(ctx context.Context, cow, output string, o MergeOptions) error {
-	c, err := openMerge(cow, o.Backing, false)
+	c, err := openMerge(cow, o.Backing, intoNew)
 	if err != nil {
 		return err
 	}
@@ -63,19 +70,35 @@ func Merge(ctx context.Context, cow, output string, o MergeOptions) error {
 	return nil
 }
 
-// MergeInPlace writes what a COW file holds into its backing file. The COW file is only
-// read; it no longer matches the backing file afterwards, and nor does any other COW
-// file over it. A merge that was cut short leaves the backing file's name with
-// ".merging" appended beside it: the same merge, done again, then goes on in spite of
-// the changed modification time, and removes that file when it is done.
+// MergeInPlace writes what a COW file holds into its backing file, and then, unless
+// o.Keep, empties the COW file and makes it match the backing file as it is now, so that
+// it shows the same disk as before. Any other COW file over that backing file no longer
+// matches. A merge that was cut short leaves the backing file's name with ".merging"
+// appended beside it: the same merge, done again, then goes on in spite of the changed
+// modification time, and removes that file when it is done. The end is the same wherever
+// it was cut.
 //
 // The errors are *MismatchError and *MergeError.
 func MergeInPlace(ctx context.Context, cow string, o MergeOptions) error {
-	c, err := openMerge(cow, o.Backing, true)
+	how := inPlace
+	if !o.Keep {
+		how = inPlaceEmptying
+	}
+	c, err := openMerge(cow, o.Backing, how)
 	if err != nil {
 		return err
 	}
 	defer c.close()
+	if c.matches && !c.bits.any() {
+		// Nothing to merge. One that was cut short may have come this far.
+		return c.end()
+	}
+	if o.Others != nil {
+		// Who cannot look around is told of nothing.
+		if cows, err := Siblings(c.file.path, c.backing.path); err == nil && len(cows) > 0 {
+			o.Others(cows)
+		}
+	}
 	if err := c.begin(ctx); err != nil {
 		return &MergeError{"Writing data", err}
 	}
@@ -83,8 +106,13 @@ func MergeInPlace(ctx context.Context, cow string, o MergeOptions) error {
 	if err := m.run(ctx); err != nil {
 		return &MergeError{"Writing data", err}
 	}
-	if err := c.backing.Sync(); err != nil {
+	if err := c.backing.fullSync(); err != nil {
 		return &MergeError{"Writing data", err}
+	}
+	if !o.Keep {
+		if err := c.empty(); err != nil {
+			return &MergeError{"Emptying COW file", err}
+		}
 	}
 	return c.end()
 }
@@ -107,13 +135,27 @@ type mergeSource struct {
 	header        Header
 	layout        Layout
 	bits          *bitmap
+	// matches: the backing file is the header's; otherwise this goes on with a merge
+	// that was cut short.
+	matches bool
 }
 
-// openMerge opens and checks a COW file, and its backing file for writing if the merge
-// is to be in place.
-func openMerge(path, backing string, inPlace bool) (_ *mergeSource, err error) {
-	f, err := openHost(path, Options{ReadOnly: true}, false)
+// purpose is what the pair of files is opened for.
+type purpose int
+
+const (
+	intoNew         purpose = iota // both are read
+	inPlace                        // the backing file is written
+	inPlaceEmptying                // both are
+)
+
+// openMerge opens and checks a COW file and its backing file.
+func openMerge(path, backing string, to purpose) (_ *mergeSource, err error) {
+	f, err := openHost(path, Options{ReadOnly: to != inPlaceEmptying}, true)
 	if err != nil {
+		if to == inPlaceEmptying && (errors.Is(err, unix.EACCES) || errors.Is(err, unix.EROFS)) {
+			err = fmt.Errorf("%w; it is emptied in the end, unless it is to be kept", err)
+		}
 		return nil, &MergeError{"COW file open", err}
 	}
 	c := &mergeSource{file: f}
@@ -133,14 +175,16 @@ func openMerge(path, backing string, inPlace bool) (_ *mergeSource, err error) {
 		return nil, &MergeError{"Stating backing file", err}
 	}
 	// A backing file that may not be written cannot be merged into: no falling back.
-	if c.backing, err = openHost(backing, Options{ReadOnly: !inPlace}, true); err != nil {
+	if c.backing, err = openHost(backing, Options{ReadOnly: to == intoNew}, true); err != nil {
 		return nil, &MergeError{"Opening backing file", err}
 	}
 	if os.SameFile(c.backing.info, f.info) {
 		return nil, &MergeError{"Opening backing file", fmt.Errorf("%s is the COW file itself", backing)}
 	}
-	if err := c.header.match(f.path, c.backing); err != nil && !(inPlace && c.resumes(err)) {
-		return nil, err
+	mismatch := (Policy{}).validate(c.header, f.path, c.backing)
+	c.matches = mismatch == nil
+	if !c.matches && (to == intoNew || !c.resumes(mismatch)) {
+		return nil, mismatch
 	}
 	if c.bits, err = f.readBitmap(c.header, c.layout); err != nil {
 		return nil, &MergeError{"Reading COW bitmap", err}
@@ -230,8 +274,8 @@ func (c *mergeSource) mark() (name, identity []byte, err error) {
 	if err := control(c.file.File, func(fd int) error { return unix.Fstat(fd, &st) }); err != nil {
 		return nil, nil, err
 	}
-	return fmt.Appendf(nil, "uml_moo -d was cut short; run it again\ncow %q\n", c.file.path),
-		fmt.Appendf(nil, "file %d:%d size %d mtime %d\n", st.Dev, st.Ino, c.header.Size, c.header.MTime), nil
+	return fmt.Appendf(nil, "uml_moo -d was cut short; run it again\ncow %q", c.file.path),
+		fmt.Appendf(nil, "\nfile %d:%d size %d mtime %d\n", st.Dev, st.Ino, c.header.Size, c.header.MTime), nil
 }
 
 // resumes tells whether a mismatch is the doing of this very merge, cut short.
@@ -244,16 +288,22 @@ func (c *mergeSource) resumes(mismatch error) bool {
 	if e.Field == "size" && e.Actual != c.layout.Sectors*SectorSize {
 		return false
 	}
-	path, ok := c.markPath()
-	if !ok {
-		return false
-	}
-	have, err := readSmall(path)
+	_, identity, err := c.mark()
 	if err != nil {
 		return false
 	}
-	_, identity, err := c.mark()
-	return err == nil && bytes.HasSuffix(have, append([]byte("\n"), identity...))
+	have, ok := c.readMark()
+	return ok && bytes.HasSuffix(have, identity)
+}
+
+// readMark returns what the mark beside the backing file says, if there is one.
+func (c *mergeSource) readMark() ([]byte, bool) {
+	path, ok := c.markPath()
+	if !ok {
+		return nil, false
+	}
+	have, err := readSmall(path)
+	return have, err == nil
 }
 
 // begin leaves the mark, if the directory allows it, and then makes the backing file
@@ -267,7 +317,7 @@ func (c *mergeSource) begin(ctx context.Context) error {
 	}
 	// In the very second that the headers name it would stay the same.
 	for range 60 {
-		if err := c.backing.Truncate(c.backing.size); err != nil {
+		if err := c.backing.setLength(c.backing.size); err != nil {
 			return err
 		}
 		if err := c.backing.inspect(); err != nil {
@@ -282,7 +332,7 @@ func (c *mergeSource) begin(ctx context.Context) error {
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
-	return c.backing.Sync()
+	return c.backing.fullSync()
 }
 
 func (c *mergeSource) leaveMark() error {
@@ -308,12 +358,57 @@ func (c *mergeSource) leaveMark() error {
 	return f.commit(true)
 }
 
-// end removes the mark.
+// empty makes the COW file hold nothing and match the backing file as it is now. The
+// bitmap goes first: as long as the header does not match, the merge can be done again,
+// and what is left of the bitmap says nothing that is not merged. Then the data means
+// nothing. The header comes last.
+func (c *mergeSource) empty() error {
+	l := c.layout
+	if err := c.file.zero(l.BitmapOffset, l.BitmapLength); err != nil {
+		return err
+	}
+	if err := c.file.datasync(); err != nil {
+		return err
+	}
+	// Where the host cannot take it back, what it holds stays, and means as little.
+	if n := c.file.size - l.DataOffset; n > 0 {
+		if err := c.file.punch(l.DataOffset, n); err != nil && !cannotPunch(err) {
+			return err
+		}
+		if err := c.file.datasync(); err != nil {
+			return err
+		}
+	}
+	if err := c.backing.inspect(); err != nil {
+		return err
+	}
+	// The backing file of another name is the one that has what was merged.
+	name := ""
+	if named, err := os.Stat(c.header.Backing); err != nil || !os.SameFile(named, c.backing.info) {
+		name = c.backing.path
+	}
+	next, err := c.header.over(name, c.backing)
+	if err != nil {
+		return err
+	}
+	return c.file.adopt(&c.header, next)
+}
+
+// end removes the mark, if it is that of this COW file.
 func (c *mergeSource) end() error {
-	path, ok := c.markPath()
+	have, ok := c.readMark()
 	if !ok {
 		return nil
 	}
+	_, identity, err := c.mark()
+	if err != nil {
+		return err
+	}
+	file, _, _ := bytes.Cut(identity, []byte(" size "))
+	if !bytes.Contains(have, append(file, ' ')) {
+		return nil
+	}
+	path, _ := c.markPath()
 	if err := os.Remove(path); err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.EACCES) {
 		return err
 	}

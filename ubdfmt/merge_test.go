@@ -96,7 +96,7 @@ func TestMergeLikeDebian(t *testing.T) {
 		copied := filepath.Join(dir, "copied.img")
 		oracle.Run(t, "cp", "-p", base, copied)
 		oracle.Run(t, moo, "-d", "-b", copied, cow)
-		if err := MergeInPlace(context.Background(), cow, MergeOptions{}); err != nil {
+		if err := MergeInPlace(context.Background(), cow, MergeOptions{Keep: true}); err != nil {
 			t.Fatal(err)
 		}
 		if !bytes.Equal(read(t, base), want) || !bytes.Equal(read(t, copied), want) {
@@ -319,8 +319,25 @@ func TestMergeCut(t *testing.T) {
 	if exists(base + ".merging") {
 		t.Error("the mark was left")
 	}
-	if err := MergeInPlace(context.Background(), cow, MergeOptions{}); !errors.As(err, &e) {
-		t.Errorf("once it is done: %v", err)
+	checkEmpty(t, filepath.Base(cow), want)
+	if got := read(t, cow); !bytes.Contains(got[:HeaderLength], []byte(base+"\x00")) {
+		t.Error("another name of the same backing file went into the header")
+	}
+	if err := MergeInPlace(context.Background(), other, MergeOptions{}); !errors.As(err, &e) {
+		t.Errorf("another COW file, once it is done: %v", err)
+	}
+}
+
+// checkEmpty checks that a COW file that was merged in place holds nothing, takes next to
+// nothing of the host, and shows the same disk as before.
+func checkEmpty(t testing.TB, cow string, want []byte) {
+	t.Helper()
+	r, err := Check(cow, CheckOptions{})
+	if err != nil || len(r.Problems) != 0 || r.Held != 0 || r.Allocated > 20<<10 {
+		t.Errorf("the merged COW file: %+v, %v", r, err)
+	}
+	if got := shown(t, cow, len(want)); !bytes.Equal(got, want) {
+		t.Errorf("over the merged backing file byte %d is another", firstDifference(got, want))
 	}
 }
 
@@ -335,7 +352,7 @@ func TestMergeCutAtTheEnd(t *testing.T) {
 	}
 	mustClose(t, d)
 	want := shown(t, cow, 41*512)
-	c, err := openMerge(cow, "", true)
+	c, err := openMerge(cow, "", inPlace)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -368,7 +385,11 @@ func TestMergeInTheSameSecond(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, path := range []string{cow, other} {
-		mustClose(t, mustOpen(t, path, base, Options{}))
+		d := mustOpen(t, path, base, Options{})
+		if _, err := d.WriteAt(pattern(4096, 9), 0); err != nil {
+			t.Fatal(err)
+		}
+		mustClose(t, d)
 	}
 	if err := MergeInPlace(context.Background(), cow, MergeOptions{}); err != nil {
 		t.Fatal(err)

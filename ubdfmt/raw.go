@@ -1,6 +1,7 @@
 package ubdfmt
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -64,6 +65,22 @@ func (r *Raw) WriteAt(p []byte, off int64) (int, error) {
 	}
 	n, err := r.file.WriteAt(p, off)
 	if err == nil && r.opts.Sync {
+		err = r.Sync()
+	}
+	return n, err
+}
+
+// WriteStable is WriteAt, and returns when what it wrote is stable. Other than Sync it
+// does not make the host write what was written before.
+func (r *Raw) WriteStable(p []byte, off int64) (int, error) {
+	if err := checkWrite(r.file.path, "write", r.file.readOnly, off, int64(len(p)), r.size); err != nil {
+		return 0, err
+	}
+	n, err := r.file.writeStable(p, off)
+	if !errors.Is(err, unix.EOPNOTSUPP) {
+		return n, err
+	}
+	if n, err = r.file.WriteAt(p, off); err == nil { // the host's filesystem does not know how
 		err = r.Sync()
 	}
 	return n, err

@@ -21,6 +21,13 @@ func newSyncer(flush func() error) *syncer {
 	return s
 }
 
+// busy says whether a flush is under way.
+func (s *syncer) busy() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.running
+}
+
 // sync returns when a flush that began after the call has ended, with its error. It
 // may be the error of a still later flush, which spoke for all that was written
 // before it too.

@@ -20,10 +20,15 @@ import (
 )
 
 const usage = `usage: uml_moo [-b backing] COW new
-       uml_moo [-b backing] -d COW
+       uml_moo [-b backing] [--keep] -d COW
 Merges a COW file with its backing file into a new image.
-  -d  merges into the backing file instead, which changes it for every COW file over it
-  -b  takes this backing file instead of the one that the COW file names
+  -d      merges into the backing file instead, and empties the COW file; every other
+          COW file over that backing file is good for nothing then
+  --keep  leaves the COW file as it is, which no longer matches then
+  -b      takes this backing file instead of the one that the COW file names
+for example
+  uml_moo work.cow new.img        a new image of what the machine sees
+  uml_moo -d work.cow             the same in base.img; go on with work.cow
 `
 
 func main() {
@@ -43,7 +48,12 @@ func run(ctx context.Context, args []string, stderr io.Writer) int {
 		fmt.Fprint(stderr, usage)
 		return 1
 	}
-	o := ubdfmt.MergeOptions{Backing: c.backing}
+	o := ubdfmt.MergeOptions{Backing: c.backing, Keep: c.keep, Others: func(cows []string) {
+		for _, other := range cows {
+			fmt.Fprintln(stderr, "uml_moo: "+printable(other)+" has the same backing file, and no longer matches it")
+		}
+		fmt.Fprintln(stderr, "uml_moo: COW files in other directories are not looked for")
+	}}
 	clear := showProgress(stderr, &o)
 	if c.inPlace {
 		err = ubdfmt.MergeInPlace(ctx, c.cow, o)
@@ -59,16 +69,16 @@ func run(ctx context.Context, args []string, stderr io.Writer) int {
 	case errors.Is(err, context.Canceled):
 		fmt.Fprintln(stderr, "uml_moo: interrupted; no image was made")
 	default:
-		fmt.Fprintln(stderr, oneLine(err))
+		fmt.Fprintln(stderr, printable(err.Error()))
 	}
 	return 1
 }
 
-// oneLine is an error's text fit for a terminal: the path in a COW file's header is
+// printable is a text fit for a terminal, in one line: the path in a COW file's header is
 // whatever somebody put there.
-func oneLine(err error) string {
+func printable(s string) string {
 	var b strings.Builder
-	for _, c := range []byte(err.Error()) {
+	for _, c := range []byte(s) {
 		if c < 0x20 || c == 0x7f {
 			fmt.Fprintf(&b, `\x%02x`, c)
 		} else {
@@ -79,7 +89,7 @@ func oneLine(err error) string {
 }
 
 type command struct {
-	inPlace              bool
+	inPlace, keep        bool
 	backing, cow, output string
 }
 
@@ -93,6 +103,8 @@ func parse(args []string) (c command, err error) {
 		switch {
 		case arg == "--help" || arg == "-h":
 			return c, errHelp
+		case arg == "--keep":
+			c.keep = true
 		case arg == "--":
 			files = append(files, args[i+1:]...)
 			i = len(args)
@@ -116,7 +128,7 @@ func parse(args []string) (c command, err error) {
 						return c, errors.New("option -b needs a backing file")
 					}
 				default:
-					return c, fmt.Errorf("unknown option %s; there are -b and -d", strings.TrimSpace(arg))
+					return c, fmt.Errorf("unknown option %s; there are -b, -d and --keep", strings.TrimSpace(arg))
 				}
 				break
 			}
@@ -125,6 +137,8 @@ func parse(args []string) (c command, err error) {
 	switch {
 	case len(files) == 0:
 		return c, errHelp
+	case c.keep && !c.inPlace:
+		return c, errors.New("--keep goes with -d: else the COW file is kept anyway")
 	case c.inPlace && len(files) > 1:
 		return c, fmt.Errorf("-d takes one COW file and no new file, not %q", files[1])
 	case !c.inPlace && len(files) == 1:

@@ -54,6 +54,8 @@ func TestParse(t *testing.T) {
 		{"-d -b x c", command{cow: "c", backing: "x", inPlace: true}, ""},
 		{"c -bx n", command{cow: "c", backing: "x", output: "n"}, ""},
 		{"-db x c", command{cow: "c", backing: "x", inPlace: true}, ""},
+		{"-d c --keep", command{cow: "c", inPlace: true, keep: true}, ""},
+		{"--keep c n", command{}, "--keep goes with -d"},
 		{"-b x c n", command{cow: "c", backing: "x", output: "n"}, ""},
 		{"-- -d -b", command{cow: "-d", output: "-b"}, ""},
 		{"c -", command{cow: "c", output: "-"}, ""},
@@ -108,8 +110,8 @@ func TestStatus(t *testing.T) {
 }
 
 // TestKilled kills uml_moo at random moments, merging in place and into a new file: the
-// COW file stays as it is, the same command done again gives the same bytes, and a
-// new image is there whole or not at all.
+// same command done again gives the same bytes, and in place a COW file that shows them
+// still and holds nothing; a new image is there whole or not at all.
 func TestKilled(t *testing.T) {
 	const size = 48 << 20
 	rounds := 12
@@ -232,8 +234,12 @@ func TestKilled(t *testing.T) {
 			continue
 		}
 		check("the backing file, merged", base, want)
-		if err := os.WriteFile(base, content, 0o644); err != nil {
-			t.Fatal(err)
+		checkEmptied(t, cow, want)
+		// The same file again, for the mark knows it by its place on the host.
+		for path, b := range map[string][]byte{base: content, cow: cowBytes} {
+			if err := os.WriteFile(path, b, 0o644); err != nil {
+				t.Fatal(err)
+			}
 		}
 		if err := os.Chtimes(base, old, old); err != nil {
 			t.Fatal(err)
@@ -246,7 +252,7 @@ func TestKilled(t *testing.T) {
 		t.Fatal(err)
 	}
 	check("the backing file, merged", base, want)
-	check("the COW file", cow, cowBytes)
+	checkEmptied(t, cow, want)
 	names, err := os.ReadDir(dir)
 	if err != nil {
 		t.Fatal(err)
@@ -255,6 +261,25 @@ func TestKilled(t *testing.T) {
 		if n := name.Name(); n != "base.img" && n != "disk.cow" && n != "out.img" && canTmpfile(dir) {
 			t.Errorf("left behind: %s", n)
 		}
+	}
+}
+
+// checkEmptied checks that a COW file that was merged in place holds nothing and shows what
+// it did.
+func checkEmptied(t *testing.T, cow string, want []byte) {
+	t.Helper()
+	r, err := ubdfmt.Check(cow, ubdfmt.CheckOptions{})
+	if err != nil || r.Held != 0 || len(r.Problems) != 0 {
+		t.Fatalf("the COW file: %+v, %v", r, err)
+	}
+	d, err := ubdfmt.Open(cow, "", ubdfmt.Options{ReadOnly: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	got := make([]byte, len(want))
+	if _, err := d.ReadAt(got, 0); err != nil || !bytes.Equal(got, want) {
+		t.Fatalf("the emptied COW file shows another disk: %v", err)
 	}
 }
 

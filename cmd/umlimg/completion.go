@@ -6,7 +6,7 @@ import (
 	"github.com/urfave/cli/v2"
 )
 
-// The scripts ask the program itself for what can come next, with the library's hidden
+// The scripts of bash and zsh ask the program itself for what can come next, with the library's hidden
 // option.
 const (
 	bashCompletion = `_umlimg() {
@@ -20,17 +20,11 @@ complete -o bashdefault -o default -F _umlimg umlimg
 `
 	zshCompletion = `#compdef umlimg
 _umlimg() {
-	local -a opts
-	local cur=${words[CURRENT]}
-	if [[ $cur == -* ]]; then
-		opts=("${(@f)$("${words[@]:0:CURRENT}" --generate-bash-completion 2>/dev/null)}")
-	else
-		opts=("${(@f)$("${words[@]:0:CURRENT-1}" --generate-bash-completion 2>/dev/null)}")
-	fi
-	if [[ -n ${opts[1]} ]]; then
-		_describe values opts
-	fi
-	_files
+	local -a asked=("${(@)words[1,CURRENT-1]}") found
+	[[ ${words[CURRENT]} == -* ]] && asked+=("${words[CURRENT]}")
+	found=("${(@f)$("${asked[@]}" --generate-bash-completion 2>/dev/null)}")
+	[[ -n ${found[1]} ]] && compadd -- "${found[@]}"
+	[[ ${words[CURRENT]} == -* ]] || _files
 }
 compdef _umlimg umlimg
 `
@@ -64,6 +58,7 @@ umlimg completion fish >~/.config/fish/completions/umlimg.fish`,
 				if text, err = c.App.ToFishCompletion(); err != nil {
 					return err
 				}
+				text += "\ncomplete -c umlimg -n '__fish_seen_subcommand_from completion' -f -a 'bash zsh fish'\n"
 			default:
 				return usagef("completion: no script for %q: bash, zsh or fish", c.Args().First())
 			}

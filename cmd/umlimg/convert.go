@@ -11,6 +11,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/umlkit/umlkit/partition"
 	"github.com/umlkit/umlkit/rootfs"
 	"github.com/umlkit/umlkit/ubdfmt"
 	"github.com/umlkit/umlkit/ubdfmt/qcow2"
@@ -106,6 +107,9 @@ func convert(c *cli.Context, source, path string) error {
 			return fmt.Errorf("backing file: %w", err)
 		}
 		defer d.base.Close()
+		if _, part := d.base.(*partition.Section); part {
+			return fmt.Errorf("backing file %s: a partition is none", backing)
+		}
 		if err := checkBacking(backing, baseFormat, sum.Format, d.base.Size(), from.Size()); err != nil {
 			return err
 		}
@@ -127,7 +131,8 @@ func convert(c *cli.Context, source, path string) error {
 	}
 	image.Unsynced = c.Bool("no-sync")
 	bar := newProgress(c.App.ErrWriter)
-	d.progress, d.out = bar.tell, image.File()
+	d.progress = bar.tell
+	d.out, _ = image.File()
 	err = d.write(c, image, &sum)
 	bar.finish()
 	if err != nil {
@@ -155,7 +160,7 @@ func convert(c *cli.Context, source, path string) error {
 func (d *diskCopy) write(c *cli.Context, image *rootfs.Image, sum *convertSummary) error {
 	switch sum.Format {
 	case "cow":
-		cow, err := ubdfmt.NewCOW(image.File(), sum.Image, sum.Backing, ubdfmt.Options{})
+		cow, err := ubdfmt.NewCOW(d.out, sum.Image, sum.Backing, ubdfmt.Options{})
 		if err != nil {
 			return err
 		}
@@ -176,7 +181,7 @@ func (d *diskCopy) write(c *cli.Context, image *rootfs.Image, sum *convertSummar
 		}
 		return w.Finish()
 	}
-	if err := image.File().Truncate(sum.Size); err != nil {
+	if err := d.out.Truncate(sum.Size); err != nil {
 		return err
 	}
 	d.to, d.cloning = rawTarget{image}, true
@@ -212,6 +217,9 @@ func formatOf(dev ubdfmt.Device) string {
 // diskFiles are the files that a disk lies in.
 func diskFiles(dev ubdfmt.Device, path string) []string {
 	switch dev := dev.(type) {
+	case *partition.Section:
+		whole, _ := splitPartition(path)
+		return diskFiles(dev.Disk(), whole)
 	case *ubdfmt.COW:
 		return []string{path, dev.Backing()}
 	case *qcow2.Image:

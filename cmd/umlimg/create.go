@@ -13,6 +13,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/umlkit/umlkit/partition"
 	"github.com/umlkit/umlkit/rootfs"
 	"github.com/umlkit/umlkit/rootfs/builtin"
 	"github.com/umlkit/umlkit/rootfs/hostdir"
@@ -35,6 +36,7 @@ umlimg create --blank --size 100G data.img`,
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "from", Value: "builtin", Usage: "take the root file system from a directory, a tar `archive` (plain, gzip, xz, zstd, bzip2; - for standard input) or the built-in userland"},
 			&cli.StringFlag{Name: "size", Value: defaultSize, Usage: "`size` of the disk in bytes, or with K, M, G, T"},
+			&cli.StringFlag{Name: "partition", Usage: "put the file system into partition 1 of a `table`, gpt or mbr"},
 			&cli.StringFlag{Name: "hostname", Usage: "`name` of the guest"},
 			&cli.StringFlag{Name: "root-password", Usage: "root's `password`; empty lets root in without one"},
 			&cli.StringFlag{Name: "root-password-file", Usage: "read root's password from a `file`; - for standard input"},
@@ -92,6 +94,8 @@ type summary struct {
 	Source      string  `json:"source,omitempty"`
 	UUID        string  `json:"uuid,omitempty"`
 	Label       string  `json:"label,omitempty"`
+	Table       string  `json:"table,omitempty"`
+	PARTUUID    string  `json:"partuuid,omitempty"`
 	Files       int64   `json:"files"`
 	Directories int64   `json:"directories"`
 	Symlinks    int64   `json:"symlinks"`
@@ -135,10 +139,18 @@ func create(c *cli.Context, path string) error {
 		}
 		bar := newProgress(c.App.ErrWriter)
 		p.options.Progress = bar.tell
-		built, err := rootfs.Build(c.Context, image, p.source, p.options)
+		disk, err := p.disk(image)
+		if err != nil {
+			bar.finish()
+			return ofImage(path, err)
+		}
+		built, err := rootfs.Build(c.Context, disk, p.source, p.options)
 		bar.finish()
 		if err != nil {
-			return ofImage(path, err)
+			return ofImage(path, p.withTable(err, size))
+		}
+		if p.table.Kind != "" {
+			sum.Table, sum.PARTUUID = string(p.table.Kind), strings.ToLower(p.table.Partitions[0].UUID)
 		}
 		sum.Source, sum.UUID, sum.Label = p.source.String(), uuidText(p.options.Filesystem.UUID), p.options.Filesystem.Label
 		sum.Files, sum.Directories, sum.Symlinks, sum.Others = built.Files, built.Directories, built.Symlinks, built.Others
@@ -165,6 +177,7 @@ type buildPlan struct {
 	source  rootfs.Source
 	options rootfs.Options
 	modules *settings.Modules
+	table   partition.Table // of no kind without --partition
 }
 
 func (p *buildPlan) close() {
@@ -184,6 +197,9 @@ func planOf(c *cli.Context) (*buildPlan, error) {
 		return p, nil
 	}
 	if err := p.filesystem(c); err != nil {
+		return p, err
+	}
+	if err := p.partition(c); err != nil {
 		return p, err
 	}
 	if err := p.owners(c); err != nil {
@@ -255,7 +271,7 @@ func (p *buildPlan) edits(c *cli.Context) error {
 			return usageError{err}
 		}
 	}
-	p.options.Settings = append(p.options.Settings, settings.Fstab{}, settings.Hostname{Name: c.String("hostname")}, settings.Consoles{})
+	p.options.Settings = append(p.options.Settings, settings.Fstab{Device: p.device()}, settings.Hostname{Name: c.String("hostname")}, settings.Consoles{})
 	if err := p.password(c); err != nil {
 		return err
 	}

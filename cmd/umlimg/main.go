@@ -12,6 +12,7 @@ import (
 	"os/signal"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -65,6 +66,9 @@ func (v verdict) Unwrap() error { return v.err }
 
 // run is the whole program but for its end.
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	if last := len(args) - 1; last > 0 && args[last] == "-h" {
+		args = append(slices.Clone(args[:last]), "--help")
+	}
 	err := newApp(stdin, stdout, stderr).RunContext(ctx, args)
 	if err == nil {
 		return 0
@@ -101,6 +105,8 @@ func oneLine(err error) string {
 
 // newApp is the command line: every command and option.
 func newApp(stdin io.Reader, stdout, stderr io.Writer) *cli.App {
+	// With others, -h is for sizes that people read; alone, or last, it asks for help: see run.
+	cli.HelpFlag = &cli.BoolFlag{Name: "help", Usage: "show help", DisableDefaultText: true}
 	app := &cli.App{
 		Name:                      "umlimg",
 		Usage:                     "make, look into and change disk images for User Mode Linux",
@@ -115,16 +121,32 @@ func newApp(stdin io.Reader, stdout, stderr io.Writer) *cli.App {
 		ExitErrHandler:            func(*cli.Context, error) {}, // only main exits
 		OnUsageError:              badUsage,
 		Commands: []*cli.Command{
+			catCommand(),
+			chmodCommand(),
+			chownCommand(),
 			completionCommand(),
 			convertCommand(),
+			cpCommand(),
 			createCommand(),
+			dfCommand(),
+			editCommand(),
+			findCommand(),
+			lnCommand(),
+			lsCommand(),
+			mkdirCommand(),
+			partitionCommand(),
+			putCommand(),
 			resizeCommand(),
+			rmCommand(),
 			sparsifyCommand(),
+			statCommand(),
+			tarInCommand(),
+			tarOutCommand(),
 			versionCommand(),
 		},
 		Action: func(c *cli.Context) error {
 			if name := c.Args().First(); name != "" {
-				return usagef("%q is no command%s; umlimg --help names all", name, didYouMean(suggestCommand(c, name), name))
+				return noCommand("umlimg", c.App.Commands, name)
 			}
 			return cli.ShowAppHelp(c)
 		},
@@ -155,6 +177,14 @@ func prepare(commands []*cli.Command) {
 		c.CustomHelpTemplate = helpTemplate
 		c.HideHelpCommand = true
 		prepare(c.Subcommands)
+		if len(c.Subcommands) > 0 && c.Action == nil {
+			c.Action = func(ctx *cli.Context) error {
+				if name := ctx.Args().First(); name != "" {
+					return noCommand("umlimg "+c.Name, c.Subcommands, name)
+				}
+				return cli.ShowSubcommandHelp(ctx)
+			}
+		}
 	}
 }
 
@@ -165,16 +195,19 @@ func operands(c *cli.Context, least, most int) ([]string, error) {
 	for i, a := range args {
 		switch {
 		case a == "":
-			return nil, usagef("%s: an empty name", c.Command.FullName())
+			return nil, usagef("%s: an empty name", fullName(c))
 		case i > 0 && len(a) > 1 && a[0] == '-':
-			return nil, usagef("%s: options come before %s: %s", c.Command.FullName(), args[0], a)
+			return nil, usagef("%s: options come before %s: %s", fullName(c), args[0], a)
 		}
 	}
 	if len(args) < least || most >= 0 && len(args) > most {
-		return nil, usagef("%s: usage: %s %s", c.Command.FullName(), c.Command.HelpName, c.Command.ArgsUsage)
+		return nil, usagef("%s: usage: %s %s", fullName(c), c.Command.HelpName, c.Command.ArgsUsage)
 	}
 	return args, nil
 }
+
+// fullName is a command's name with that of the command it belongs to: "partition list".
+func fullName(c *cli.Context) string { return strings.TrimPrefix(c.Command.HelpName, "umlimg ") }
 
 // printJSON prints what --json asks for.
 func printJSON(c *cli.Context, v any) error {
@@ -188,7 +221,7 @@ func badUsage(c *cli.Context, err error, _ bool) error {
 	where := ""
 	flags := c.App.Flags
 	if c.Command != nil && c.Command.Name != "" && c.Command.Name != c.App.Name {
-		where, flags = c.Command.Name+": ", c.Command.Flags
+		where, flags = fullName(c)+": ", c.Command.Flags
 	}
 	const unknown = "flag provided but not defined: "
 	if name, ok := strings.CutPrefix(err.Error(), unknown); ok {
@@ -201,12 +234,12 @@ func badUsage(c *cli.Context, err error, _ bool) error {
 	return usagef("%s%w", where, err)
 }
 
-// suggestCommand is the command whose name is nearest to one that does not exist.
-func suggestCommand(c *cli.Context, name string) string {
+// noCommand is the error for a command that does not exist, with the nearest that does.
+func noCommand(of string, commands []*cli.Command, name string) error {
 	// The library answers with a sentence that quotes it.
-	_, rest, _ := strings.Cut(cli.SuggestCommand(c.App.Commands, name), `"`)
+	_, rest, _ := strings.Cut(cli.SuggestCommand(commands, name), `"`)
 	suggestion, _, _ := strings.Cut(rest, `"`)
-	return suggestion
+	return usagef("%q is no command%s; %s --help names all", name, didYouMean(suggestion, name), of)
 }
 
 func didYouMean(suggestion, given string) string {

@@ -35,7 +35,7 @@ func TestScripts(t *testing.T) {
 	engine := script.NewEngine()
 	engine.Cmds = scripttest.DefaultCmds()
 	engine.Cmds["umlimg"] = script.Program(os.Args[0], nil, time.Minute)
-	for _, tool := range []string{"debugfs", "dumpe2fs", "e2fsck", "mkfifo", "modprobe", "qemu-img", "qemu-io", "resize2fs", "sfdisk", "sh", "stat", "tar", "touch", "truncate", "xz", "zstd"} {
+	for _, tool := range []string{"debugfs", "dumpe2fs", "e2fsck", "mkfifo", "modprobe", "qemu-img", "qemu-io", "resize2fs", "sfdisk", "sgdisk", "sh", "stat", "tar", "touch", "truncate", "xz", "zstd"} {
 		engine.Cmds[tool] = script.Program(oracle.Tool(t, tool), nil, time.Minute)
 	}
 	env := append(os.Environ(), "RUN_UMLIMG=1", "UMLBOX="+guest.Binary(t, "umlbox"), "UMLIMG="+os.Args[0])
@@ -58,10 +58,12 @@ func TestExitStatus(t *testing.T) {
 	}{
 		{nil, 0}, {[]string{"--help"}, 0}, {[]string{"version"}, 0}, {[]string{"create", "--help"}, 0},
 		{[]string{"completion", "bash"}, 0}, {[]string{"completion", "fish"}, 0},
-		{[]string{"creat"}, 2}, {[]string{"--nope"}, 2}, {[]string{"completion", "tcsh"}, 2},
+		{[]string{"creat"}, 2}, {[]string{"partition"}, 0}, {[]string{"partition", "lst"}, 2}, {[]string{"partition", "create", "--help"}, 0}, {[]string{"--nope"}, 2}, {[]string{"completion", "tcsh"}, 2},
 		{[]string{"create"}, 2}, {[]string{"create", "--nope", image}, 2}, {[]string{"create", image, "--force"}, 2},
 		{[]string{"create", "--size", "16Q", image}, 2}, {[]string{"create", "--blank", "--label", "x", image}, 2},
 		{[]string{"create", "--fs-option", "block-size=3000", image}, 2}, {[]string{"create", "--fs-option", "features=^extent", image}, 2},
+		{[]string{"create", "--fs-option", "features=encrypt", image}, 2}, {[]string{"create", "--fs-option", "features=casefold", image}, 2},
+		{[]string{"create", "--fs-option", "features=verity", image}, 2},
 		{[]string{"create", "--blank", "--size", "1M", image}, 0}, {[]string{"create", "--blank", "--size", "1M", image}, 1},
 		{[]string{"create", "--from", filepath.Join(dir, "none"), image + "2"}, 1},
 		{[]string{"create", "--blank", filepath.Join(dir, "none", "x")}, 1},
@@ -152,7 +154,7 @@ func TestManualPages(t *testing.T) {
 			t.Errorf("%s.1 lacks the command's name, its line of the synopsis or examples", page)
 		}
 		documented := map[string]bool{}
-		for _, m := range regexp.MustCompile(`(?m)^\.(?:It|It Xo) Fl -([a-z-]+)`).FindAllStringSubmatch(text, -1) {
+		for _, m := range regexp.MustCompile(`(?m)^\.(?:It|It Xo) Fl -([a-z0-9-]+)`).FindAllStringSubmatch(text, -1) {
 			documented[m[1]] = true
 		}
 		exists := map[string]bool{}
@@ -164,7 +166,7 @@ func TestManualPages(t *testing.T) {
 				}
 			}
 		}
-		for _, m := range regexp.MustCompile(`Fl -([a-z-]+)`).FindAllStringSubmatch(text, -1) {
+		for _, m := range regexp.MustCompile(`Fl -([a-z0-9-]+)`).FindAllStringSubmatch(text, -1) {
 			if !exists[m[1]] {
 				t.Errorf("%s.1 names --%s, which does not exist", page, m[1])
 			}

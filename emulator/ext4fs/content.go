@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 
 	"gvisor.dev/gvisor/pkg/context"
+	"gvisor.dev/gvisor/pkg/errors/linuxerr"
 	"gvisor.dev/gvisor/pkg/hostarch"
 	"gvisor.dev/gvisor/pkg/safemem"
 	"gvisor.dev/gvisor/pkg/sentry/fsutil"
@@ -129,7 +130,8 @@ func (i *inode) readDisk(dsts safemem.BlockSeq, off int64) (uint64, error) {
 		done += uint64(n)
 		off += int64(n)
 		if err != nil {
-			return done, i.fs.errno(err)
+			i.fs.errno(err)
+			return done, linuxerr.EIO // whatever it is, as from Linux
 		}
 		dsts = dsts.Tail()
 	}

@@ -24,12 +24,13 @@
 //   - the filesystem's blocks are smaller than a page,
 //   - it does not lie on a page boundary of one host file: the data of a COW file is
 //     not aligned, or the page is in part in the COW file and in part behind it,
-//   - the file lies in so many pieces that the host's limit of mappings is near.
+//   - the file lies in so many pieces that the host's limit of mappings is near,
+//   - its data is journaled and waits in the log for its place.
 //
 // A cached page is always the truth: reads take it, writes change it and the disk.
 //
 // Where data moves, mappings are invalidated: when a write to a COW file has taken a
-// page from the backing file, and before blocks are freed by truncating or punching,
+// page from the backing file or one to a journaled file has gone to the log, and before blocks are freed by truncating or punching,
 // so that no process sees what they are used for next.
 //
 // # Locks

@@ -67,12 +67,14 @@ type FilesystemType struct {
 	// damaged. Without it such a filesystem becomes read-only.
 	Panic func(error)
 
+	warned sync.Once // of data=journal
+
 	mu   sync.Mutex
 	open map[uint64]*filesystem // by device number
 }
 
-// As returns the same type under another name of the family, "ext2" or "ext3". It
-// shares the open filesystems of t.
+// As returns the type of another name of the family, "ext2" or "ext3", which refuses
+// filesystems with features of later ones. A disk is mounted as one type at a time.
 func (t *FilesystemType) As(name string) vfs.FilesystemType {
 	return &alias{FilesystemType: t, name: name}
 }
@@ -98,9 +100,9 @@ func (t *FilesystemType) Release(ctx context.Context) {}
 
 // GetFilesystem implements vfs.FilesystemType. It fails with ENOTBLK where source
 // is no block device, ENXIO where the device is no disk of ours, EBUSY where it is
-// taken or mounted with the other of ro and rw, and EINVAL where it holds no
-// filesystem of the family or an option is unknown; a line in the kernel log says
-// which.
+// taken or mounted as another type or with the other of ro and rw, and EINVAL where it holds no
+// filesystem that the type knows or an option is unknown; a line in the kernel log says
+// which. Of damage it fails with EUCLEAN or EBADMSG.
 func (t *FilesystemType) GetFilesystem(ctx context.Context, vfsObj *vfs.VirtualFilesystem, creds *auth.Credentials, source string, opts vfs.GetFilesystemOptions) (*vfs.Filesystem, *vfs.Dentry, error) {
 	return t.mount(ctx, vfsObj, creds, t, source, opts)
 }

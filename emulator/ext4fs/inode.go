@@ -76,7 +76,7 @@ func (fs *filesystem) inodeOf(node *ext4.Inode) (*inode, error) {
 	default:
 		node.Put()
 		fs.log("error: inode %d has unknown type %#o", ino, a.Mode)
-		return nil, linuxerr.EIO
+		return nil, linuxerr.EUCLEAN
 	}
 	fs.inodes[ino] = i
 	return i, nil
@@ -408,7 +408,7 @@ const secondsPerDay = 24 * 60 * 60
 // touchAtime notes an access through mnt, as the mount options have it.
 func (i *inode) touchAtime(mnt *vfs.Mount) {
 	opts := i.fs.options()
-	if opts.noatime || mnt.Options().Flags.NoATime || i.fs.writable() != nil || i.isDir() && opts.nodiratime {
+	if mnt.Options().Flags.NoATime || i.fs.writable() != nil || i.isDir() && opts.nodiratime {
 		return
 	}
 	a := i.node.Attr()

@@ -392,8 +392,15 @@ func (i *inode) hostRun(pos uint64, limit memmap.MappableRange) (h *hostFile, mr
 	if from > pos || to < pos+hostarch.PageSize {
 		return nil, mr, 0, false
 	}
+	// What waits in the log for its place is not on the disk.
 	shift := e.Disk - e.Offset
 	at := int64(pos) + shift
+	first, end := i.fs.engine.InPlace(int64(from)+shift, int64(to)+shift, at)
+	from = uint64(first-shift+hostarch.PageSize-1) &^ (hostarch.PageSize - 1)
+	to = uint64(end-shift) &^ (hostarch.PageSize - 1)
+	if from > pos || to < pos+hostarch.PageSize {
+		return nil, mr, 0, false
+	}
 	var found ubdfmt.Extent
 	err = i.fs.disk.Device.Extents(int64(from)+shift, int64(to-from), func(x ubdfmt.Extent) bool {
 		switch {

@@ -74,6 +74,11 @@ func (t *FilesystemType) mount(ctx context.Context, vfsObj *vfs.VirtualFilesyste
 		}
 		if fs.vfsfs.TryIncRef() {
 			t.mu.Unlock()
+			if fs.vfsfs.FilesystemType().Name() != fsType.Name() { // to Linux another filesystem, and the disk has one
+				fs.vfsfs.DecRef(ctx)
+				t.errorf("%s: Can't open blockdev", source)
+				return nil, nil, linuxerr.EBUSY
+			}
 			if internal && disk.Release != nil {
 				disk.Release()
 			}
@@ -170,12 +175,29 @@ func mountFlags(ctx context.Context) (flags uint64, ok bool) {
 // is about them.
 func (o *options) setFlags(flags uint64) {
 	o.sync = flags&linux.MS_SYNCHRONOUS != 0
+	o.mand = flags&linux.MS_MANDLOCK != 0
+	o.lazytime = flags&unix.MS_LAZYTIME != 0
 	if flags&(linux.MS_NOATIME|linux.MS_NODIRATIME|linux.MS_RELATIME|linux.MS_STRICTATIME) != 0 {
-		o.noatime = false // the Sentry's mount has it
-		o.nodiratime = flags&linux.MS_NODIRATIME != 0
-		o.strictatime = flags&linux.MS_STRICTATIME != 0
+		o.setAccessTimes(flags)
 	}
 }
+
+// setAccessTimes applies the flags that are about access times, but for MS_NOATIME, which
+// the Sentry's mount has.
+func (o *options) setAccessTimes(flags uint64) {
+	o.nodiratime = flags&linux.MS_NODIRATIME != 0
+	o.strictatime = flags&linux.MS_STRICTATIME != 0
+}
+
+// AccessTimes says which access times are kept otherwise than relatime has it: none of
+// directories, and every one.
+func (fs *filesystem) AccessTimes() (nodiratime, strict bool) {
+	o := fs.options()
+	return o.nodiratime, o.strictatime
+}
+
+// ReadOnly says that the filesystem is read-only, whatever its mounts are.
+func (fs *filesystem) ReadOnly() bool { return fs.readOnly.Load() }
 
 // flagsOfMount gives, as options, the flags of the mount(2) that the task of ctx is
 // making and that the Sentry keeps to itself.
@@ -189,8 +211,7 @@ func flagsOfMount(ctx context.Context) string {
 		{linux.MS_RDONLY, "ro"},
 		{linux.MS_SYNCHRONOUS, "sync"},
 		{linux.MS_DIRSYNC, "dirsync"},
-		{linux.MS_NODIRATIME, "nodiratime"},
-		{linux.MS_STRICTATIME, "strictatime"},
+		{linux.MS_MANDLOCK, "mand"},
 		{unix.MS_LAZYTIME, "lazytime"},
 	} {
 		if flags&f.flag != 0 {
@@ -261,9 +282,19 @@ func (t *FilesystemType) openDisk(ctx context.Context, vfsObj *vfs.VirtualFilesy
 		if errors.As(err, &unsupported) && !unsupported.Write {
 			return nil, linuxerr.EINVAL
 		}
-		return nil, errno(err)
+		return nil, mountErrno(err)
 	}
 	fs.engine, fs.info = engine, engine.Info()
+	if name := fsType.Name(); name != Name {
+		if !fs.info.FitsType(name, o.ro) {
+			fs.logError("couldn't mount as %s due to feature incompatibilities", name)
+			if err := engine.Close(); err != nil {
+				fs.logError("error: close: %v", err)
+			}
+			return nil, linuxerr.EINVAL
+		}
+		fs.log("mounting %s file system using the ext4 subsystem", name)
+	}
 	fs.blockSize, fs.maxFileSize = engine.BlockSize(), fs.info.MaxFileSize
 	if fs.maxFileSize <= 0 || fs.maxFileSize > maxOffset-1<<20 {
 		fs.maxFileSize = maxOffset - 1<<20
@@ -284,7 +315,11 @@ func (t *FilesystemType) openDisk(ctx context.Context, vfsObj *vfs.VirtualFilesy
 	if err != nil {
 		return nil, fs.abandon(err)
 	}
+	if flags, ok := mountFlags(ctx); ok {
+		o.setAccessTimes(flags)
+	}
 	fs.apply(o)
+	engine.SetDataMode(dataModes[o.dataMode()])
 	fs.readOnly.Store(engine.ReadOnly())
 
 	node, err := engine.Root()
@@ -305,10 +340,12 @@ func (t *FilesystemType) openDisk(ctx context.Context, vfsObj *vfs.VirtualFilesy
 	if fs.readOnly.Load() {
 		mode = "ro"
 	}
-	fs.log("mounted filesystem %s %s with %s data mode. Quota mode: %s.", uuidString(fs.info.UUID), mode, fs.dataMode(), fs.quotaMode())
-	if fs.options().data == "journal" {
-		fs.log("data=journal: data goes to its place before the metadata that names it is committed, as with data=ordered, not to the journal")
+	if fs.info.Journal && fs.options().data == "journal" {
+		fs.typ.warned.Do(func() {
+			fs.typ.logf("EXT4-fs: Warning: mounting with data=journal disables delayed allocation, dioread_nolock, O_DIRECT and fast_commit support!")
+		})
 	}
+	fs.log("mounted filesystem %s %s %s. Quota mode: %s.", uuidString(fs.info.UUID), mode, fs.dataMode(), fs.quotaMode())
 	return fs, nil
 }
 
@@ -327,8 +364,11 @@ func (fs *filesystem) abandon(err error) error {
 	if cerr := fs.engine.Close(); cerr != nil {
 		fs.logError("error: close: %v", cerr)
 	}
-	return errno(err)
+	return mountErrno(err)
 }
+
+// dataModes are the values of data=.
+var dataModes = map[string]ext4.DataMode{"ordered": ext4.DataOrdered, "journal": ext4.DataJournal, "writeback": ext4.DataWriteback}
 
 // dataMode is how Linux names the order in which data and metadata get to the disk.
 func (fs *filesystem) dataMode() string {
@@ -337,9 +377,9 @@ func (fs *filesystem) dataMode() string {
 	case !fs.info.Journal:
 		return "without journal"
 	case mode == "journal":
-		return "journalled"
+		mode = "journalled"
 	}
-	return mode
+	return "with " + mode + " data mode"
 }
 
 // quotaMode is how Linux names the way in which the usage of quotas gets to the disk.
@@ -402,7 +442,7 @@ func (fs *filesystem) Remount(ctx context.Context, readOnly bool, data string) e
 		return linuxerr.EINVAL
 	}
 	if fs.info.Journal && o.dataMode() != old.dataMode() {
-		fs.logError("can't change data mode on remount")
+		fs.typ.errorf("EXT4-fs: Cannot change data mode on remount")
 		return linuxerr.EINVAL
 	}
 	o.data = old.data // the same, or without a journal meaningless
@@ -451,10 +491,7 @@ func (fs *filesystem) statfs(mnt *vfs.Mount) linux.Statfs {
 	if o.sync {
 		flags |= linux.ST_SYNCHRONOUS
 	}
-	switch {
-	case o.noatime:
-		flags |= linux.ST_NOATIME
-	case !o.strictatime && flags&linux.ST_NOATIME == 0:
+	if !o.strictatime && flags&linux.ST_NOATIME == 0 {
 		flags |= linux.ST_RELATIME
 	}
 	// As Linux makes it of the UUID: both halves, xored, low word first.

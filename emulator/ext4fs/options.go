@@ -16,12 +16,11 @@ const defaultCommit = 5 * time.Second
 // options are the mount options of a filesystem. They are immutable; a remount makes
 // new ones.
 type options struct {
-	ro, noatime, nodiratime, strictatime bool
-	sync, dirsync                        bool
-	acl, userXattr, grpid, minixdf       bool
-	discard, noload                      bool
-	errors                               ext4.ErrorPolicy
-	commit                               time.Duration
+	ro, sync, dirsync, mand, lazytime bool // which mount(2) has flags for, too
+	nodiratime, strictatime           bool // which are flags of mount(2) only
+	grpid, minixdf, discard, noload   bool
+	errors                            ext4.ErrorPolicy
+	commit                            time.Duration
 
 	// shown is which of flagOptions MountOptions says, extra which of
 	// numberOptions.
@@ -52,8 +51,8 @@ var flagOptions = []struct{ name, undoes, shown string }{
 	{"nodelalloc", "delalloc", "nodelalloc"},
 	{"warn_on_error", "nowarn_on_error", "warn_on_error"},
 	{"nowarn_on_error", "warn_on_error", ""},
-	{"journal_checksum", "", ""},
-	{"nojournal_checksum", "", ""},
+	{"journal_checksum", "nojournal_checksum", ""},
+	{"nojournal_checksum", "journal_checksum", "nojournal_checksum"},
 	{"journal_async_commit", "", "journal_async_commit"},
 	{"barrier", "nobarrier", ""},
 	{"nobarrier", "barrier", "nobarrier"},
@@ -66,8 +65,6 @@ var flagOptions = []struct{ name, undoes, shown string }{
 	{"no_mbcache", "", "nombcache"},
 	{"prefetch_block_bitmaps", "no_prefetch_block_bitmaps", ""},
 	{"no_prefetch_block_bitmaps", "prefetch_block_bitmaps", "no_prefetch_block_bitmaps"},
-	{"lazytime", "nolazytime", ""},
-	{"nolazytime", "lazytime", ""},
 	{"nouid32", "", "nouid32"},
 	{"i_version", "", ""},
 	{"noquota", "quota", ""},
@@ -77,26 +74,56 @@ var flagOptions = []struct{ name, undoes, shown string }{
 	{"nomblk_io_submit", "", ""},
 	{"oldalloc", "", ""},
 	{"orlov", "", ""},
-	{"mand", "", ""},
-	{"nomand", "", ""},
+	{"acl", "", ""},
+	{"user_xattr", "", ""},
+	{"reservation", "", ""},
+	{"noreservation", "", ""},
+	{"nocheck", "", ""},
+	{"inlinecrypt", "", ""},
 }
 
 // numberOptions are the options with a number that, but for resuid, resgid and
 // max_dir_size_kb, do not change what this filesystem does, in the order in which Linux shows them, and the numbers that are
-// the default.
-var numberOptions = []struct{ name, def string }{
-	{"resuid", "0"},
-	{"resgid", "0"},
-	{"min_batch_time", "0"},
-	{"max_batch_time", "15000"},
-	{"stripe", "0"},
-	{"inode_readahead_blks", "32"},
-	{"init_itable", "10"},
-	{"max_dir_size_kb", "0"},
-	{"journal_ioprio", "3"},
-	{"mb_optimize_scan", "1"},
-	{"debug_want_extra_isize", "0"},
+// the default; without one Linux does not show the option.
+var numberOptions = []struct {
+	name, def string
+	refuse    func(n uint64) string // what is wrong with it, "" when nothing is
+}{
+	{"resuid", "0", nil},
+	{"resgid", "0", nil},
+	{"min_batch_time", "0", nil},
+	{"max_batch_time", "15000", nil},
+	{"stripe", "0", nil},
+	{"inode_readahead_blks", "32", func(n uint64) string {
+		if n&(n-1) == 0 && n < 1<<31 {
+			return ""
+		}
+		return "inode_readahead_blks must be 0 or a power of 2 smaller than 2^31"
+	}},
+	{"init_itable", "10", nil},
+	{"max_dir_size_kb", "0", nil},
+	{"journal_ioprio", "", func(n uint64) string {
+		if n <= 7 {
+			return ""
+		}
+		return "Invalid journal IO priority (must be 0-7)"
+	}},
+	{"mb_optimize_scan", "", func(n uint64) string {
+		if n <= 1 {
+			return ""
+		}
+		return "mb_optimize_scan should be set to 0 or 1."
+	}},
+	{"debug_want_extra_isize", "", func(n uint64) string {
+		if n&1 == 0 && n >= 4 && n <= 4096-128 {
+			return ""
+		}
+		return fmt.Sprintf("Invalid want_extra_isize %d", n)
+	}},
 }
+
+// maxCommit is the longest commit=, in seconds: what Linux holds in its clock ticks.
+const maxCommit = (1<<31 - 1) / 100
 
 // parseOptions reads the data of mount(2) over base, the options in force or those
 // that the superblock asks for.
@@ -125,6 +152,9 @@ func parseOptions(data string, base *options) (*options, error) {
 			return nil, &optionError{"can't mount with both data=journal and delalloc"}
 		}
 		o.shown["nodioread_nolock"], o.shown["nodelalloc"] = true, true
+	}
+	if o.dataMode() == "ordered" && o.shown["journal_async_commit"] {
+		return nil, &optionError{"can't mount with journal_async_commit in data=ordered mode"}
 	}
 	return &o, nil
 }
@@ -157,24 +187,14 @@ func (o *options) setFlag(name string) bool {
 		o.sync = false
 	case "dirsync":
 		o.dirsync = true
-	case "noatime":
-		o.noatime, o.strictatime = true, false
-	case "atime", "relatime":
-		o.noatime, o.strictatime = false, false
-	case "strictatime":
-		o.noatime, o.strictatime = false, true
-	case "nodiratime":
-		o.nodiratime = true
-	case "diratime":
-		o.nodiratime = false
-	case "acl":
-		o.acl = true
-	case "noacl":
-		o.acl = false
-	case "user_xattr":
-		o.userXattr = true
-	case "nouser_xattr":
-		o.userXattr = false
+	case "mand":
+		o.mand = true
+	case "nomand":
+		o.mand = false
+	case "lazytime":
+		o.lazytime = true
+	case "nolazytime":
+		o.lazytime = false
 	case "grpid", "bsdgroups":
 		o.grpid = true
 	case "nogrpid", "sysvgroups":
@@ -263,20 +283,25 @@ func (o *options) setValue(name, value string) error {
 		if err != nil {
 			return bad()
 		}
-		if number != 0 && number != 1 {
+		if number != 1 {
 			return &optionError{"only the first superblock can be mounted from: 'sb=" + value + "'"}
 		}
 		return nil
 	case "commit":
-		if err != nil || number > 1<<20 {
+		if err != nil {
 			return bad()
+		}
+		if number > maxCommit {
+			return &optionError{fmt.Sprintf("Invalid commit interval %d, must be smaller than %d", number, maxCommit)}
 		}
 		if o.commit = time.Duration(number) * time.Second; number == 0 {
 			o.commit = defaultCommit
 		}
 		return nil
+	case "check": // ext2's; Linux takes any value
+		return nil
 	case "barrier", "auto_da_alloc":
-		if err != nil || number > 1 {
+		if err != nil {
 			return bad()
 		}
 		if number == 0 {
@@ -292,7 +317,10 @@ func (o *options) setValue(name, value string) error {
 		if err != nil {
 			return bad()
 		}
-		if delete(o.extra, name); value != n.def {
+		if n.refuse != nil && n.refuse(number) != "" {
+			return &optionError{n.refuse(number)}
+		}
+		if delete(o.extra, name); value != n.def && n.def != "" {
 			o.extra[name] = value
 		}
 		return nil
@@ -301,7 +329,7 @@ func (o *options) setValue(name, value string) error {
 }
 
 // defaultMounts are the options that bits of the superblock stand for. The bits of
-// user_xattr and acl say nothing: both are always on unless they are switched off.
+// user_xattr and acl say nothing: both are always on.
 var defaultMounts = []struct {
 	bit    uint32
 	option string
@@ -319,12 +347,10 @@ var defaultMounts = []struct {
 // set them.
 func defaultOptions(info ext4.Info) *options {
 	o := &options{
-		acl:       true,
-		userXattr: true,
-		errors:    info.Errors,
-		commit:    defaultCommit,
-		shown:     make(map[string]bool),
-		extra:     make(map[string]string),
+		errors: info.Errors,
+		commit: defaultCommit,
+		shown:  make(map[string]bool),
+		extra:  make(map[string]string),
 	}
 	if o.errors == 0 {
 		o.errors = ext4.ErrorsContinue
@@ -365,6 +391,8 @@ func (o *options) String(base *options) string {
 	}
 	add(o.sync, "sync")
 	add(o.dirsync, "dirsync")
+	add(o.mand, "mand")
+	add(o.lazytime, "lazytime")
 	add(o.minixdf, "minixdf")
 	add(o.grpid && !base.grpid, "grpid")
 	add(!o.grpid && base.grpid, "nogrpid")
@@ -379,10 +407,6 @@ func (o *options) String(base *options) string {
 			add(base.shown[undone] && !o.shown[undone], f.name)
 		}
 	}
-	add(!o.userXattr && base.userXattr, "nouser_xattr")
-	add(o.userXattr && !base.userXattr, "user_xattr")
-	add(!o.acl && base.acl, "noacl")
-	add(o.acl && !base.acl, "acl")
 	add(o.noload, "norecovery")
 	add(o.shown["data_err=abort"] && !base.shown["data_err=abort"], "data_err=abort")
 	for _, n := range numberOptions[:2] {

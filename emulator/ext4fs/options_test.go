@@ -8,8 +8,8 @@ import (
 	"github.com/umlkit/umlkit/ext4/format"
 )
 
-// The options column of /proc/mounts as a real 7.2 kernel prints it, without rw,
-// relatime and lazytime, which are the mount's.
+// The options column of /proc/mounts as a real 7.2 kernel prints it, without rw and
+// relatime, which are the mount's.
 func TestOptionsAreShownAsLinuxShowsThem(t *testing.T) {
 	for _, c := range []struct{ data, shown string }{
 		{"", ""},
@@ -46,7 +46,11 @@ func TestOptionsAreShownAsLinuxShowsThem(t *testing.T) {
 		{"dioread_lock", "nodioread_nolock"},
 		{"noblock_validity", "noblock_validity"},
 		{"data_err=abort", "data_err=abort"},
-		{"lazytime", ""},
+		{"lazytime", "lazytime"},
+		{"mand,lazytime,sync,nolazytime", "sync,mand"},
+		{"nojournal_checksum", "nojournal_checksum"},
+		{"barrier=2", ""},
+		{"journal_ioprio=2,mb_optimize_scan=0,debug_want_extra_isize=32", ""},
 		{"sb=1", ""},
 		{"debug", "debug"},
 		{"norecovery", "norecovery"},
@@ -92,7 +96,17 @@ func TestWrongOptions(t *testing.T) {
 		{"commit=-1", "Bad value for 'commit'"},
 		{"data_err=x", "Bad value for 'data_err'"},
 		{"stripe=many", "Bad value for 'stripe'"},
-		{"barrier=2", "Bad value for 'barrier'"},
+		{"barrier=x", "Bad value for 'barrier'"},
+		{"noacl", "Unknown parameter 'noacl'"},
+		{"nouser_xattr", "Unknown parameter 'nouser_xattr'"},
+		{"noatime", "Unknown parameter 'noatime'"},
+		{"journal_async_commit", "can't mount with journal_async_commit in data=ordered mode"},
+		{"inode_readahead_blks=3", "inode_readahead_blks must be 0 or a power of 2 smaller than 2^31"},
+		{"journal_ioprio=8", "Invalid journal IO priority (must be 0-7)"},
+		{"mb_optimize_scan=2", "mb_optimize_scan should be set to 0 or 1."},
+		{"debug_want_extra_isize=2", "Invalid want_extra_isize 2"},
+		{"commit=21474837", "Invalid commit interval 21474837, must be smaller than 21474836"},
+		{"sb=0", "only the first superblock can be mounted from: 'sb=0'"},
 		{"discard=1", "Unknown parameter 'discard'"},
 		{"acl,nonsense", "Unknown parameter 'nonsense'"},
 	} {
@@ -105,7 +119,7 @@ func TestWrongOptions(t *testing.T) {
 }
 
 func TestOptionsAboutAJournal(t *testing.T) {
-	for _, data := range []string{"data=ordered", "commit=30", "journal_async_commit"} {
+	for _, data := range []string{"data=ordered", "commit=30", "data=writeback,journal_async_commit"} {
 		o, err := parseOptions(data, defaultOptions(ext4.Info{}))
 		if err != nil {
 			t.Fatal(err)

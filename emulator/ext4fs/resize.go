@@ -81,10 +81,10 @@ func (i *inode) invalidate(mr memmap.MappableRange, private bool) {
 }
 
 // moved takes the pages of what was just written from the mappings, where writing
-// may have moved them to another host file.
+// may have moved them to another host file, or into the log for now.
 func (i *inode) moved(off, n int64) {
 	c := i.content
-	if n <= 0 || !i.fs.layered {
+	if n <= 0 || !i.fs.layered && !i.node.Journaled() {
 		return
 	}
 	mr := pageRange(off, off+n)

@@ -35,7 +35,7 @@ func (i *inode) aclState() (*aclState, error) {
 		return s, nil
 	}
 	s := &aclState{}
-	if i.kind != linux.S_IFLNK && i.fs.options().acl {
+	if i.kind != linux.S_IFLNK {
 		var err error
 		if s.access, err = i.readACL(linux.XATTR_NAME_POSIX_ACL_ACCESS); err != nil {
 			return nil, err
@@ -100,7 +100,7 @@ func (i *inode) storeAccessACL(acl *vfs.PosixACL) (uint16, error) {
 
 // setPosixACL replaces an ACL, and the mode that follows from it.
 func (i *inode) setPosixACL(creds *auth.Credentials, t vfs.ACLType, acl *vfs.PosixACL, clearSGID bool) (*vfs.PosixACL, linux.FileMode, error) {
-	if !i.fs.options().acl || i.kind == linux.S_IFLNK {
+	if i.kind == linux.S_IFLNK {
 		return nil, 0, linuxerr.EOPNOTSUPP
 	}
 	if err := i.fs.writable(); err != nil {
@@ -211,9 +211,6 @@ func (i *inode) checkXattr(creds *auth.Credentials, ats vfs.AccessTypes, name st
 	}
 	switch ns {
 	case "user":
-		if !i.fs.options().userXattr {
-			return linuxerr.EOPNOTSUPP
-		}
 		if err := vfs.CheckXattrPermissions(creds, ats, linux.FileMode(a.Mode), auth.KUID(a.UID), name); err != nil {
 			return err
 		}
@@ -226,9 +223,6 @@ func (i *inode) checkXattr(creds *auth.Credentials, ats vfs.AccessTypes, name st
 		}
 		return nil
 	case "system":
-		if !i.fs.options().acl {
-			return linuxerr.EOPNOTSUPP
-		}
 		return nil // the ACL functions check
 	}
 	return linuxerr.EOPNOTSUPP
@@ -239,13 +233,10 @@ func (i *inode) listXattr(creds *auth.Credentials, size uint64) ([]string, error
 	if err != nil {
 		return nil, i.fs.errno(err)
 	}
-	opts, total := i.fs.options(), uint64(0)
+	total := uint64(0)
 	names := all[:0:0]
 	for _, n := range all {
-		switch ns, _, _ := strings.Cut(n, "."); {
-		case ns == "trusted" && !creds.HasRootCapability(linux.CAP_SYS_ADMIN),
-			ns == "user" && !opts.userXattr,
-			ns == "system" && !opts.acl:
+		if strings.HasPrefix(n, "trusted.") && !creds.HasRootCapability(linux.CAP_SYS_ADMIN) {
 			continue
 		}
 		names = append(names, n)

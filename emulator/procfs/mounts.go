@@ -107,7 +107,9 @@ func (m *mountsSource) Generate(ctx context.Context, buf *bytes.Buffer) error {
 	defer root.DecRef(ctx)
 	v := m.task.Kernel().VFS()
 	sources, options := make(map[uint64]string), make(map[uint64]string)
+	mounts := make(map[uint64]func(*mountLine))
 	for _, mount := range reach.Mounts(ctx, v, root) {
+		mounts[mount.ID] = about(mount)
 		sources[mount.ID] = mangle(m.sources.Of(mount.Filesystem()))
 		if o, ok := m.sources.options.Load(weak.Make(mount.Filesystem())); ok {
 			options[mount.ID] = o.(string)
@@ -127,10 +129,43 @@ func (m *mountsSource) Generate(ctx context.Context, buf *bytes.Buffer) error {
 				access, _, _ := strings.Cut(l.super, ",")
 				l.super = access + "," + own
 			}
+			if complete, ok := mounts[l.id]; ok {
+				complete(&l)
+			}
 			m.write(buf, l)
 		}
 	}
 	return nil
+}
+
+// about gives what the Sentry's lines do not say of a mount: the rule for access times, and
+// that the filesystem is read-only where the mount is not.
+func about(mount *vfs.Mount) func(l *mountLine) {
+	nodiratime, relatime := false, !mount.Options().Flags.NoATime
+	fs := mount.Filesystem().Impl()
+	if t, ok := fs.(interface {
+		AccessTimes() (nodiratime, strict bool)
+	}); ok {
+		var strict bool
+		nodiratime, strict = t.AccessTimes()
+		relatime = relatime && !strict
+	}
+	access := ""
+	if r, ok := fs.(interface{ ReadOnly() bool }); ok {
+		access = map[bool]string{false: "rw", true: "ro"}[r.ReadOnly()]
+	}
+	return func(l *mountLine) {
+		if nodiratime {
+			l.add("nodiratime")
+		}
+		if relatime && l.typ != "rootfs" { // the one that nobody mounted
+			l.add("relatime")
+		}
+		if access != "" {
+			_, own, _ := strings.Cut(l.super, ",")
+			l.super = strings.TrimSuffix(access+","+own, ",")
+		}
+	}
 }
 
 // mountLine is a line of /proc/PID/mountinfo. Its texts have blanks as octal numbers.
@@ -142,6 +177,14 @@ type mountLine struct {
 	typ     string
 	source  string
 	super   string // of the filesystem, beginning with rw or ro
+}
+
+// add adds an option of the mount.
+func (l *mountLine) add(option string) {
+	fields := strings.Fields(l.head)
+	l.options += "," + option
+	fields[5] = l.options
+	l.head = strings.Join(fields, " ")
 }
 
 // parseMountLine takes a line of the Sentry's apart.
@@ -173,11 +216,25 @@ func writeMountInfo(buf *bytes.Buffer, l mountLine) {
 }
 
 func writeMounts(buf *bytes.Buffer, l mountLine) {
-	options := l.options
-	if _, own, ok := strings.Cut(l.super, ","); ok {
-		options += "," + own
+	access, mount, _ := strings.Cut(l.options, ",")
+	super, own, _ := strings.Cut(l.super, ",")
+	if super == "ro" {
+		access = super
 	}
-	fmt.Fprintf(buf, "%s %s %s %s 0 0\n", l.source, l.point, l.typ, options)
+	options := []string{access}
+	for { // those that every filesystem may have come before the mount's
+		first, rest, _ := strings.Cut(own, ",")
+		if first != "sync" && first != "dirsync" && first != "mand" && first != "lazytime" {
+			break
+		}
+		options, own = append(options, first), rest
+	}
+	for _, o := range []string{mount, own} {
+		if o != "" {
+			options = append(options, o)
+		}
+	}
+	fmt.Fprintf(buf, "%s %s %s %s 0 0\n", l.source, l.point, l.typ, strings.Join(options, ","))
 }
 
 func writeMountStats(buf *bytes.Buffer, l mountLine) {

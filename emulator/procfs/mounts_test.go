@@ -23,6 +23,9 @@ func TestMountLines(t *testing.T) {
 		{"12 8 0:13 / /dev rw - dev none rw,mode=0755", "udev",
 			"12 8 0:13 / /dev rw - devtmpfs udev rw,mode=0755\n", "udev /dev devtmpfs rw,mode=0755 0 0\n",
 			"device udev mounted on /dev with fstype devtmpfs\n"},
+		{"13 8 98:0 / /r rw,noexec - ext4 none ro,sync,lazytime,discard", "/dev/ubda",
+			"13 8 98:0 / /r rw,noexec - ext4 /dev/ubda ro,sync,lazytime,discard\n", "/dev/ubda /r ext4 ro,sync,lazytime,noexec,discard 0 0\n",
+			"device /dev/ubda mounted on /r with fstype ext4\n"},
 	} {
 		l, ok := parseMountLine(test.line)
 		if !ok {

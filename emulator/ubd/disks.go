@@ -19,6 +19,7 @@ import (
 
 	"github.com/umlkit/umlkit/emulator/driver"
 	"github.com/umlkit/umlkit/emulator/ext4fs"
+	"github.com/umlkit/umlkit/partition"
 	"github.com/umlkit/umlkit/ubdfmt"
 )
 
@@ -52,6 +53,8 @@ type Node struct {
 	// symbolic link to. One real name is what tools that compare names with the
 	// mount table need: fsck -M must see that /dev/ubd0 is the root.
 	Link string
+	// Partition is a partition's entry in the table; a disk's has the number 0.
+	Partition partition.Partition
 }
 
 // Disks are the disks of a machine. They are the driver "ubd", and what ext4fs asks
@@ -105,13 +108,10 @@ func New(o Options) *Disks {
 // devtmpfs is mounted.
 func (d *Disks) Register(vfsObj *vfs.VirtualFilesystem) error {
 	for unit := range Units {
-		d.mu.Lock()
-		present := d.units[unit] != nil
-		d.mu.Unlock()
 		for part := range Minors {
 			o := vfs.RegisterDeviceOptions{GroupName: "ubd", FilePerms: nodeMode}
-			if present && part == 0 {
-				o.Pathname = name(unit)
+			if disk := d.disk(unit, part); disk != nil {
+				o.Pathname = disk.name
 			}
 			minor := uint32(unit*Minors + part)
 			if err := vfsObj.RegisterDevice(vfs.BlockDevice, Major, minor, &device{disks: d, unit: unit, part: part}, &o); err != nil {
@@ -133,20 +133,31 @@ func (d *Disks) Nodes() []Node {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	var nodes []Node
-	for unit, disk := range d.units {
+	for _, disk := range d.units {
 		if disk != nil {
-			nodes = append(nodes, unitNodes(unit)...)
+			nodes = append(nodes, disk.nodes()...)
 		}
 	}
 	return nodes
 }
 
-func unitNodes(unit int) []Node {
-	minor := uint32(unit * Minors)
-	return []Node{
-		{Name: name(unit), Major: Major, Minor: minor, Mode: nodeMode},
-		{Name: fmt.Sprintf("ubd%d", unit), Major: Major, Minor: minor, Mode: nodeMode, Link: name(unit)},
+// nodes are the names of a disk and its partitions.
+func (d *disk) nodes() []Node {
+	list := []Node{
+		{Name: d.name, Major: Major, Minor: d.minor, Mode: nodeMode},
+		{Name: fmt.Sprintf("ubd%d", d.spec.Unit), Major: Major, Minor: d.minor, Mode: nodeMode, Link: d.name},
 	}
+	for _, p := range d.family() {
+		if p.whole != nil {
+			list = append(list, p.node())
+		}
+	}
+	return list
+}
+
+// node is the name of a partition.
+func (d *disk) node() Node {
+	return Node{Name: d.name, Major: Major, Minor: d.minor, Mode: nodeMode, Partition: d.part}
 }
 
 // Configure implements driver.Driver. Besides a unit there is "ubd=sync" (the unit is
@@ -174,7 +185,8 @@ func (d *Disks) Configure(unit, spec string) error {
 		return err
 	}
 	d.units[s.Unit] = disk
-	d.changed(unitNodes(s.Unit), true)
+	d.scan(disk)
+	d.changed(disk.nodes(), true)
 	return nil
 }
 
@@ -271,7 +283,8 @@ func (d *Disks) Remove(unit string) error {
 		return driver.Errorf(driver.Busy, "Device is currently open")
 	}
 	d.units[n] = nil
-	d.changed(unitNodes(n), false)
+	nodes := disk.nodes()
+	d.changed(append(nodes[2:], nodes[:2]...), false) // partitions go first
 	if err := disk.close(); err != nil {
 		d.logf("%s: %v", name(n), err)
 	}
@@ -285,8 +298,8 @@ func (d *Disks) Claim(major, minor uint32) (ext4fs.Disk, error) {
 	if major != Major || minor >= Units*Minors {
 		return ext4fs.Disk{}, linuxerr.ENXIO
 	}
-	disk := d.disk(int(minor / Minors))
-	if disk == nil || minor%Minors != 0 {
+	disk := d.disk(int(minor/Minors), int(minor%Minors))
+	if disk == nil {
 		return ext4fs.Disk{}, linuxerr.ENXIO
 	}
 	h := new(holder)
@@ -296,7 +309,7 @@ func (d *Disks) Claim(major, minor uint32) (ext4fs.Disk, error) {
 	var once sync.Once
 	return ext4fs.Disk{
 		Device:   disk.counted(),
-		Name:     name(disk.spec.Unit),
+		Name:     disk.name,
 		Major:    Major,
 		Minor:    minor,
 		ReadOnly: disk.isReadOnly(),
@@ -304,11 +317,17 @@ func (d *Disks) Claim(major, minor uint32) (ext4fs.Disk, error) {
 	}, nil
 }
 
-// disk is the disk of a unit, or nil.
-func (d *Disks) disk(unit int) *disk {
+// disk is the disk of a unit, or with a number above 0 a partition of it, or nil.
+func (d *Disks) disk(unit, part int) *disk {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.units[unit]
+	whole := d.units[unit]
+	if whole == nil || part == 0 {
+		return whole
+	}
+	whole.mu.Lock()
+	defer whole.mu.Unlock()
+	return whole.parts[part]
 }
 
 // Close makes every disk stable and closes its files, in use or not. The guest no

@@ -25,14 +25,14 @@ type device struct {
 
 // Open implements vfs.Device.Open.
 func (d *device) Open(ctx context.Context, mnt *vfs.Mount, vfsd *vfs.Dentry, opts vfs.OpenOptions) (*vfs.FileDescription, error) {
-	disk := d.disks.disk(d.unit)
-	if disk == nil || d.part != 0 {
+	disk := d.disks.disk(d.unit, d.part)
+	if disk == nil {
 		return nil, linuxerr.ENXIO
 	}
 	if vfs.MayWriteFileWithOpenFlags(opts.Flags) && disk.fixed {
 		return nil, linuxerr.EROFS
 	}
-	fd := &diskFD{disk: disk}
+	fd := &diskFD{disks: d.disks, disk: disk}
 	if opts.Flags&linux.O_EXCL != 0 {
 		fd.holder = new(holder)
 	}
@@ -58,7 +58,8 @@ type diskFD struct {
 	vfs.DentryMetadataFileDescriptionImpl
 	vfs.LockFD
 
-	disk *disk
+	disks *Disks
+	disk  *disk
 	// holder is nil without O_EXCL.
 	holder *holder
 
@@ -77,7 +78,7 @@ func (fd *diskFD) PRead(ctx context.Context, dst usermem.IOSequence, offset int6
 	if err := fd.checkDirect(dst.NumBytes(), offset); err != nil {
 		return 0, err
 	}
-	left := fd.disk.size - offset
+	left := fd.disk.size() - offset
 	if left <= 0 || dst.NumBytes() == 0 {
 		return 0, nil
 	}
@@ -104,7 +105,7 @@ func (fd *diskFD) PWrite(ctx context.Context, src usermem.IOSequence, offset int
 	if src.NumBytes() == 0 {
 		return 0, nil
 	}
-	left := fd.disk.size - offset
+	left := fd.disk.size() - offset
 	if left <= 0 {
 		return 0, linuxerr.ENOSPC
 	}
@@ -147,11 +148,11 @@ func (fd *diskFD) Seek(ctx context.Context, offset int64, whence int32) (int64, 
 	case linux.SEEK_CUR:
 		base = fd.off
 	case linux.SEEK_END:
-		base = fd.disk.size
+		base = fd.disk.size()
 	default:
 		return 0, linuxerr.EINVAL
 	}
-	if offset < -base || offset > fd.disk.size-base {
+	if offset < -base || offset > fd.disk.size()-base {
 		return 0, linuxerr.EINVAL
 	}
 	fd.off = base + offset
@@ -166,7 +167,7 @@ func (fd *diskFD) Sync(ctx context.Context, opts vfs.SyncOptions) error {
 // Allocate implements vfs.FileDescriptionImpl.Allocate. A disk has all its bytes; they
 // can be made zero, and given back.
 func (fd *diskFD) Allocate(ctx context.Context, mode, offset, length uint64) error {
-	size := uint64(fd.disk.size)
+	size := uint64(fd.disk.size())
 	if offset >= size {
 		return linuxerr.EINVAL
 	}

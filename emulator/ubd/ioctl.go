@@ -42,9 +42,9 @@ func (fd *diskFD) Ioctl(ctx context.Context, uio usermem.IO, sysno uintptr, args
 
 	switch args[1].Uint() {
 	case unix.BLKGETSIZE64:
-		return put64(uint64(d.size))
+		return put64(uint64(d.size()))
 	case unix.BLKGETSIZE:
-		return put64(uint64(d.size / logicalBlock))
+		return put64(uint64(d.size() / logicalBlock))
 	case unix.BLKSSZGET:
 		return put32(logicalBlock)
 	case unix.BLKPBSZGET, unix.BLKIOMIN:
@@ -102,12 +102,12 @@ func (fd *diskFD) Ioctl(ctx context.Context, uio usermem.IO, sysno uintptr, args
 		if err := needAdmin(ctx); err != nil {
 			return 0, err
 		}
-		d.mu.Lock()
-		defer d.mu.Unlock()
-		if d.holder != nil && d.holder != fd.holder {
-			return 0, linuxerr.EBUSY
+		return 0, fd.disks.rescan(d, fd.holder)
+	case unix.BLKPG:
+		if err := needAdmin(ctx); err != nil {
+			return 0, err
 		}
-		return 0, nil
+		return 0, fd.changePartition(ctx, uio, args[2].Pointer())
 	case unix.BLKDISCARD, unix.BLKZEROOUT:
 		off, n, err := fd.changeRange(ctx, uio, args[2].Pointer())
 		if err != nil {
@@ -161,7 +161,7 @@ func (fd *diskFD) setBlockSize(ctx context.Context, uio usermem.IO, addr hostarc
 	}
 	fd.disk.mu.Lock()
 	defer fd.disk.mu.Unlock()
-	if fd.disk.holder != nil && fd.disk.holder != fd.holder {
+	if fd.disk.isHeld(fd.holder) {
 		return 0, linuxerr.EBUSY
 	}
 	fd.disk.blockSize = int(size)
@@ -181,7 +181,7 @@ func (fd *diskFD) changeRange(ctx context.Context, uio usermem.IO, addr hostarch
 		return 0, 0, err
 	}
 	start, length := binary.NativeEndian.Uint64(b[:8]), binary.NativeEndian.Uint64(b[8:])
-	size := uint64(fd.disk.size)
+	size := uint64(fd.disk.size())
 	if (start|length)&(logicalBlock-1) != 0 || length == 0 || start > size || length > size-start {
 		return 0, 0, linuxerr.EINVAL
 	}
@@ -190,18 +190,18 @@ func (fd *diskFD) changeRange(ctx context.Context, uio usermem.IO, addr hostarch
 
 // geometry is a struct hd_geometry.
 func (d *disk) geometry() []byte {
-	cylinders := d.size / (heads * sectorsOfTrack * logicalBlock)
+	cylinders := d.size() / (heads * sectorsOfTrack * logicalBlock)
 	b := []byte{heads, sectorsOfTrack}
 	b = binary.NativeEndian.AppendUint16(b, uint16(cylinders))
 	b = append(b, 0, 0, 0, 0)
-	return binary.NativeEndian.AppendUint64(b, 0)
+	return binary.NativeEndian.AppendUint64(b, uint64(d.part.Start/logicalBlock))
 }
 
 // identity is a struct hd_driveid with the serial number. Its strings are padded with
 // blanks.
 func (d *disk) identity() []byte {
 	b := make([]byte, 512)
-	binary.NativeEndian.PutUint16(b[2:], uint16(d.size/(heads*sectorsOfTrack*logicalBlock)))
+	binary.NativeEndian.PutUint16(b[2:], uint16(d.size()/(heads*sectorsOfTrack*logicalBlock)))
 	binary.NativeEndian.PutUint16(b[6:], heads)
 	binary.NativeEndian.PutUint16(b[12:], sectorsOfTrack)
 	ataString(b[20:40], d.spec.Serial)

@@ -91,7 +91,7 @@ func (p *pages) CopyMapping(ctx context.Context, ms memmap.MappingSpace, srcAR, 
 func (p *pages) Translate(ctx context.Context, required, optional memmap.MappableRange, at hostarch.AccessType) ([]memmap.Translation, error) {
 	p.io.Lock()
 	defer p.io.Unlock()
-	end := uint64(p.disk.size+hostarch.PageSize-1) &^ (hostarch.PageSize - 1)
+	end := uint64(p.disk.size()+hostarch.PageSize-1) &^ (hostarch.PageSize - 1)
 	if required.Start >= end {
 		return nil, &memmap.BusError{Err: io.EOF}
 	}
@@ -100,7 +100,7 @@ func (p *pages) Translate(ctx context.Context, required, optional memmap.Mappabl
 		required.End = end
 	}
 	optional.End = min(optional.End, end)
-	_, fillErr := p.cache.Fill(ctx, required, required, uint64(p.disk.size), p.mem, pgalloc.AllocOpts{
+	_, fillErr := p.cache.Fill(ctx, required, required, uint64(p.disk.size()), p.mem, pgalloc.AllocOpts{
 		Kind:    usage.PageCache,
 		MemCgID: pgalloc.MemoryCgroupIDFromContext(ctx),
 		Mode:    pgalloc.AllocateAndWritePopulate,
@@ -165,7 +165,7 @@ func (p *pages) syncLocked(mr memmap.MappableRange) error {
 	if p.dirty.IsEmpty() {
 		return nil
 	}
-	return fsutil.SyncDirty(context.Background(), mr, &p.cache, &p.dirty, uint64(p.disk.size), p.mem, func(ctx context.Context, srcs safemem.BlockSeq, offset uint64) (uint64, error) {
+	return fsutil.SyncDirty(context.Background(), mr, &p.cache, &p.dirty, uint64(p.disk.size()), p.mem, func(ctx context.Context, srcs safemem.BlockSeq, offset uint64) (uint64, error) {
 		off := int64(offset)
 		return p.disk.writeDevice(srcs, &off)
 	})
@@ -186,7 +186,7 @@ func (p *pages) refreshLocked(off, n int64) error {
 			return err
 		}
 		start := int64(part.Start)
-		if _, err := p.disk.readDevice(blocks.TakeFirst64(uint64(p.disk.size-start)), &start); err != nil {
+		if _, err := p.disk.readDevice(blocks.TakeFirst64(uint64(p.disk.size()-start)), &start); err != nil {
 			return err
 		}
 	}
@@ -198,7 +198,7 @@ func (p *pages) refreshLocked(off, n int64) error {
 func (p *pages) drop() error {
 	p.io.Lock()
 	defer p.io.Unlock()
-	all := pageRange(0, p.disk.size)
+	all := pageRange(0, p.disk.size())
 	err := p.syncLocked(all)
 	if err == nil {
 		err, p.lost = p.lost, nil

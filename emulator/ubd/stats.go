@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"sync/atomic"
 	"time"
+
+	"github.com/umlkit/umlkit/partition"
 )
 
 // stats are the counters of /proc/diskstats.
@@ -28,10 +30,8 @@ func (c *counter) milliseconds() int64 { return c.nanoseconds.Load() / int64(tim
 // Partitions is the text of /proc/partitions.
 func (d *Disks) Partitions() []byte {
 	out := []byte("major minor  #blocks  name\n\n")
-	for unit, disk := range d.all() {
-		if disk != nil {
-			out = fmt.Appendf(out, "%4d  %7d %10d %s\n", Major, unit*Minors, disk.size/1024, name(unit))
-		}
+	for _, disk := range d.everything() {
+		out = fmt.Appendf(out, "%4d  %7d %10d %s\n", Major, disk.minor, disk.size()/1024, disk.name)
 	}
 	return out
 }
@@ -40,10 +40,8 @@ func (d *Disks) Partitions() []byte {
 // counted when it is done, so none is ever under way.
 func (d *Disks) Diskstats() []byte {
 	var out []byte
-	for unit, disk := range d.all() {
-		if disk != nil {
-			out = fmt.Appendf(out, "%4d %7d %s %s\n", Major, unit*Minors, name(unit), disk.stats.fields())
-		}
+	for _, disk := range d.everything() {
+		out = fmt.Appendf(out, "%4d %7d %s %s\n", Major, disk.minor, disk.name, disk.stats.fields())
 	}
 	return out
 }
@@ -59,7 +57,7 @@ func (s *stats) fields() string {
 		s.flushes.requests.Load(), s.flushes.milliseconds())
 }
 
-// Info is what /sys/block shows of a disk.
+// Info is what /sys/block shows of a disk or a partition.
 type Info struct {
 	// Name is "ubda".
 	Name string
@@ -73,23 +71,36 @@ type Info struct {
 	Serial string
 	// Stat is the line of /sys/block/NAME/stat.
 	Stat string
+	// Partition is a partition's entry in the table; a disk's has the number 0.
+	Partition partition.Partition
 }
 
-// List tells about all disks that are configured.
+// List tells about all disks that are configured, and behind each about its partitions.
 func (d *Disks) List() []Info {
 	var list []Info
-	for unit, disk := range d.all() {
+	for _, disk := range d.everything() {
+		list = append(list, Info{
+			Name:      disk.name,
+			Major:     Major,
+			Minor:     disk.minor,
+			Size:      disk.size(),
+			ReadOnly:  disk.isReadOnly(),
+			Trim:      !disk.spec.NoTrim,
+			Serial:    disk.spec.Serial,
+			Stat:      disk.stats.fields(),
+			Partition: disk.part,
+		})
+	}
+	return list
+}
+
+// everything is all disks, and behind each its partitions.
+func (d *Disks) everything() []*disk {
+	var list []*disk
+	for _, disk := range d.all() {
 		if disk != nil {
-			list = append(list, Info{
-				Name:     name(unit),
-				Major:    Major,
-				Minor:    uint32(unit * Minors),
-				Size:     disk.size,
-				ReadOnly: disk.isReadOnly(),
-				Trim:     !disk.spec.NoTrim,
-				Serial:   disk.spec.Serial,
-				Stat:     disk.stats.fields(),
-			})
+			family := disk.family()
+			list = append(append(list, disk), family[:len(family)-1]...)
 		}
 	}
 	return list

@@ -517,7 +517,7 @@ func TestMapping(t *testing.T) {
 	}
 	page[600] = 6
 	opts.Mappable.RemoveMapping(m.Context, nobody{}, ar, 0, true)
-	p := &m.disks.disk(0).pages
+	p := &m.disks.disk(0, 0).pages
 	if p.mapped || !p.cache.IsEmpty() || !p.dirty.IsEmpty() {
 		t.Error("copies outlive the mapping")
 	}

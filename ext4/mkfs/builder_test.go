@@ -87,7 +87,7 @@ func TestOptionsReachTheSuperblock(t *testing.T) {
 		Label: "sixteen bytes ok", UUID: [16]byte{0: 0xaa, 15: 0xbb}, HashSeed: [16]byte{0: 0xcc, 15: 0xdd}, Time: time.Unix(1<<32+99, 0),
 		InodeSize: 512, Inodes: 5000, ReservedPercent: 2.5, JournalBlocks: 2000,
 		MountOptions: []string{"discard", "^acl", "journal_data_writeback"}, Errors: "remount-ro", LastMounted: "/",
-		Features: []string{"large_dir", "^huge_file", "verity", "project", "encrypt", "stable_inodes", "ea_inode", "inline_data", "metadata_csum_seed"},
+		Features: []string{"large_dir", "^huge_file", "project", "^encrypt", "stable_inodes", "ea_inode", "inline_data", "metadata_csum_seed"},
 	}
 	if err := Format(dev, o); err != nil {
 		t.Fatal(err)
@@ -100,7 +100,7 @@ func TestOptionsReachTheSuperblock(t *testing.T) {
 		"Reserved block count": "409", "Total journal blocks": "2000", "Errors behavior": "Remount read-only", "Last mounted on": "/",
 		"Default mount options": "journal_data_writeback user_xattr discard",
 		"Filesystem features": "has_journal ext_attr resize_inode dir_index stable_inodes filetype extent 64bit flex_bg ea_inode metadata_csum_seed " +
-			"large_dir inline_data encrypt sparse_super large_file dir_nlink extra_isize metadata_csum project verity",
+			"large_dir inline_data sparse_super large_file dir_nlink extra_isize metadata_csum project",
 	} {
 		if got[name] != want {
 			t.Errorf("%s: %q, want %q", name, got[name], want)
@@ -141,7 +141,11 @@ func TestWrongOptions(t *testing.T) {
 		{64 << 20, Options{Features: []string{"hastojournal"}}, `ext4 options: feature "hastojournal": there is none of that name`},
 		{64 << 20, Options{Features: []string{""}}, `feature "": there is none`},
 		{64 << 20, Options{Features: []string{"FEATURE_C31"}}, `feature "FEATURE_C31": there is none`},
-		{64 << 20, Options{Features: []string{"bigalloc"}}, `feature "bigalloc": not made by this program, which makes has_journal`},
+		{64 << 20, Options{Features: []string{"mmp"}}, `feature "mmp": not made by this program, which makes has_journal`},
+		{64 << 20, Options{Features: []string{"bigalloc"}}, `feature "bigalloc": not made by this program: a guest could only read the filesystem, for the machine does not allocate clusters`},
+		{64 << 20, Options{Features: []string{"encrypt"}}, `feature "encrypt": not made by this program: a guest could not mount the filesystem, for the machine does not encrypt`},
+		{64 << 20, Options{Features: []string{"verity"}}, `feature "verity": not made by this program: a guest could only read the filesystem`},
+		{64 << 20, Options{Features: []string{"casefold"}}, `feature "casefold": not made by this program: a guest could not mount the filesystem, for the machine does not fold case`},
 		{64 << 20, Options{Features: []string{"^extent"}}, "feature 64bit needs extent: add ^64bit"},
 		{64 << 20, Options{Features: []string{"^sparse_super"}}, "feature resize_inode needs sparse_super"},
 		{64 << 20, Options{Features: []string{"^metadata_csum", "metadata_csum_seed"}}, "metadata_csum_seed needs metadata_csum"},

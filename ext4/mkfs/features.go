@@ -46,8 +46,16 @@ var ext2 = features{
 var makeable = features{
 	compat: defaults.compat | format.CompatStableInodes | format.CompatSparseSuper2,
 	incompat: defaults.incompat | format.IncompatEAInode | format.IncompatCsumSeed | format.IncompatLargeDir |
-		format.IncompatInlineData | format.IncompatEncrypt | format.IncompatMetaBG,
-	ro: defaults.ro | format.RoGDTCsum | format.RoProject | format.RoVerity,
+		format.IncompatInlineData | format.IncompatMetaBG,
+	ro: defaults.ro | format.RoGDTCsum | format.RoProject,
+}
+
+// unusable are features of filesystems that no guest could write to, and why.
+var unusable = map[string]string{
+	"encrypt":  "a guest could not mount the filesystem, for the machine does not encrypt",
+	"casefold": "a guest could not mount the filesystem, for the machine does not fold case",
+	"verity":   "a guest could only read the filesystem, for the machine does not check verity files",
+	"bigalloc": "a guest could only read the filesystem, for the machine does not allocate clusters",
 }
 
 // aliases are the names that mke2fs takes besides those that dumpe2fs prints.
@@ -97,6 +105,12 @@ func parseFeatures(f features, list []string) (features, error) {
 		if !known {
 			return f, fmt.Errorf("feature %q: there is none of that name; this program makes %s",
 				word, strings.Join(makeable.names(), " "))
+		}
+		if why := unusable[name]; why != "" && !off {
+			return f, fmt.Errorf("feature %q: not made by this program: %s", word, why)
+		}
+		if off && unusable[name] != "" {
+			continue
 		}
 		if bit.without(makeable) != (features{}) {
 			return f, fmt.Errorf("feature %q: not made by this program, which makes %s",

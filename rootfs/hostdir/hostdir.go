@@ -1,7 +1,7 @@
 // Package hostdir reads a directory of this machine as the source of an image: what
 // lstat(2), readlink(2) and listxattr(2) say goes into the tree at once, file content
 // is read when the image is written. What is read is left as it was, access times
-// too where the kernel lets us.
+// too where the kernel lets us. A Writer goes the other way.
 package hostdir
 
 import (
@@ -34,6 +34,9 @@ type Source struct {
 	// Skip, where set, leaves out files by device and inode: an image that is
 	// written below Path must not hold itself.
 	Skip func(dev, ino uint64) bool
+
+	// Only, where set, leaves out everything in Path itself but the entry of that name.
+	Only string
 
 	root int // descriptor of Path
 
@@ -176,7 +179,10 @@ func (s *Source) readDir(task dirTask, buf []byte) (found []dirTask, linked []li
 	if task.node.Xattrs, err = readXattrs(fdXattrs(fd)); err != nil {
 		return nil, nil, fmt.Errorf("%s: %w", s.shown(task.path), err)
 	}
-	names, err := readNames(fd, buf)
+	names, err := []string{s.Only}, error(nil)
+	if s.Only == "" || task.path != "" {
+		names, err = readNames(fd, buf)
+	}
 	if err != nil {
 		return nil, nil, &fs.PathError{Op: "readdir", Path: s.shown(task.path), Err: err}
 	}

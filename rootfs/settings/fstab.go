@@ -7,23 +7,34 @@ import (
 	"github.com/umlkit/umlkit/rootfs/tree"
 )
 
-// rootLine mounts the first disk of a guest.
-const rootLine = "/dev/ubd0 / ext4 discard,errors=remount-ro 0 1"
+// firstDisk is what mounts as root when nothing else is said.
+const firstDisk = "/dev/ubd0"
+
+// rootLine mounts the root.
+func rootLine(device string) string { return device + " / ext4 discard,errors=remount-ro 0 1" }
 
 // unconfigured is what debootstrap leaves in an fstab that nobody has written.
 const unconfigured = "# UNCONFIGURED FSTAB"
 
-// Fstab lets /etc/fstab name the first disk as the root file system. A kernel that
+// Fstab lets /etc/fstab name the guest's disk as the root file system. A kernel that
 // knows the disk only as /dev/ubda gets the other name as it boots: without it Debian's
 // checkfs looks for a disk that is not there and stops the boot.
-type Fstab struct{}
+type Fstab struct {
+	// Device is the root file system's, "" for the first disk. A partition's name every
+	// kernel knows.
+	Device string
+}
 
 func (Fstab) String() string { return "fstab" }
 
 // Apply implements Setting.
-func (Fstab) Apply(t *tree.Tree) error {
-	err := edit(t, "/etc/fstab", 0o644, func(old []byte) ([]byte, error) { return setRoot(old), nil })
-	if err != nil {
+func (f Fstab) Apply(t *tree.Tree) error {
+	device := f.Device
+	if device == "" {
+		device = firstDisk
+	}
+	err := edit(t, "/etc/fstab", 0o644, func(old []byte) ([]byte, error) { return setRoot(old, device), nil })
+	if err != nil || device != firstDisk {
 		return err
 	}
 	if t.Exists("/etc/inittab") {
@@ -70,7 +81,7 @@ func nameDisk(old []byte) []byte {
 
 // setRoot puts our line in the place of those that mount the root, or before the first
 // line that mounts anything.
-func setRoot(old []byte) []byte {
+func setRoot(old []byte, device string) []byte {
 	var out []string
 	at, first := -1, -1
 	for _, line := range lines(old) {
@@ -95,5 +106,5 @@ func setRoot(old []byte) []byte {
 	if at < 0 {
 		at = len(out)
 	}
-	return join(slices.Insert(out, at, rootLine))
+	return join(slices.Insert(out, at, rootLine(device)))
 }

@@ -48,15 +48,15 @@ func text(t *testing.T, tr *tree.Tree, path string) string {
 
 func TestSetRoot(t *testing.T) {
 	for _, c := range []struct{ name, old, want string }{
-		{"none", "", rootLine + "\n"},
-		{"debootstrap's", "# UNCONFIGURED FSTAB FOR BASE SYSTEM\n", rootLine + "\n"},
-		{"a root", "# static\nUUID=1 / ext3 defaults 0 1\nproc /proc proc\n", "# static\n" + rootLine + "\nproc /proc proc\n"},
-		{"two roots", "proc /proc proc\n/dev/a / ext4\n/dev/b\t/\txfs\n", "proc /proc proc\n" + rootLine + "\n"},
-		{"a root that is a comment", "#/dev/a / ext4\n/dev/b /home ext4", "#/dev/a / ext4\n" + rootLine + "\n/dev/b /home ext4\n"},
-		{"ours", rootLine + "\n", rootLine + "\n"},
-		{"only comments", "# a\n\n", "# a\n\n" + rootLine + "\n"},
+		{"none", "", rootLine(firstDisk) + "\n"},
+		{"debootstrap's", "# UNCONFIGURED FSTAB FOR BASE SYSTEM\n", rootLine(firstDisk) + "\n"},
+		{"a root", "# static\nUUID=1 / ext3 defaults 0 1\nproc /proc proc\n", "# static\n" + rootLine(firstDisk) + "\nproc /proc proc\n"},
+		{"two roots", "proc /proc proc\n/dev/a / ext4\n/dev/b\t/\txfs\n", "proc /proc proc\n" + rootLine(firstDisk) + "\n"},
+		{"a root that is a comment", "#/dev/a / ext4\n/dev/b /home ext4", "#/dev/a / ext4\n" + rootLine(firstDisk) + "\n/dev/b /home ext4\n"},
+		{"ours", rootLine(firstDisk) + "\n", rootLine(firstDisk) + "\n"},
+		{"only comments", "# a\n\n", "# a\n\n" + rootLine(firstDisk) + "\n"},
 	} {
-		if got := string(setRoot([]byte(c.old))); got != c.want {
+		if got := string(setRoot([]byte(c.old), firstDisk)); got != c.want {
 			t.Errorf("%s: %q becomes %q, want %q", c.name, c.old, got, c.want)
 		}
 	}
@@ -329,7 +329,7 @@ func FuzzEditors(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) {
 		at := time.Unix(1e9, 0)
 		editors := map[string]func([]byte) []byte{
-			"fstab":  setRoot,
+			"fstab":  func(old []byte) []byte { return setRoot(old, firstDisk) },
 			"device": nameDisk,
 			"hosts":  func(b []byte) []byte { return setHost(b, "a.b") },
 			"passwd": func(b []byte) []byte {

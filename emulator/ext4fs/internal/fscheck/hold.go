@@ -154,6 +154,7 @@ func mounts(device, dir string) int {
 	write(dir+"/shared", "x")
 	show("shared", read("/tmp/second/shared"))
 	show("unmount first", unix.Unmount(dir, 0), read("/tmp/second/shared"))
+	show("second as another type", unix.Mount(device, dir, "ext3", 0, ""))
 	show("second with other flags", unix.Mount(device, dir, "ext4", unix.MS_RDONLY, ""))
 	fd := open("/tmp/second/shared", unix.O_RDWR, 0)
 	show("unmount busy", unix.Unmount("/tmp/second", 0))

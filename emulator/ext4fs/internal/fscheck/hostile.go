@@ -16,7 +16,7 @@ import (
 // What a damaged filesystem may answer with: that it is damaged, that it is read-only
 // since, and what follows from names, types and counts that are not what they were.
 var (
-	mountErrors = []error{unix.EUCLEAN, unix.EIO, unix.EINVAL, unix.EROFS, unix.EOPNOTSUPP}
+	mountErrors = []error{unix.EUCLEAN, unix.EBADMSG, unix.EIO, unix.EINVAL, unix.EROFS, unix.EOPNOTSUPP}
 	useErrors   = append(slices.Clone(mountErrors), unix.ENOSPC, unix.ENOENT, unix.EEXIST, unix.ENOTDIR, unix.EISDIR,
 		unix.ENOTEMPTY, unix.ESTALE, unix.ENAMETOOLONG, unix.EMLINK, unix.EPERM, unix.EACCES, unix.ENODATA, unix.EFBIG,
 		unix.ELOOP, unix.ENXIO, unix.EOVERFLOW, unix.EBUSY)

@@ -123,6 +123,11 @@ func run(args []string) (status int) {
 		return mounts(dir, args[0])
 	case "defaults":
 		return defaults(dir, args[0])
+	case "options":
+		list := func(s string) []string { return strings.Split(s, ";") }
+		return options(list(dir), args[0], list(args[1]), list(args[2]))
+	case "damage":
+		return damage(dir, args[0])
 	case "struck":
 		return struck(dir, args[0])
 	case "mounted":
@@ -205,6 +210,8 @@ func run(args []string) (status int) {
 		return leave(dir)
 	case "leaver":
 		return leaver(dir)
+	case "journal":
+		return journal(dir)
 	case "lose":
 		return lose(dir, number(0, 0))
 	}

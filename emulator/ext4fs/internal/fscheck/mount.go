@@ -70,3 +70,22 @@ func struck(device, dir string) int {
 	}
 	return 0
 }
+
+// options mounts devices as each of the given types with each of the given options alone.
+func options(devices []string, dir string, types, all []string) int {
+	must(os.MkdirAll(dir, 0o755))
+	for _, device := range devices {
+		for _, typ := range types {
+			for _, data := range all {
+				err := unix.Mount(device, dir, typ, 0, data)
+				show("mount "+data, err)
+				if err != nil {
+					continue
+				}
+				show("line", mountLine(dir))
+				must(unix.Unmount(dir, 0))
+			}
+		}
+	}
+	return 0
+}

@@ -1,0 +1,188 @@
+package main
+
+import (
+	"fmt"
+	"path"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+	"golang.org/x/sys/unix"
+
+	"github.com/umlkit/umlkit/ext4"
+	"github.com/umlkit/umlkit/ext4/format"
+	"github.com/umlkit/umlkit/volume"
+)
+
+func mkdirCommand() *cli.Command {
+	return &cli.Command{
+		Name: "mkdir", Usage: "make directories in an image", Category: imageFiles, ArgsUsage: "IMAGE[#N]:/PATH...",
+		Description: `umlimg mkdir -p disk.img:/srv/www/html
+umlimg mkdir --mode 1777 disk.img:/scratch`,
+		UseShortOptionHandling: true,
+		Flags: []cli.Flag{
+			&cli.BoolFlag{Name: "parents", Aliases: []string{"p"}, Usage: "those on the way too; one that is there is no mistake"},
+			&cli.StringFlag{Name: "mode", Aliases: []string{"m"}, Value: "755", Usage: "`mode` of the last one, octal"},
+			&cli.StringFlag{Name: "owner", Usage: "`user[:group]` of all, by number or by a name from the image"},
+		},
+		Action: func(c *cli.Context) error {
+			args, err := operands(c, 1, -1)
+			if err != nil {
+				return err
+			}
+			places, err := inImages(c, args, false)
+			if err != nil {
+				return err
+			}
+			m, err := parseMode(c.String("mode"))
+			if err != nil || m.octal == nil {
+				return usagef("mkdir: --mode %q: an octal number, as 755", c.String("mode"))
+			}
+			s := &volumes{write: true}
+			for _, p := range places {
+				if err == nil {
+					err = mkdir(c, s, p, uint16(*m.octal))
+				}
+			}
+			return named(c, s.close(err))
+		},
+	}
+}
+
+func mkdir(c *cli.Context, s *volumes, p place, mode uint16) error {
+	v, err := s.get(p)
+	if err != nil {
+		return err
+	}
+	owner, err := ownerOption(c, v)
+	if err != nil {
+		return err
+	}
+	full := strings.TrimRight(p.path, "/")
+	if c.Bool("parents") {
+		parts := strings.Split(full, "/")
+		for i := 2; i < len(parts); i++ {
+			if err := mkdirOne(v, strings.Join(parts[:i], "/"), 0o755, owner, true); err != nil {
+				return p.at2(err)
+			}
+		}
+	}
+	return p.at2(mkdirOne(v, full, mode, owner, c.Bool("parents")))
+}
+
+func mkdirOne(v *volume.Volume, full string, mode uint16, owner *volume.Owner, have bool) error {
+	at, err := v.Walk(full, true)
+	if err != nil {
+		return err
+	}
+	defer at.Close()
+	switch {
+	case at.IsDir() && have:
+		return nil
+	case at.Node != nil:
+		return &volume.PathError{Path: path.Clean(full + "/"), Err: unix.EEXIST}
+	}
+	dir := at.Dir.(volume.Ext).Inode
+	m := ext4.NewInode{Mode: format.ModeDir | mode}
+	if d := dir.Attr(); d.Mode&format.ModeSetGID != 0 {
+		m.GID, m.Mode = d.GID, m.Mode|format.ModeSetGID
+	}
+	if owner != nil {
+		m.UID, m.GID = owner.UID, owner.GID
+	}
+	n, err := dir.Create(at.Name, m)
+	if err != nil {
+		return &volume.PathError{Path: full, Err: volume.Short(err)}
+	}
+	return n.Put()
+}
+
+func lnCommand() *cli.Command {
+	return &cli.Command{
+		Name: "ln", Usage: "make links in an image", Category: imageFiles, ArgsUsage: "TARGET IMAGE[#N]:/PATH",
+		Description: `umlimg ln -s /usr/share/zoneinfo/Europe/Berlin disk.img:/etc/localtime
+umlimg ln disk.img:/bin/gzip disk.img:/bin/gunzip`,
+		UseShortOptionHandling: true,
+		Flags: []cli.Flag{
+			&cli.BoolFlag{Name: "symbolic", Aliases: []string{"s"}, Usage: "a symbolic link, to any text; else one more name of a file"},
+			&cli.BoolFlag{Name: "force", Aliases: []string{"f"}, Usage: "replace what has the name, but a directory"},
+		},
+		Action: func(c *cli.Context) error {
+			args, err := operands(c, 2, 2)
+			if err != nil {
+				return err
+			}
+			places, err := inImages(c, args[1:], false)
+			if err != nil {
+				return err
+			}
+			s := &volumes{write: true}
+			return named(c, s.close(ln(c, s, args[0], places[0])))
+		},
+	}
+}
+
+func ln(c *cli.Context, s *volumes, target string, dest place) error {
+	v, err := s.get(dest)
+	if err != nil {
+		return err
+	}
+	at, err := v.Walk(strings.TrimRight(dest.path, "/"), false)
+	if err != nil {
+		return dest.at(err)
+	}
+	defer at.Close()
+	if at.Dir == nil {
+		return fmt.Errorf("%s has no name", dest.text)
+	}
+	n, err := linkTarget(c, s, v, target, at.Dir)
+	if err != nil {
+		return err
+	}
+	defer n.Put()
+	dir, full := at.Dir.(volume.Ext).Inode, dest.path
+	switch {
+	case at.Node == nil:
+		err = dir.Link(at.Name, n)
+	case at.IsDir():
+		err = unix.EISDIR
+	case !c.Bool("force"):
+		err = unix.EEXIST
+	default:
+		err = dir.Replace(at.Name, n)
+	}
+	if err != nil {
+		return dest.at(&volume.PathError{Path: full, Err: volume.Short(err)})
+	}
+	return nil
+}
+
+// linkTarget is the file that is to get a name: a new symbolic link, or one that is there.
+func linkTarget(c *cli.Context, s *volumes, v *volume.Volume, target string, dir volume.Node) (*ext4.Inode, error) {
+	if c.Bool("symbolic") {
+		n, err := dir.(volume.Ext).CreateUnlinked(ext4.NewInode{Mode: format.ModeSymlink | 0o777, Target: target})
+		if err != nil {
+			return nil, volume.Short(err)
+		}
+		return n, nil
+	}
+	p := placeOf(target)
+	if !p.inImage() {
+		return nil, usagef("ln: %s names no file in an image: write IMAGE:/PATH, or -s for a symbolic link", target)
+	}
+	from, n, err := s.node(p, false)
+	if err != nil {
+		return nil, err
+	}
+	e := n.(volume.Ext)
+	switch {
+	case from != v:
+		err = fmt.Errorf("%s is in another filesystem: %w", p.text, unix.EXDEV)
+	case isDirectory(n):
+		err = p.at(&volume.PathError{Path: p.path, Err: unix.EISDIR})
+	}
+	if err != nil {
+		n.Close()
+		return nil, err
+	}
+	return e.Inode, nil
+}

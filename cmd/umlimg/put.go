@@ -1,0 +1,98 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+	"golang.org/x/sys/unix"
+
+	"github.com/umlkit/umlkit/volume"
+)
+
+func putCommand() *cli.Command {
+	return &cli.Command{
+		Name: "put", Usage: "write one file of an image, from a file or a pipe", Category: imageFiles, ArgsUsage: "FILE|- IMAGE[#N]:/PATH",
+		Description: `echo bookworm | umlimg put - disk.img:/etc/hostname
+umlimg put --mode 755 --owner root:root hook.sh disk.img:/usr/local/bin/hook`,
+		Flags: []cli.Flag{
+			&cli.StringFlag{Name: "mode", Aliases: []string{"m"}, Usage: "`mode` of the file, octal; else 644, or what a file that is there has"},
+			&cli.StringFlag{Name: "owner", Usage: "`user[:group]` of the file; else root, or whose a file that is there is"},
+		},
+		Action: func(c *cli.Context) error {
+			args, err := operands(c, 2, 2)
+			if err != nil {
+				return err
+			}
+			places, err := inImages(c, args[1:], false)
+			if err != nil {
+				return err
+			}
+			s := &volumes{write: true}
+			return named(c, s.close(put(c, s, args[0], places[0])))
+		},
+	}
+}
+
+func put(c *cli.Context, s *volumes, from string, dest place) error {
+	var mode *uint32
+	if c.IsSet("mode") {
+		m, err := parseMode(c.String("mode"))
+		if err != nil || m.octal == nil {
+			return usagef("--mode %q: an octal number, as 644", c.String("mode"))
+		}
+		mode = m.octal
+	}
+	var r io.ReadCloser
+	if from == "-" {
+		r = interruptible(c.Context, io.NopCloser(c.App.Reader))
+	} else {
+		var err error
+		if r, err = openStream(c.Context, from); err != nil {
+			return err
+		}
+		if r == nil {
+			f, err := os.Open(from)
+			if err != nil {
+				return err
+			}
+			if info, err := f.Stat(); err != nil || info.IsDir() {
+				f.Close()
+				return &os.PathError{Op: "read", Path: from, Err: unix.EISDIR}
+			}
+			r = f
+		}
+	}
+	defer r.Close()
+	v, err := s.get(dest)
+	if err != nil {
+		return err
+	}
+	owner, err := ownerOption(c, v)
+	if err != nil {
+		return err
+	}
+	at, err := v.Walk(dest.path, true)
+	if err != nil {
+		return dest.at(err)
+	}
+	defer at.Close()
+	switch {
+	case at.IsDir():
+		return dest.at(&volume.PathError{Path: dest.path, Err: unix.EISDIR})
+	case strings.HasSuffix(dest.path, "/") || at.Dir == nil:
+		return dest.at(&volume.PathError{Path: dest.path, Err: fmt.Errorf("no name of a file: %w", unix.ENOTDIR)})
+	}
+	w := &volume.Writer{V: v}
+	if owner != nil {
+		w.Owner, w.OwnerSet = *owner, true
+	}
+	perm := uint16(0o644)
+	if mode != nil {
+		perm, w.ModeSet = uint16(*mode), true
+	}
+	return dest.at2(w.Stream(c.Context, at.Dir, path.Dir(dest.path), at.Name, r, perm))
+}

@@ -1,0 +1,78 @@
+package main
+
+import (
+	"strings"
+
+	"github.com/urfave/cli/v2"
+	"golang.org/x/sys/unix"
+
+	"github.com/umlkit/umlkit/rootfs/tarball"
+	"github.com/umlkit/umlkit/rootfs/tree"
+	"github.com/umlkit/umlkit/volume"
+)
+
+func tarInCommand() *cli.Command {
+	return &cli.Command{
+		Name: "tar-in", Usage: "unpack a tar archive into an image", Category: imageFiles, ArgsUsage: "[ARCHIVE|-] IMAGE[#N]:/PATH",
+		Description: `umlimg tar-in app.tar.xz disk.img:/opt/app
+docker export box | umlimg tar-in disk.img:/`,
+		Flags: []cli.Flag{
+			&cli.StringFlag{Name: "owner", Usage: "`user[:group]` of all, by number or by a name from the image; else as the archive says"},
+		},
+		Action: func(c *cli.Context) error {
+			args, err := operands(c, 1, 2)
+			if err != nil {
+				return err
+			}
+			archive := "-"
+			if len(args) > 1 {
+				archive, args = args[0], args[1:]
+			}
+			places, err := inImages(c, args, false)
+			if err != nil {
+				return err
+			}
+			s := &volumes{write: true}
+			return named(c, s.close(tarIn(c, s, archive, places[0])))
+		},
+	}
+}
+
+func tarIn(c *cli.Context, s *volumes, archive string, dest place) (err error) {
+	v, err := s.get(dest)
+	if err != nil {
+		return err
+	}
+	owner, err := ownerOption(c, v)
+	if err != nil {
+		return err
+	}
+	dir, err := v.Find(strings.TrimRight(dest.path, "/"), true)
+	if err != nil {
+		return dest.at(err)
+	}
+	defer dir.Close()
+	if !isDirectory(dir) {
+		return dest.at(&volume.PathError{Path: dest.path, Err: unix.ENOTDIR})
+	}
+	bar := newProgress(c.App.ErrWriter)
+	defer bar.finish()
+	src := &tarball.Source{Path: archive, Stdin: c.App.Reader}
+	defer src.Close()
+	tell := func(int64) { bar.tell(src.Progress()) }
+	store := &volume.Store{V: v, Wrote: tell}
+	defer func() {
+		if e := store.Close(); err == nil {
+			err = e
+		}
+	}()
+	t := tree.New()
+	if err := src.Fill(c.Context, t, store); err != nil {
+		return err
+	}
+	w := &volume.Writer{V: v, Preserve: true, Overlay: true}
+	if owner != nil {
+		w.Owner, w.OwnerSet = *owner, true
+	}
+	return dest.at2(w.PutAll(c.Context, dir, dest.path, t.Root))
+}

@@ -1,0 +1,187 @@
+package main
+
+import (
+	"bufio"
+	"errors"
+	"io"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+
+	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/compress/zstd"
+	"github.com/urfave/cli/v2"
+
+	"github.com/umlkit/umlkit/rootfs/tarball"
+)
+
+func tarOutCommand() *cli.Command {
+	return &cli.Command{
+		Name: "tar-out", Usage: "write files of an image as a tar archive", Category: imageFiles, ArgsUsage: "IMAGE[#N]:/PATH [ARCHIVE|-]",
+		Description: `umlimg tar-out disk.img:/ root.tar.zst
+umlimg tar-out disk.img:/etc | tar -tv`,
+		Flags: []cli.Flag{
+			&cli.StringFlag{Name: "compress", Usage: "`format`: gzip, zstd or none; else what the archive's name says, as .tar.gz, .tgz, .tar.zst"},
+		},
+		Action: func(c *cli.Context) error {
+			args, err := operands(c, 1, 2)
+			if err != nil {
+				return err
+			}
+			places, err := inImages(c, args[:1], true)
+			if err != nil {
+				return err
+			}
+			archive := "-"
+			if len(args) > 1 {
+				archive = args[1]
+			}
+			s := &volumes{}
+			return named(c, s.close(tarOut(c, s, places[0], archive)))
+		},
+	}
+}
+
+func tarOut(c *cli.Context, s *volumes, p place, archive string) error {
+	packed, err := compressionOf(c.String("compress"), archive)
+	if err != nil {
+		return err
+	}
+	if archive == "-" && isTerminal(c.App.Writer) {
+		return usagef("tar-out: an archive is not for a terminal: name a file, or write to a pipe")
+	}
+	v, n, err := s.node(p, true)
+	if err != nil {
+		return err
+	}
+	defer n.Close()
+	t, err := v.Read(c.Context, n, p.path)
+	if err != nil {
+		return p.at(err)
+	}
+	k := &copying{c: c, s: s, bar: newProgress(c.App.ErrWriter)}
+	defer k.bar.finish()
+	k.count(t)
+	name := path.Base(p.path)
+	write := func(w io.Writer) error {
+		return packTo(w, packed, func(w io.Writer) error {
+			tw := &tarball.Writer{W: w, Wrote: k.wrote, Skipped: func(path, why string) { warn(c, "%s is left out: %s", path, why) }}
+			return tw.Write(c.Context, name, t)
+		})
+	}
+	if archive == "-" {
+		return write(c.App.Writer)
+	}
+	return writeWhole(archive, write)
+}
+
+// writeWhole writes a file that appears when it is whole. A device or a FIFO is written
+// into as it is.
+func writeWhole(name string, write func(io.Writer) error) error {
+	if info, err := os.Stat(name); err == nil && !info.Mode().IsRegular() && !info.IsDir() {
+		f, err := os.OpenFile(name, os.O_WRONLY, 0)
+		if err != nil {
+			return err
+		}
+		err = write(f)
+		if e := f.Close(); err == nil {
+			err = e
+		}
+		return err
+	}
+	if real, err := filepath.EvalSymlinks(name); err == nil {
+		name = real
+	}
+	f, err := os.CreateTemp(filepath.Dir(name), ".umlimg-*")
+	if err != nil {
+		var perr *os.PathError
+		if errors.As(err, &perr) {
+			perr.Path = name
+		}
+		return err
+	}
+	defer os.Remove(f.Name()) // after the rename it is another's name, or none
+	err = write(f)
+	if err == nil {
+		err = f.Chmod(0o666 &^ umask())
+	}
+	if e := f.Close(); err == nil {
+		err = e
+	}
+	if err != nil {
+		var perr *os.PathError
+		if errors.As(err, &perr) && perr.Path == f.Name() {
+			perr.Path = name
+		}
+		return err
+	}
+	return os.Rename(f.Name(), name)
+}
+
+// umask is this process's, as the kernel tells it.
+func umask() os.FileMode {
+	status, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		return 0o077
+	}
+	mask := os.FileMode(0)
+	_, text, _ := strings.Cut(string(status), "\nUmask:")
+	for _, d := range strings.TrimSpace(strings.SplitN(text, "\n", 2)[0]) {
+		mask = mask<<3 | os.FileMode(d-'0')&7
+	}
+	return mask & 0o777
+}
+
+func compressionOf(option, archive string) (string, error) {
+	switch option {
+	case "none", "gzip", "zstd":
+		return option, nil
+	case "gz":
+		return "gzip", nil
+	case "zst":
+		return "zstd", nil
+	case "":
+	default:
+		return "", usagef("tar-out: --compress %q: gzip, zstd or none", option)
+	}
+	for _, s := range []struct{ suffix, format string }{{".gz", "gzip"}, {".tgz", "gzip"}, {".zst", "zstd"}, {".tzst", "zstd"}} {
+		if strings.HasSuffix(archive, s.suffix) {
+			return s.format, nil
+		}
+	}
+	for _, suffix := range []string{".xz", ".txz", ".bz2", ".tbz", ".tbz2"} {
+		if strings.HasSuffix(archive, suffix) {
+			return "", usagef("tar-out: %s: archives are packed by gzip or zstd; --compress none and a pipe do for others", archive)
+		}
+	}
+	return "none", nil
+}
+
+// packTo packs what is written.
+func packTo(w io.Writer, format string, write func(io.Writer) error) error {
+	buffered := bufio.NewWriterSize(w, 256<<10)
+	var packer io.WriteCloser
+	var err error
+	switch format {
+	case "gzip":
+		packer = gzip.NewWriter(buffered)
+	case "zstd":
+		packer, err = zstd.NewWriter(buffered)
+	}
+	if err != nil {
+		return err
+	}
+	if packer == nil {
+		err = write(buffered)
+	} else {
+		err = write(packer)
+		if e := packer.Close(); err == nil {
+			err = e
+		}
+	}
+	if e := buffered.Flush(); err == nil {
+		err = e
+	}
+	return err
+}
