@@ -11,6 +11,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/umlkit/umlkit/partition"
 	"github.com/umlkit/umlkit/rootfs"
 	"github.com/umlkit/umlkit/ubdfmt"
 	"github.com/umlkit/umlkit/ubdfmt/qcow2"
@@ -106,6 +107,9 @@ func convert(c *cli.Context, source, path string) error {
 			return fmt.Errorf("backing file: %w", err)
 		}
 		defer d.base.Close()
+		if _, part := d.base.(*partition.Section); part {
+			return fmt.Errorf("backing file %s: a partition is none", backing)
+		}
 		if err := checkBacking(backing, baseFormat, sum.Format, d.base.Size(), from.Size()); err != nil {
 			return err
 		}
@@ -213,6 +217,9 @@ func formatOf(dev ubdfmt.Device) string {
 // diskFiles are the files that a disk lies in.
 func diskFiles(dev ubdfmt.Device, path string) []string {
 	switch dev := dev.(type) {
+	case *partition.Section:
+		whole, _ := splitPartition(path)
+		return diskFiles(dev.Disk(), whole)
 	case *ubdfmt.COW:
 		return []string{path, dev.Backing()}
 	case *qcow2.Image:

@@ -1,14 +1,13 @@
 package main
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 
 	"github.com/urfave/cli/v2"
 
 	"github.com/umlkit/umlkit/ext4"
+	"github.com/umlkit/umlkit/partition"
 	"github.com/umlkit/umlkit/ubdfmt"
 )
 
@@ -38,13 +37,30 @@ func mayShrink(c *cli.Context, d disk, size, filesystem int64) error {
 }
 
 // resizeDiskOnly makes the disk longer or shorter whatever is on it. What is known to need
-// its place is not cut off.
+// its place is not cut off. A GPT is told of its disk's new end: behind that it may name
+// nothing, and its copy lies before it.
 func resizeDiskOnly(c *cli.Context, d disk, size int64, sum *resizeSummary) error {
-	if size < d.Size() && !c.Bool("shrink") {
+	shorter := size < d.Size()
+	if shorter && !c.Bool("shrink") {
 		return usagef("size %d is less than the disk's %d: --shrink allows that", size, d.Size())
 	}
-	if size < d.Size() {
-		if err := mayCut(d, size); err != nil {
+	t, err := partition.Read(d)
+	var damaged *partition.Error
+	if errors.Is(err, partition.ErrNone) || errors.As(err, &damaged) && !shorter {
+		t, err = partition.Table{}, nil
+	}
+	if err != nil {
+		return err
+	}
+	if shorter {
+		if err := mayCut(d, t, size); err != nil {
+			return err
+		}
+	} else if err := d.Resize(size); err != nil {
+		return err
+	}
+	if t.Kind == partition.GPT {
+		if err := partition.Write(partition.NewSection(d, 0, size), t); err != nil {
 			return err
 		}
 	}
@@ -53,7 +69,7 @@ func resizeDiskOnly(c *cli.Context, d disk, size int64, sum *resizeSummary) erro
 }
 
 // mayCut refuses to cut off a part of a file system or of a partition.
-func mayCut(d disk, size int64) error {
+func mayCut(d disk, t partition.Table, size int64) error {
 	info, err := filesystemInfo(d)
 	var other *ext4.NotExtError
 	if err != nil && !errors.As(err, &other) {
@@ -62,11 +78,12 @@ func mayCut(d disk, size int64) error {
 	if n := int64(info.Blocks) * int64(info.BlockSize); n > size {
 		return fmt.Errorf("the file system has %d bytes and would be cut off: resize it without --disk-only", n)
 	}
-	what, end, err := lastPartition(d)
-	if err == nil && end > size {
-		err = fmt.Errorf("%s ends at %d and would be cut off", what, end)
+	for _, p := range t.Partitions {
+		if end := p.Start + p.Size; end > size {
+			return fmt.Errorf("partition %d ends at %d and would be cut off", p.Number, end)
+		}
 	}
-	return err
+	return nil
 }
 
 func filesystemInfo(d disk) (ext4.Info, error) {
@@ -85,65 +102,4 @@ func withDiskOnly(err error) error {
 		return fmt.Errorf("%w: --disk-only resizes the disk alone", err)
 	}
 	return err
-}
-
-const (
-	// gptMost bounds the entries of a GPT that are looked at; tables have 128.
-	gptMost = 1024
-	sector  = ubdfmt.SectorSize
-)
-
-// lastPartition finds, in an MBR's primary partitions or a GPT, the one that ends last,
-// and where it ends, in bytes. There may be none.
-func lastPartition(d ubdfmt.Device) (what string, end int64, err error) {
-	var b [2 * sector]byte
-	if n, err := d.ReadAt(b[:], 0); err != nil && err != io.EOF {
-		return "", 0, err
-	} else if n < len(b) || b[510] != 0x55 || b[511] != 0xaa {
-		return "", 0, nil
-	}
-	le := binary.LittleEndian
-	for i := range 4 {
-		p := b[446+16*i:]
-		if p[0]&0x7f != 0 { // no flag of an entry: this is the boot sector of a file system
-			return "", 0, nil
-		}
-		first, n := int64(le.Uint32(p[8:])), int64(le.Uint32(p[12:]))
-		if p[4] == 0xee {
-			return lastOfGPT(d, b[sector:])
-		}
-		if p[4] != 0 && n > 0 && (first+n)*sector > end {
-			what, end = fmt.Sprint("partition ", i+1), (first+n)*sector
-		}
-	}
-	return what, end, nil
-}
-
-func lastOfGPT(d ubdfmt.Device, header []byte) (what string, end int64, err error) {
-	le := binary.LittleEndian
-	at, count, size := le.Uint64(header[72:]), le.Uint32(header[80:]), le.Uint32(header[84:])
-	switch {
-	case string(header[:8]) != "EFI PART":
-		return "", 0, errors.New("GPT header: the signature is not there")
-	case count > gptMost || size < 128 || size > 4096 || at < 2 || at > uint64(d.Size()/sector):
-		return "", 0, fmt.Errorf("GPT header: %d entries of %d bytes at sector %d make no sense", count, size, at)
-	}
-	b := make([]byte, count*size)
-	if _, err := d.ReadAt(b, int64(at)*sector); err != nil {
-		return "", 0, fmt.Errorf("GPT entries: %w", err)
-	}
-	for i := range count {
-		p := b[i*size:]
-		last := le.Uint64(p[40:])
-		if [16]byte(p) == [16]byte{} {
-			continue
-		}
-		if last >= 1<<54 {
-			return "", 0, fmt.Errorf("GPT entry %d: last sector %d makes no sense", i+1, last)
-		}
-		if e := int64(last+1) * sector; e > end {
-			what, end = fmt.Sprint("partition ", i+1), e
-		}
-	}
-	return what, end, nil
 }

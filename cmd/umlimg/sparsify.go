@@ -12,6 +12,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/umlkit/umlkit/ext4"
+	"github.com/umlkit/umlkit/partition"
 	"github.com/umlkit/umlkit/ubdfmt"
 )
 
@@ -144,10 +145,33 @@ func (s *sparsifier) Trim(off, n int64) error {
 
 func roundBlock(n int64) int64 { return (n + blockGrain - 1) / blockGrain * blockGrain }
 
-// freeBlocks gives back the free blocks of the file system, whose journal is replayed
-// first, and tells whether there is one.
+// freeBlocks gives back the free blocks of the file systems, that of the disk or those of
+// its partitions, whose journals are replayed first. It tells whether there is one.
 func (s *sparsifier) freeBlocks(ctx context.Context) (bool, error) {
-	look, err := ext4.Open(s, ext4.Options{ReadOnly: true, NoWrite: true})
+	t, err := partition.Read(s)
+	if errors.Is(err, partition.ErrNone) {
+		return s.freeOf(ctx, s)
+	}
+	if err != nil {
+		return false, withoutFilesystem(err)
+	}
+	some := false
+	for _, p := range t.Partitions {
+		if p.Extended {
+			continue
+		}
+		found, err := s.freeOf(ctx, partition.NewSection(s, p.Start, p.Size))
+		some = some || found
+		if err != nil {
+			return some, fmt.Errorf("partition %d: %w", p.Number, err)
+		}
+	}
+	return some, nil
+}
+
+// freeOf gives back the free blocks of one file system.
+func (s *sparsifier) freeOf(ctx context.Context, dev ubdfmt.Device) (bool, error) {
+	look, err := ext4.Open(dev, ext4.Options{ReadOnly: true, NoWrite: true})
 	var other *ext4.NotExtError
 	if errors.As(err, &other) {
 		return false, nil
@@ -163,12 +187,11 @@ func (s *sparsifier) freeBlocks(ctx context.Context) (bool, error) {
 		return false, withoutFilesystem(errors.New("errors were found in the file system, e2fsck must run first"))
 	}
 	s.changed = true
-	fs, err := ext4.Open(s, ext4.Options{})
+	fs, err := ext4.Open(dev, ext4.Options{})
 	if err != nil {
 		return false, withoutFilesystem(err)
 	}
-	// Freed blocks are given back in the order of the disk, each when nothing names it.
-	_, err = fs.Trim(ctx, 0, s.Size(), 0)
+	_, err = fs.Trim(ctx, 0, dev.Size(), 0)
 	return true, errors.Join(err, fs.Close())
 }
 

@@ -56,7 +56,7 @@ poweroff -f
 			Replace("@ 98:#0 64M disk\n@1 98:#1 20M part\n@2 98:#2 30M part\n"))
 		// The disk and the partition are the same bytes.
 		expect("cmp -n 31457280 -i 22020096:0 "+dev+" "+dev+"2 && echo same", "same\n")
-		expect("mount "+dev+"2 /mnt && cp /bin/busybox /mnt/busybox && cmp /mnt/busybox /bin/busybox && /mnt/busybox echo runs", "runs\n")
+		expect("mount -t ext4 "+dev+"2 /mnt && cp /bin/busybox /mnt/busybox && cmp /mnt/busybox /bin/busybox && /mnt/busybox echo runs", "runs\n")
 		// Who holds one holds the other.
 		fails("blockdev --rereadpt "+dev, "Device or resource busy")
 		fails("mke2fs -q "+dev+" 1 2>&1", "in use")

@@ -33,7 +33,7 @@ func TestHostfsRoot(t *testing.T) {
 	m := user{}.boot(t, t.TempDir(), "ubd0="+tree, "hostfs="+tree)
 	login(m)
 	if got := m.Sh(limit, "grep ' / ' /proc/mounts; readlink /dev/ubd/0; su -s /bin/sh nobody -c id"); got !=
-		"/dev/ubda / hostfs rw,/ 0 0\n../ubda\nuid=65534(nobody) gid=65534(nogroup) groups=65534(nogroup)\n" {
+		"/dev/ubda / hostfs rw,relatime,/ 0 0\n../ubda\nuid=65534(nobody) gid=65534(nogroup) groups=65534(nogroup)\n" {
 		t.Errorf("booted as root:\n%s", got)
 	}
 	powerOff(t, m)
