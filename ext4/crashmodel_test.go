@@ -1,6 +1,7 @@
 package ext4
 
 import (
+	"bytes"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -51,6 +52,7 @@ type crashRun struct {
 	named  bool // every file has a name
 	mode   DataMode
 	flat   map[int][]cline
+	dir    string // for images
 }
 
 // change is the state that an operation makes.
@@ -139,7 +141,7 @@ func newCrashRun(t testing.TB, image []byte, mode DataMode, seed uint64, every i
 	d := &recorder{data: slices.Clone(image)}
 	c := &crashRun{
 		t: t, r: rand.New(rand.NewPCG(seed, 77)), d: d, next: croot + 1, mode: mode,
-		fileLo: map[int]int{}, core: map[int]int{}, open: map[int]*Inode{}, flat: map[int][]cline{},
+		fileLo: map[int]int{}, core: map[int]int{}, open: map[int]*Inode{}, flat: map[int][]cline{}, dir: t.TempDir(),
 		states: []cstate{{croot: {typ: format.ModeDir, perm: 0o755, children: map[string]int{}}}},
 	}
 	var err error
@@ -271,7 +273,8 @@ func (c *crashRun) tmpfile(d cplace, name string) {
 	op := len(c.states)
 	dir := c.lookup(d.path)
 	defer func() { check(c.t, dir.Put()) }()
-	for id, i := range c.open {
+	for _, id := range slices.Sorted(maps.Keys(c.open)) {
+		i := c.open[id]
 		if _, exists := c.state()[d.id].children[name]; exists || len(c.open) < 3 {
 			break
 		}
@@ -308,7 +311,9 @@ func (c *crashRun) content(f cplace, kind int) {
 		data := make([]byte, size)
 		copy(data, old)
 		copy(data[min(from, size):], p)
-		if size != len(old) || kind >= 40 || c.mode == DataJournal {
+		// What changes neither size nor data need not be saved, and data alone is up to
+		// fileLo: only with data=journal it comes with a commit.
+		if size != len(old) || c.mode == DataJournal && !bytes.Equal(data, old) {
 			c.core[f.id] = op
 		}
 		c.change(func(s cstate) { s.edit(f.id, func(n *cnode) { n.data = data }) })
