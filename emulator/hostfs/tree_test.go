@@ -342,7 +342,7 @@ func TestCallsAsOnExt4(t *testing.T) {
 	<-ended
 	sameBut(t, got, want, []string{"# acls", "# flags"}, []string{
 		"statx attributes: ", "trusted: ", "security: ", "list: ", "on symlink: ", "on fifo: ", "get trusted.", "capability: ", "get security.", "malformed capability: ",
-		"statfs: ", "blocks taken: ", "space: ", "acl: ", "acl of root's: ", "set of root's: ", "immutable: ", "nodump: ", "label: ", "xattr: ",
+		"statfs: ", "fstatfs: ", "blocks taken: ", "space: ", "acl: ", "acl of root's: ", "set of root's: ", "immutable: ", "nodump: ", "label: ", "xattr: ",
 		// A file's capabilities are an attribute of the kernel's.
 		"CapPrm:", "CapEff:",
 		// The host decides what O_DIRECT wants.
