@@ -235,9 +235,8 @@ func writeSparse(t testing.TB, path string, b []byte) {
 
 // files is what a crash leaves of the two files of a merge, and of its mark.
 type files struct {
-	cow, base []byte
-	mtime     time.Time
-	mark      []byte // nil: none
+	mtime time.Time
+	mark  []byte // nil: none
 }
 
 // TestMergeCrash crashes the host before everything that a merge in place does, with any
