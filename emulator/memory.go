@@ -14,8 +14,7 @@ import (
 // memoryFile makes the file that is the guest's memory, in the first fitting place of
 // those User Mode Linux uses. Guest code is mapped from it, so the place must allow
 // execution, and it must have room for all of the memory: a full disk would be a bus
-// error in the guest. The file has no name.
-// shared is whether others may fill the place where it lies.
+// error in the guest. The file has no name. shared is whether others may fill the place where it lies.
 func (m *Machine) memoryFile() (mf *pgalloc.MemoryFile, shared bool, err error) {
 	file, disk := m.memoryPlace()
 	if shared = file != nil; !shared {

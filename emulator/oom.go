@@ -29,8 +29,8 @@ type memory struct {
 	fd   int
 	// size is the bound in bytes.
 	size atomic.Int64
-	// onDisk is whether the file lies in a filesystem that others may fill.
-	onDisk bool
+	// shared is whether the file lies in a filesystem that others may fill.
+	shared bool
 
 	// room is held by the task that makes room.
 	room sync.Mutex
@@ -51,7 +51,7 @@ func (m *memory) used() (used, bound int64) {
 		return 0, bound
 	}
 	used = st.Blocks * 512
-	if m.onDisk {
+	if m.shared {
 		var fs unix.Statfs_t
 		if unix.Fstatfs(m.fd, &fs) == nil && fs.Blocks != 0 {
 			bound = min(bound, max(used+int64(fs.Bavail)*fs.Bsize-keepFree, 0))
@@ -125,13 +125,14 @@ func (m *memory) makeRoom(ctx context.Context) {
 			m.dying.Store(nil)
 			return
 		}
-		if victim = m.worst(); victim == nil {
+		worst := m.worst()
+		if worst == nil {
 			m.s.m.printk(klog.Err, "Out of memory and no killable processes...")
 			m.s.request(*panicked("System is deadlocked on memory"))
 			return
 		}
-		m.dying.Store(victim)
-		m.kill(t, victim)
+		m.dying.Store(worst.ThreadGroup())
+		m.kill(t, worst)
 	}
 }
 
@@ -187,32 +188,32 @@ func (m *memory) lives(tg *kernel.ThreadGroup) bool {
 	return false
 }
 
-// worst is the process that Linux would kill: the one with the most memory, as its
+// worst is a task of the process that Linux would kill: the one with the most memory, as its
 // oom_score_adj shifts that, never process 1 and none that is at -1000.
-func (m *memory) worst() *kernel.ThreadGroup {
-	var worst *kernel.ThreadGroup
+func (m *memory) worst() *kernel.Task {
+	var worst *kernel.Task
 	most := int64(0)
-	for _, tg := range m.s.k.RootPIDNamespace().ThreadGroups() {
-		leader := tg.Leader()
-		if tg == m.s.init || leader == nil || leader.OOMScoreAdj() <= -1000 {
+	// Every task is asked: a process outlives the end of its first thread.
+	for _, t := range m.s.k.RootPIDNamespace().Tasks() {
+		if t.ThreadGroup() == m.s.init || t.OOMScoreAdj() <= -1000 {
 			continue
 		}
-		rss, _ := sizes(leader)
+		rss, _ := sizes(t)
 		if rss == 0 {
 			continue
 		}
-		points := max(rss+int64(leader.OOMScoreAdj())*(m.size.Load()/1000), 1)
+		points := max(rss+int64(t.OOMScoreAdj())*(m.size.Load()/1000), 1)
 		if points > most {
-			worst, most = tg, points
+			worst, most = t, points
 		}
 	}
 	return worst
 }
 
-// sizes are the resident and the virtual size of a process in bytes, 0 of one that is
-// ending.
-func sizes(leader *kernel.Task) (rss, vm int64) {
-	leader.WithMuLocked(func(t *kernel.Task) {
+// sizes are the resident and the virtual size of a task's memory in bytes, 0 of one that
+// is ending.
+func sizes(t *kernel.Task) (rss, vm int64) {
+	t.WithMuLocked(func(t *kernel.Task) {
 		if mm := t.MemoryManager(); mm != nil {
 			rss, vm = int64(mm.ResidentSetSize()), int64(mm.VirtualMemorySize())
 		}
@@ -220,16 +221,15 @@ func sizes(leader *kernel.Task) (rss, vm int64) {
 	return rss, vm
 }
 
-// kill ends a process for memory, and says so in Linux's words. t asked for the memory.
-func (m *memory) kill(t *kernel.Task, victim *kernel.ThreadGroup) {
+// kill ends the process of victim, and says so in Linux's words. t asked for the memory.
+func (m *memory) kill(t, victim *kernel.Task) {
 	root := m.s.k.RootPIDNamespace()
 	m.s.m.printk(klog.Warning, "%s invoked oom-killer: gfp_mask=0xcc0(GFP_KERNEL), order=0, oom_score_adj=%d", t.Name(), t.OOMScoreAdj())
 	m.s.m.printk(klog.Info, "%s", m.s.showMemory())
-	leader := victim.Leader()
-	rss, vm := sizes(leader)
+	rss, vm := sizes(victim)
 	m.s.m.printk(klog.Err, "Out of memory: Killed process %d (%s) total-vm:%dkB, anon-rss:%dkB, UID:%d oom_score_adj:%d",
-		root.IDOfThreadGroup(victim), leader.Name(), vm/1024, rss/1024, leader.Credentials().RealKUID, leader.OOMScoreAdj())
-	_ = victim.SendSignal(&linux.SignalInfo{Signo: int32(linux.SIGKILL), Code: linux.SI_KERNEL})
+		root.IDOfThreadGroup(victim.ThreadGroup()), victim.Name(), vm/1024, rss/1024, victim.Credentials().RealKUID, victim.OOMScoreAdj())
+	_ = victim.SendGroupSignal(&linux.SignalInfo{Signo: int32(linux.SIGKILL), Code: linux.SI_KERNEL})
 }
 
 // Memory implements syscalls.Machine.

@@ -56,8 +56,8 @@ type sentry struct {
 
 	terminals *tty.Terminals
 
-	// ext4 are the filesystems on disks, hostfs those on the host, dev is the devtmpfs, and sources knows where
-	// mounts come from.
+	// ext4 are the filesystems on disks, hostfs those on the host, dev is the devtmpfs,
+	// and sources knows where mounts come from.
 	ext4    *ext4fs.FilesystemType
 	hostfs  *hostfs.FilesystemType
 	dev     *vfs.Mount
@@ -93,11 +93,11 @@ func (m *Machine) newSentry() (*sentry, error) {
 		s.ext4.CacheBytes = m.config.Memory / 8
 	}
 	s.hostfs = m.newHostfs()
-	mf, onDisk, err := m.memoryFile()
+	mf, shared, err := m.memoryFile()
 	if err != nil {
 		return nil, err
 	}
-	s.memory.file, s.memory.fd, s.memory.onDisk = mf, mf.FD(), onDisk
+	s.memory.file, s.memory.fd, s.memory.shared = mf, mf.FD(), shared
 	s.memory.size.Store(m.config.Memory)
 	k.SetMemoryFile(mf)
 	vdso, err := loader.PrepareVDSO(mf)
