@@ -22,7 +22,7 @@ var packages = map[string]string{
 	"filefrag": "e2fsprogs", "ip": "iproute2", "fsck.ext4": "e2fsprogs", "getcap": "libcap2-bin", "getfattr": "attr",
 	"losetup": "mount", "lsattr": "e2fsprogs", "mandoc": "mandoc", "mcopy": "mtools", "mkfifo": "coreutils", "mke2fs": "e2fsprogs",
 	"mkfs.ext4": "e2fsprogs", "mkfs.vfat": "dosfstools", "mkfs.xfs": "xfsprogs", "mksquashfs": "squashfs-tools", "modprobe": "kmod",
-	"nbdcopy": "libnbd-bin", "nbdinfo": "libnbd-bin", "qemu-img": "qemu-utils", "qemu-io": "qemu-utils", "qemu-nbd": "qemu-utils",
+	"qemu-img": "qemu-utils", "qemu-io": "qemu-utils",
 	"resize2fs": "e2fsprogs", "sfdisk": "fdisk", "sgdisk": "gdisk", "xorriso": "xorriso",
 	"setcap": "libcap2-bin", "setfacl": "acl", "setfattr": "attr", "setpriv": "util-linux",
 	"tune2fs": "e2fsprogs", "uml_mconsole": "uml-utilities", "uml_mkcow": "uml-utilities",
