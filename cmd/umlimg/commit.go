@@ -71,7 +71,7 @@ func commit(c *cli.Context, cow string) error {
 	}
 	if len(others) > 0 {
 		fmt.Fprintf(c.App.ErrWriter, "umlimg: commit %s: no longer of use over %s: %s (and whatever lies in other directories)\n",
-			plain(cow), plain(backing), plain(strings.Join(others, ", ")))
+			printable(cow), printable(backing), printable(strings.Join(others, ", ")))
 	}
 	if !c.Bool("json") {
 		return nil

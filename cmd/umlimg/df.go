@@ -61,7 +61,7 @@ func df(c *cli.Context, s *volumes, places []place) error {
 	t := tabwriter.NewWriter(c.App.Writer, 0, 0, 2, ' ', 0)
 	size := func(n int64) string {
 		if c.Bool("human-readable") {
-			return human(n)
+			return sizeText(n)
 		}
 		return fmt.Sprint((n + 1023) / 1024)
 	}

@@ -155,7 +155,7 @@ func runFsck(ctx context.Context, e2fsck string, file *os.File, options ...strin
 	}
 	var out fsckOutput
 	for _, line := range strings.Split(text.String(), "\n") {
-		line = plain(strings.ReplaceAll(strings.TrimSpace(line), name, "the file system"))
+		line = printable(strings.ReplaceAll(strings.TrimSpace(line), name, "the file system"))
 		switch {
 		case line == "" || strings.HasPrefix(line, "Pass "):
 		case strings.HasPrefix(line, "e2fsck ") && out.version == "":

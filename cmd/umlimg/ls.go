@@ -3,8 +3,6 @@ package main
 import (
 	"bufio"
 	"fmt"
-	"io"
-	"os"
 	"path"
 	"time"
 	"unicode/utf8"
@@ -156,24 +154,7 @@ func (l *lister) dir(v *volume.Volume, p place, n volume.Node, full string, titl
 	return nil
 }
 
-// show is a name, as it is for a program that reads it and harmless for a terminal.
 func (l *lister) show(name string) string { return shown(l.c.App.Writer, name) }
-
-func shown(w io.Writer, name string) string {
-	if isTerminal(w) {
-		return printable(name)
-	}
-	return name
-}
-
-func isTerminal(w io.Writer) bool {
-	f, ok := w.(*os.File)
-	if !ok {
-		return false
-	}
-	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
-	return err == nil
-}
 
 func (l *lister) print(rows []row) {
 	if l.c.Bool("json") {
@@ -198,7 +179,7 @@ func (l *lister) print(rows []row) {
 		i := r.info
 		size := fmt.Sprint(i.Size)
 		if l.c.Bool("human-readable") {
-			size = human(i.Size)
+			size = sizeText(i.Size)
 		}
 		if i.Device != "" {
 			size = i.Device
@@ -223,21 +204,6 @@ func (l *lister) print(rows []row) {
 		s := lines[k]
 		fmt.Fprintf(l.out, "%s %*s %-*s %-*s %*s %s %s\n", modeText(r.info.mode), width[0], s[0], width[1], s[1], width[2], s[2], width[3], s[3], s[4], name)
 	}
-}
-
-// human is a size with a letter for its unit, of 1024 each.
-func human(n int64) string {
-	if n < 1024 {
-		return fmt.Sprint(n)
-	}
-	f, unit := float64(n), 0
-	for f >= 1023.95 && unit < 6 {
-		f, unit = f/1024, unit+1
-	}
-	if f < 9.95 {
-		return fmt.Sprintf("%.1f%c", f, " KMGTPE"[unit])
-	}
-	return fmt.Sprintf("%.0f%c", f, " KMGTPE"[unit])
 }
 
 // modeText is a mode as ls shows it.

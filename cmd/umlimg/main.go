@@ -96,17 +96,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 }
 
 // oneLine is an error's text in one line: names may hold line ends.
-func oneLine(err error) string { return plain(strings.ReplaceAll(err.Error(), "\n", "; ")) }
-
-// plain is a text without what a terminal would obey.
-func plain(text string) string {
-	return strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f {
-			return '?'
-		}
-		return r
-	}, text)
-}
+func oneLine(err error) string { return printable(strings.ReplaceAll(err.Error(), "\n", "; ")) }
 
 // newApp is the command line: every command and option.
 func newApp(stdin io.Reader, stdout, stderr io.Writer) *cli.App {

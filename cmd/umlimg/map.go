@@ -6,11 +6,9 @@ import (
 	"fmt"
 	"io"
 	"math"
-	"os"
 	"strconv"
 
 	"github.com/urfave/cli/v2"
-	"golang.org/x/sys/unix"
 
 	"github.com/umlkit/umlkit/ubdfmt"
 	"github.com/umlkit/umlkit/ubdfmt/qcow2"
@@ -238,20 +236,4 @@ func printRegions(w io.Writer, regions regionLines) error {
 			fmt.Sprintf("%#x", r.Start), fmt.Sprintf("%#x", r.Length), r.Depth, content, at, quoted(r.file))
 		return err
 	})
-}
-
-// terminalWidth is how many columns a terminal has, 0 for what is no terminal.
-func terminalWidth(w io.Writer) int {
-	f, ok := w.(*os.File)
-	if !ok {
-		return 0
-	}
-	if _, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS); err != nil {
-		return 0
-	}
-	size, err := unix.IoctlGetWinsize(int(f.Fd()), unix.TIOCGWINSZ)
-	if err != nil || size.Col == 0 {
-		return 80
-	}
-	return int(size.Col)
 }

@@ -75,7 +75,7 @@ func listPartitions(c *cli.Context, args []string) error {
 	if c.Bool("json") {
 		return printJSON(c, jsonTable(args[0], t))
 	}
-	fmt.Fprintf(c.App.Writer, "%s: %s, %d bytes, %s\n", printable(args[0]), t.Kind, dev.Size(), t.UUID)
+	fmt.Fprintf(c.App.Writer, "%s: %s, %d bytes, %s\n", quoted(args[0]), t.Kind, dev.Size(), t.UUID)
 	if t.Backup {
 		fmt.Fprintln(c.App.Writer, "the table at the front is damaged: this is the backup at the end")
 	}

@@ -6,9 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
-	"unicode/utf8"
 
 	"github.com/urfave/cli/v2"
 )
@@ -134,41 +132,6 @@ func drawText(w io.Writer, columns int, layers []layer, off, n int64, regions re
 		}
 	}
 	return nil
-}
-
-// sizeText is a size in at most 6 characters and to three digits: "16G", "1.25M", "512".
-func sizeText(n int64) string {
-	if n < 1024 {
-		return strconv.FormatInt(n, 10)
-	}
-	value, unit := float64(n), ""
-	for _, u := range "KMGTP" {
-		if value < 1024 {
-			break
-		}
-		value, unit = value/1024, string(u)
-	}
-	digits := 2
-	switch {
-	case value >= 99.95:
-		digits = 0
-	case value >= 9.995:
-		digits = 1
-	}
-	text := strconv.FormatFloat(value, 'f', digits, 64)
-	if strings.Contains(text, ".") {
-		text = strings.TrimRight(strings.TrimRight(text, "0"), ".")
-	}
-	return text + unit
-}
-
-// quoted is a file's name fit for a terminal: one that holds what a terminal would obey,
-// or no text, is quoted.
-func quoted(path string) string {
-	if utf8.ValidString(path) && !strings.ContainsFunc(path, func(r rune) bool { return !strconv.IsPrint(r) }) {
-		return path
-	}
-	return strconv.Quote(path)
 }
 
 // The picture of a page, in its own units.

@@ -42,6 +42,32 @@ func parseBytes(text string) (int64, error) {
 	return int64(n << by), nil
 }
 
+// sizeText is a size in at most 6 characters and to three digits: "16G", "1.25M", "512".
+func sizeText(n int64) string {
+	if n < 1024 {
+		return strconv.FormatInt(n, 10)
+	}
+	value, unit := float64(n), ""
+	for _, u := range "KMGTPE" {
+		if value < 1023.5 { // which would round up to 1024
+			break
+		}
+		value, unit = value/1024, string(u)
+	}
+	digits := 2
+	switch {
+	case value >= 99.95:
+		digits = 0
+	case value >= 9.995:
+		digits = 1
+	}
+	text := strconv.FormatFloat(value, 'f', digits, 64)
+	if strings.Contains(text, ".") {
+		text = strings.TrimRight(strings.TrimRight(text, "0"), ".")
+	}
+	return text + unit
+}
+
 // allocated is how many bytes a file takes on its host.
 func allocated(path string) (int64, error) {
 	var st unix.Stat_t

@@ -114,13 +114,3 @@ func (u *users) parse(text string) (o ownership, err error) {
 	}
 	return o, err
 }
-
-// printable is a name from an image with no character that a terminal obeys.
-func printable(name string) string {
-	return strings.Map(func(r rune) rune {
-		if r < ' ' || r >= 0x7f && r < 0xa0 {
-			return '?'
-		}
-		return r
-	}, strings.ToValidUTF8(name, "?"))
-}
