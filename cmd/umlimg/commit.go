@@ -58,10 +58,11 @@ func commit(c *cli.Context, cow string) error {
 		}
 		backing = h.Backing
 	}
-	// That others cannot be looked for is no reason to stop.
-	others, _ := ubdfmt.Siblings(cow, backing)
+	others := []string{}
 	bar := newProgress(c.App.ErrWriter)
-	err := ubdfmt.MergeInPlace(c.Context, cow, ubdfmt.MergeOptions{Backing: c.String("backing"), Keep: c.Bool("keep"), Progress: bar.tell})
+	err := ubdfmt.MergeInPlace(c.Context, cow, ubdfmt.MergeOptions{
+		Backing: c.String("backing"), Keep: c.Bool("keep"), Progress: bar.tell, Others: func(cows []string) { others = cows },
+	})
 	bar.finish()
 	switch {
 	case errors.Is(err, context.Canceled):
@@ -80,5 +81,5 @@ func commit(c *cli.Context, cow string) error {
 	if err != nil {
 		return err
 	}
-	return printJSON(c, commitSummary{cow, backing, c.Bool("keep"), room, append([]string{}, others...), time.Since(start).Seconds()})
+	return printJSON(c, commitSummary{cow, backing, c.Bool("keep"), room, others, time.Since(start).Seconds()})
 }
