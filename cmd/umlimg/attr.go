@@ -9,6 +9,7 @@ import (
 
 	"github.com/umlkit/umlkit/ext4"
 	"github.com/umlkit/umlkit/ext4/format"
+	"github.com/umlkit/umlkit/filemode"
 	"github.com/umlkit/umlkit/volume"
 )
 
@@ -27,7 +28,7 @@ umlimg chmod -R go-w,a+rX disk.img:/srv`,
 			if err != nil {
 				return err
 			}
-			m, err := parseMode(args[0])
+			m, err := filemode.Parse(args[0])
 			if err != nil {
 				return usagef("chmod: %w", err)
 			}
@@ -36,7 +37,8 @@ umlimg chmod -R go-w,a+rX disk.img:/srv`,
 					if a.Mode&format.ModeType == format.ModeSymlink {
 						return nil // their permissions are nobody's
 					}
-					a.Mode = m.apply(a.Mode)
+					// The umask of this machine's user is none of the image's.
+					a.Mode = a.Mode&format.ModeType | uint16(m.Apply(uint32(a.Mode), 0))
 					return n.SetAttr(ext4.AttrMode, a)
 				}, nil
 			})
@@ -69,6 +71,20 @@ umlimg chown 1000:1000 disk.img:/home/joe`,
 			})
 		},
 	}
+}
+
+// octalOption is the mode that --mode names, and whether it was given.
+func octalOption(c *cli.Context, example string) (mode uint16, given bool, err error) {
+	text := c.String("mode")
+	if text == "" && !c.IsSet("mode") {
+		return 0, false, nil
+	}
+	m, err := filemode.Parse(text)
+	bits, ok := m.Number()
+	if err != nil || !ok {
+		return 0, false, usagef("--mode %q: an octal number, as %s", text, example)
+	}
+	return uint16(bits), true, nil
 }
 
 // apply gives a file its owner, and takes from it what the kernel takes: rights that the

@@ -365,27 +365,6 @@ func FuzzParsePlace(f *testing.F) {
 	})
 }
 
-func TestParseMode(t *testing.T) {
-	for _, c := range []struct {
-		text       string
-		have, want uint16
-	}{
-		{"644", 0o100777, 0o100644}, {"u+s", 0o100755, 0o104755}, {"a=rX", 0o100644, 0o100444}, {"+X", 0o040600, 0o040711},
-		{"go=u", 0o100751, 0o100777}, {"o=g,g=", 0o100751, 0o100705}, {"u=rwx,g+s,o-rwx", 0o100644, 0o102740}, {"=", 0o106777, 0o100000},
-		{"755", 0o042700, 0o042755}, {"g-w+x", 0o100620, 0o100610}, {"+t", 0o040777, 0o041777}, {"u=s", 0o100777, 0o104077},
-	} {
-		m, err := parseMode(c.text)
-		if got := m.apply(c.have); err != nil || got != c.want {
-			t.Errorf("%s of %o: %o, want %o, %v", c.text, c.have, got, c.want, err)
-		}
-	}
-	for _, text := range []string{"", "8", "77777", "u", "u+", "z+x", "u+x,", "u+q", "x"} {
-		if m, err := parseMode(text); err == nil && text != "u+" {
-			t.Errorf("%q: %+v", text, m)
-		}
-	}
-}
-
 // A kernel that mounts the image sees what was copied in, and what it writes comes out.
 
 func TestFilesAsTheKernelSeesThem(t *testing.T) {

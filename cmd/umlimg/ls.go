@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/umlkit/umlkit/ext4/format"
+	"github.com/umlkit/umlkit/filemode"
 	"github.com/umlkit/umlkit/volume"
 )
 
@@ -202,39 +203,8 @@ func (l *lister) print(rows []row) {
 			name += " -> " + l.show(r.info.Target)
 		}
 		s := lines[k]
-		fmt.Fprintf(l.out, "%s %*s %-*s %-*s %*s %s %s\n", modeText(r.info.mode), width[0], s[0], width[1], s[1], width[2], s[2], width[3], s[3], s[4], name)
+		fmt.Fprintf(l.out, "%s %*s %-*s %-*s %*s %s %s\n", filemode.String(uint32(r.info.mode)), width[0], s[0], width[1], s[1], width[2], s[2], width[3], s[3], s[4], name)
 	}
-}
-
-// modeText is a mode as ls shows it.
-func modeText(mode uint16) string {
-	b := []byte("?rwxrwxrwx")
-	if i := (map[uint16]byte{
-		format.ModeRegular: '-', format.ModeDir: 'd', format.ModeSymlink: 'l', format.ModeChar: 'c',
-		format.ModeBlock: 'b', format.ModeFIFO: 'p', format.ModeSocket: 's',
-	})[mode&format.ModeType]; i != 0 {
-		b[0] = i
-	}
-	for i := range 9 {
-		if mode&(0o400>>i) == 0 {
-			b[i+1] = '-'
-		}
-	}
-	for _, s := range []struct {
-		bit     uint16
-		at      int
-		with, x byte
-	}{{format.ModeSetUID, 3, 'S', 's'}, {format.ModeSetGID, 6, 'S', 's'}, {format.ModeSticky, 9, 'T', 't'}} {
-		if mode&s.bit == 0 {
-			continue
-		}
-		if b[s.at] == 'x' {
-			b[s.at] = s.x
-		} else {
-			b[s.at] = s.with
-		}
-	}
-	return string(b)
 }
 
 func isDirectory(n volume.Node) bool { return n.Attr().Mode&format.ModeType == format.ModeDir }

@@ -33,14 +33,14 @@ umlimg mkdir --mode 1777 disk.img:/scratch`,
 			if err != nil {
 				return err
 			}
-			m, err := parseMode(c.String("mode"))
-			if err != nil || m.octal == nil {
-				return usagef("mkdir: --mode %q: an octal number, as 755", c.String("mode"))
+			mode, _, err := octalOption(c, "755")
+			if err != nil {
+				return named(c, err)
 			}
 			s := &volumes{write: true}
 			for _, p := range places {
 				if err == nil {
-					err = mkdir(c, s, p, uint16(*m.octal))
+					err = mkdir(c, s, p, mode)
 				}
 			}
 			return named(c, s.close(err))

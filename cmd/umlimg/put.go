@@ -38,19 +38,14 @@ umlimg put --mode 755 --owner root:root hook.sh disk.img:/usr/local/bin/hook`,
 }
 
 func put(c *cli.Context, s *volumes, from string, dest place) error {
-	var mode *uint32
-	if c.IsSet("mode") {
-		m, err := parseMode(c.String("mode"))
-		if err != nil || m.octal == nil {
-			return usagef("--mode %q: an octal number, as 644", c.String("mode"))
-		}
-		mode = m.octal
+	mode, given, err := octalOption(c, "644")
+	if err != nil {
+		return err
 	}
 	var r io.ReadCloser
 	if from == "-" {
 		r = interruptible(c.Context, io.NopCloser(c.App.Reader))
 	} else {
-		var err error
 		if r, err = openStream(c.Context, from); err != nil {
 			return err
 		}
@@ -90,9 +85,9 @@ func put(c *cli.Context, s *volumes, from string, dest place) error {
 	if owner != nil {
 		w.Owner, w.OwnerSet = *owner, true
 	}
-	perm := uint16(0o644)
-	if mode != nil {
-		perm, w.ModeSet = uint16(*mode), true
+	w.ModeSet = given
+	if !given {
+		mode = 0o644
 	}
-	return dest.at2(w.Stream(c.Context, at.Dir, path.Dir(dest.path), at.Name, r, perm))
+	return dest.at2(w.Stream(c.Context, at.Dir, path.Dir(dest.path), at.Name, r, mode))
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/umlkit/umlkit/ext4/format"
+	"github.com/umlkit/umlkit/filemode"
 	"github.com/umlkit/umlkit/volume"
 )
 
@@ -115,7 +116,7 @@ func stat(c *cli.Context, s *volumes, places []place) error {
 			device = "  Device type: " + i.Device
 		}
 		_, err := fmt.Fprintf(c.App.Writer, "  File: %s:%s\n  Size: %d  Blocks: %d  %s\n Inode: %d  Links: %d%s\nAccess: (%s/%s)  Uid: (%d/%s)  Gid: (%d/%s)\nAccess: %s\nModify: %s\nChange: %s\n",
-			i.Image, name, i.Size, i.Blocks, i.Type, i.Inode, i.Links, device, i.Mode, modeText(i.mode), i.UID, orDash(i.User), i.GID, orDash(i.Group), i.Atime, i.Mtime, i.Ctime)
+			i.Image, name, i.Size, i.Blocks, i.Type, i.Inode, i.Links, device, i.Mode, filemode.String(uint32(i.mode)), i.UID, orDash(i.User), i.GID, orDash(i.Group), i.Atime, i.Mtime, i.Ctime)
 		if err != nil {
 			return err
 		}

@@ -22,6 +22,7 @@ var rooms = []struct {
 	may  []string
 }{
 	{"release", nil},
+	{"filemode", nil},
 	{"mconsole", nil},
 	{"ubdfmt", nil},
 	{"partition", []string{"ubdfmt"}},
@@ -30,11 +31,11 @@ var rooms = []struct {
 	{"volume", []string{"ext4", "ubdfmt", "rootfs"}},
 	{"emulator", []string{"ext4", "partition", "ubdfmt", "mconsole", "release"}},
 	{"cmd/linux", []string{"emulator", "release"}},
-	{"cmd/umlimg", []string{"volume", "rootfs", "ext4", "partition", "ubdfmt", "release"}},
+	{"cmd/umlimg", []string{"volume", "rootfs", "ext4", "partition", "ubdfmt", "filemode", "release"}},
 	{"cmd/uml_moo", []string{"ubdfmt", "release"}},
 	{"cmd/uml_mkcow", []string{"ubdfmt", "release"}},
 	{"cmd/uml_mconsole", []string{"mconsole", "release"}},
-	{"cmd/umlbox", []string{"release"}},
+	{"cmd/umlbox", []string{"filemode", "release"}},
 }
 
 type pkg struct {

@@ -17,7 +17,7 @@ import (
 
 	"github.com/umlkit/umlkit/cmd/umlbox/internal/account"
 	"github.com/umlkit/umlkit/cmd/umlbox/internal/applet"
-	"github.com/umlkit/umlkit/cmd/umlbox/internal/file"
+	"github.com/umlkit/umlkit/filemode"
 	"golang.org/x/sys/unix"
 )
 
@@ -460,7 +460,7 @@ func (t *tape) list(h *tar.Header) {
 	size := strconv.FormatInt(h.Size, 10)
 	kinds := map[byte]uint32{tar.TypeReg: unix.S_IFREG, tar.TypeDir: unix.S_IFDIR, tar.TypeSymlink: unix.S_IFLNK,
 		tar.TypeChar: unix.S_IFCHR, tar.TypeBlock: unix.S_IFBLK, tar.TypeFifo: unix.S_IFIFO}
-	mode := file.ModeString(kinds[h.Typeflag] | uint32(h.Mode)&0o7777)
+	mode := filemode.String(kinds[h.Typeflag] | uint32(h.Mode)&0o7777)
 	name := h.Name
 	switch h.Typeflag {
 	case tar.TypeSymlink:

@@ -9,6 +9,7 @@ import (
 
 	"github.com/umlkit/umlkit/cmd/umlbox/internal/account"
 	"github.com/umlkit/umlkit/cmd/umlbox/internal/applet"
+	"github.com/umlkit/umlkit/filemode"
 	"golang.org/x/sys/unix"
 )
 
@@ -37,18 +38,18 @@ func Chmod(e *applet.Env, args []string) error {
 	if err != nil {
 		return err
 	}
-	var mode Mode
+	var mode filemode.Change
 	switch {
 	case reference != "":
 		var st unix.Stat_t
 		if err := unix.Stat(reference, &st); err != nil {
 			return fmt.Errorf("%s: %s", reference, applet.Reason(err))
 		}
-		mode = Mode{octal: true, bits: st.Mode & 0o7777}
+		mode = filemode.Number(st.Mode & 0o7777)
 	case minus != "":
-		mode, err = ParseMode(minus)
+		mode, err = parseMode(minus)
 	case len(operands) > 0:
-		mode, err = ParseMode(operands[0])
+		mode, err = parseMode(operands[0])
 		operands = operands[1:]
 	}
 	if err != nil {
@@ -61,14 +62,14 @@ func Chmod(e *applet.Env, args []string) error {
 		var st unix.Stat_t
 		err := unix.Stat(path, &st)
 		if err == nil {
-			now := mode.Apply(st.Mode)
+			now := mode.Apply(st.Mode, umask())
 			if err = unix.Chmod(path, now); err == nil {
 				old := st.Mode & 0o7777
 				if old != now && (verbose || changes) {
 					fmt.Fprintf(e.Stdout, "mode of %s changed from %04o (%s) to %04o (%s)\n", applet.Quote(path),
-						old, ModeString(st.Mode)[1:], now, ModeString(now)[1:])
+						old, filemode.String(st.Mode)[1:], now, filemode.String(now)[1:])
 				} else if verbose {
-					fmt.Fprintf(e.Stdout, "mode of %s retained as %04o (%s)\n", applet.Quote(path), old, ModeString(st.Mode)[1:])
+					fmt.Fprintf(e.Stdout, "mode of %s retained as %04o (%s)\n", applet.Quote(path), old, filemode.String(st.Mode)[1:])
 				}
 				return
 			}
@@ -226,4 +227,19 @@ func owners(spec string) (uid, gid int, err error) {
 		gid = int(u.GID)
 	}
 	return uid, gid, nil
+}
+
+// parseMode reads a change of permissions.
+func parseMode(text string) (filemode.Change, error) {
+	m, err := filemode.Parse(text)
+	if err != nil {
+		return m, applet.Usagef("invalid mode: %s", applet.Quote(text))
+	}
+	return m, nil
+}
+
+func umask() uint32 {
+	mask := unix.Umask(0)
+	unix.Umask(mask)
+	return uint32(mask)
 }

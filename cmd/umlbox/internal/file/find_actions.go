@@ -11,6 +11,7 @@ import (
 
 	"github.com/umlkit/umlkit/cmd/umlbox/internal/applet"
 	"github.com/umlkit/umlkit/cmd/umlbox/internal/clock"
+	"github.com/umlkit/umlkit/filemode"
 	"golang.org/x/sys/unix"
 )
 
@@ -206,7 +207,7 @@ func (f *finder) field(x *found, c byte) (string, bool) {
 	case 'm':
 		return strconv.FormatUint(uint64(st.Mode&0o7777), 8), true
 	case 'M':
-		return ModeString(st.Mode), true
+		return filemode.String(st.Mode), true
 	case 'u':
 		return f.db.UserName(st.Uid), true
 	case 'g':
@@ -223,7 +224,7 @@ func (f *finder) field(x *found, c byte) (string, bool) {
 		target, _ := os.Readlink(x.path)
 		return target, true
 	case 'y':
-		s := ModeString(st.Mode)[:1]
+		s := filemode.String(st.Mode)[:1]
 		if s == "-" {
 			s = "f"
 		}

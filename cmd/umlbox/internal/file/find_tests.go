@@ -215,11 +215,11 @@ func permTest(arg string) (test, error) {
 	if arg != "" && (arg[0] == '-' || arg[0] == '/') {
 		op, arg = arg[0], arg[1:]
 	}
-	mode, err := ParseMode(arg)
+	mode, err := parseMode(arg)
 	if err != nil {
 		return nil, err
 	}
-	want := mode.Apply(0)
+	want := mode.Apply(0, umask())
 	return func(x *found) bool {
 		perm := x.st.Mode & 0o7777
 		switch op {

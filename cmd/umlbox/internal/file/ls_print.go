@@ -9,6 +9,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/umlkit/umlkit/cmd/umlbox/internal/applet"
+	"github.com/umlkit/umlkit/filemode"
 	"golang.org/x/sys/unix"
 )
 
@@ -54,7 +55,7 @@ func (l *lister) row(it *item, major, minor int) []string {
 		r = append(r, l.size((st.Blocks+1)/2, st.Blocks*512))
 	}
 	if l.long {
-		r = append(r, ModeString(st.Mode), strconv.FormatUint(uint64(st.Nlink), 10))
+		r = append(r, filemode.String(st.Mode), strconv.FormatUint(uint64(st.Nlink), 10))
 		if !l.noOwner {
 			r = append(r, left+l.db.UserName(st.Uid))
 		}
@@ -229,45 +230,6 @@ func spaces(n int) string {
 func writePadded(w *applet.Writer, n, width int) {
 	s := strconv.Itoa(n)
 	w.WriteString(spaces(width-len(s)) + s)
-}
-
-// ModeString writes a file mode as ls -l does.
-func ModeString(mode uint32) string {
-	b := []byte("?rwxrwxrwx")
-	switch mode & unix.S_IFMT {
-	case unix.S_IFREG:
-		b[0] = '-'
-	case unix.S_IFDIR:
-		b[0] = 'd'
-	case unix.S_IFLNK:
-		b[0] = 'l'
-	case unix.S_IFCHR:
-		b[0] = 'c'
-	case unix.S_IFBLK:
-		b[0] = 'b'
-	case unix.S_IFIFO:
-		b[0] = 'p'
-	case unix.S_IFSOCK:
-		b[0] = 's'
-	}
-	for i := range 9 {
-		if mode&(1<<(8-i)) == 0 {
-			b[i+1] = '-'
-		}
-	}
-	special := func(bit uint32, at int, set byte) {
-		if mode&bit == 0 {
-			return
-		}
-		if b[at] == '-' {
-			set &^= 0x20 // upper case: without the right to execute
-		}
-		b[at] = set
-	}
-	special(unix.S_ISUID, 3, 's')
-	special(unix.S_ISGID, 6, 's')
-	special(unix.S_ISVTX, 9, 't')
-	return string(b)
 }
 
 // Human writes a size in at most four characters, rounded up, with a suffix

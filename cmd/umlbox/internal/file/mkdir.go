@@ -9,6 +9,7 @@ import (
 	"strconv"
 
 	"github.com/umlkit/umlkit/cmd/umlbox/internal/applet"
+	"github.com/umlkit/umlkit/filemode"
 	"golang.org/x/sys/unix"
 )
 
@@ -27,9 +28,9 @@ func Mkdir(e *applet.Env, args []string) error {
 	if len(names) == 0 {
 		return applet.Usagef("missing operand")
 	}
-	mode := Mode{octal: true, bits: 0o777}
+	mode := filemode.Number(0o777)
 	if modeText != "" {
-		if mode, err = ParseMode(modeText); err != nil {
+		if mode, err = parseMode(modeText); err != nil {
 			return err
 		}
 	}
@@ -45,7 +46,7 @@ func Mkdir(e *applet.Env, args []string) error {
 				continue
 			}
 		}
-		perm := mode.Apply(unix.S_IFDIR | 0o777)
+		perm := mode.Apply(unix.S_IFDIR|0o777, umask())
 		err := unix.Mkdir(name, perm&0o1777)
 		if err == unix.EEXIST && parents {
 			if st, serr := os.Stat(name); serr == nil && st.IsDir() {
@@ -88,11 +89,11 @@ func mkParents(path string, made func(string)) *fs.PathError {
 // Mkfifo makes named pipes.
 func Mkfifo(e *applet.Env, args []string) error {
 	var o applet.Options
-	mode := Mode{octal: true, bits: 0o666}
+	mode := filemode.Number(0o666)
 	given := false
 	o.Value('m', "mode", func(s string) (err error) {
 		given = true
-		mode, err = ParseMode(s)
+		mode, err = parseMode(s)
 		return err
 	})
 	names, err := o.Parse(args)
@@ -110,8 +111,8 @@ func Mkfifo(e *applet.Env, args []string) error {
 	return nil
 }
 
-func node(name string, kind uint32, mode Mode, given bool, dev uint64) error {
-	perm := mode.Apply(0o666)
+func node(name string, kind uint32, mode filemode.Change, given bool, dev uint64) error {
+	perm := mode.Apply(0o666, umask())
 	err := unix.Mknod(name, kind|perm&0o777, int(dev))
 	if err == nil && given {
 		err = unix.Chmod(name, perm)
@@ -122,11 +123,11 @@ func node(name string, kind uint32, mode Mode, given bool, dev uint64) error {
 // Mknod makes device nodes and named pipes.
 func Mknod(e *applet.Env, args []string) error {
 	var o applet.Options
-	mode := Mode{octal: true, bits: 0o666}
+	mode := filemode.Number(0o666)
 	given := false
 	o.Value('m', "mode", func(s string) (err error) {
 		given = true
-		mode, err = ParseMode(s)
+		mode, err = parseMode(s)
 		return err
 	})
 	operands, err := o.Parse(args)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/umlkit/umlkit/cmd/umlbox/internal/account"
 	"github.com/umlkit/umlkit/cmd/umlbox/internal/applet"
+	"github.com/umlkit/umlkit/filemode"
 	"golang.org/x/sys/unix"
 )
 
@@ -172,7 +173,7 @@ func (s *statx) field(c byte) (string, bool) {
 	case 'a':
 		return strconv.FormatUint(uint64(st.Mode&0o7777), 8), true
 	case 'A':
-		return ModeString(st.Mode), true
+		return filemode.String(st.Mode), true
 	case 'b':
 		return u(uint64(st.Blocks))
 	case 'B':
