@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -15,7 +14,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/umlkit/umlkit/ext4"
 	"github.com/umlkit/umlkit/internal/oracle"
 	"github.com/umlkit/umlkit/ubdfmt"
 )
@@ -149,9 +147,7 @@ func TestCheckSketchIsSmall(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(tree, "large"), bytes.Repeat([]byte("large"), 4<<20), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if status, _, stderr := call("create", "--from", tree, "--as-is", "--size", "64M", image); status != 0 {
-		t.Fatal(stderr)
-	}
+	must(t, "create", "--from", tree, "--as-is", "--size", "64M", image)
 	if err := os.WriteFile(filepath.Join(tree, "gone"), bytes.Repeat([]byte("gone!"), 4<<20), 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -177,43 +173,7 @@ func TestCheckSketchIsSmall(t *testing.T) {
 // as it is.
 func TestCheckReplays(t *testing.T) {
 	dir := t.TempDir()
-	image, crashed := filepath.Join(dir, "disk.img"), filepath.Join(dir, "crashed.img")
-	tree, _ := sources(t)
-	if status, _, stderr := call("create", "--from", tree, "--as-is", "--size", "64M", image); status != 0 {
-		t.Fatal(stderr)
-	}
-	dev, err := ubdfmt.OpenRaw(image, ubdfmt.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer dev.Close()
-	fs, err := ext4.Open(dev, ext4.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	root, err := fs.Root()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for i := range 50 {
-		n, err := root.Create(fmt.Sprint("new", i), ext4.NewInode{Mode: unix.S_IFREG | 0o644})
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := n.Put(); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := fs.Sync(); err != nil {
-		t.Fatal(err)
-	}
-	copyFile(t, image, crashed)
-	if err := root.Put(); err != nil {
-		t.Fatal(err)
-	}
-	if err := fs.Close(); err != nil {
-		t.Fatal(err)
-	}
+	crashed := dirtyImage(t, dir)
 	before, err := snapshot(dir)
 	if err != nil {
 		t.Fatal(err)
@@ -230,31 +190,10 @@ func TestCheckReplays(t *testing.T) {
 	}
 }
 
-func copyFile(t *testing.T, from, to string) {
-	t.Helper()
-	in, err := os.Open(from)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer in.Close()
-	out, err := os.Create(to)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer out.Close()
-	if _, err := io.Copy(out, in); err != nil {
-		t.Fatal(err)
-	}
-}
-
 // Without e2fsck a raw image cannot be checked, and a COW file without its file system.
 func TestCheckWithoutFsck(t *testing.T) {
 	dir := t.TempDir()
-	image, cow := filepath.Join(dir, "disk.img"), filepath.Join(dir, "disk.cow")
-	tree, _ := sources(t)
-	if status, _, stderr := call("create", "--from", tree, "--size", "32M", image); status != 0 {
-		t.Fatal(stderr)
-	}
+	image, cow := smallImage(t, dir), filepath.Join(dir, "disk.cow")
 	if err := ubdfmt.CreateCOW(cow, image, ubdfmt.Options{}); err != nil {
 		t.Fatal(err)
 	}

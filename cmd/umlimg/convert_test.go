@@ -268,9 +268,7 @@ func TestConvertClones(t *testing.T) {
 	}
 	for _, from := range []string{disk, qcow} {
 		before, out := free(), filepath.Join(dir, "new")
-		if status, _, stderr := call("convert", "--force", from, out); status != 0 {
-			t.Fatal(stderr)
-		}
+		must(t, "convert", "--force", from, out)
 		if took := int64(before - free()); took > 4<<20 {
 			t.Errorf("%s: the new image took %d bytes", from, took)
 		}
@@ -286,9 +284,7 @@ func TestSparsifyKilled(t *testing.T) {
 	dir := t.TempDir()
 	tree, _ := sources(t)
 	image := filepath.Join(dir, "disk.img")
-	if status, _, stderr := call("create", "--from", tree, "--as-is", "--size", "64M", image); status != 0 {
-		t.Fatal(stderr)
-	}
+	must(t, "create", "--from", tree, "--as-is", "--size", "64M", image)
 	big := patterned(t, filepath.Join(dir, "big"), 24<<20, 1)
 	script := filepath.Join(dir, "script")
 	if err := os.WriteFile(script, []byte("write "+big+" one\nwrite "+big+" two\nrm one\n"), 0o644); err != nil {
@@ -313,9 +309,7 @@ func TestSparsifyKilled(t *testing.T) {
 	if !killed {
 		t.Log("no kill came in time")
 	}
-	if status, _, stderr := call("sparsify", image); status != 0 {
-		t.Fatal(stderr)
-	}
+	must(t, "sparsify", image)
 	oracle.Fsck(t, image)
 	if oracle.Run(t, "debugfs", "-R", "cat two", image) != kept {
 		t.Error("a file changed")

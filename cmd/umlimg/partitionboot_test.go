@@ -18,9 +18,7 @@ func TestPartitionedBoots(t *testing.T) {
 	const limit = 90 * time.Second
 	dir := t.TempDir()
 	other := filepath.Join(dir, "other.img")
-	if status, _, stderr := call("create", "--blank", "--size", "64M", other); status != 0 {
-		t.Fatal(stderr)
-	}
+	must(t, "create", "--blank", "--size", "64M", other)
 	cmd := exec.Command(oracle.Tool(t, "sfdisk"), "-q", other)
 	cmd.Stdin = strings.NewReader("label: dos\nlabel-id: 0x12345678\n1 : size=5M\n2 : size=40M,type=5\n5 : size=4M\n6 : size=3M,type=82\n3 : start=96256,size=2M,bootable\n")
 	if out, err := cmd.CombinedOutput(); err != nil {

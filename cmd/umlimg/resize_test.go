@@ -18,7 +18,7 @@ import (
 // file is there. Where there is a journal e2fsck can take its place.
 func TestResizeKilled(t *testing.T) {
 	kills := 5
-	if os.Getenv("UMLKIT_NIGHTLY") != "" {
+	if oracle.Nightly() {
 		kills = 100
 	}
 	seed := uint64(oracle.Seed(t))
@@ -35,9 +35,7 @@ func TestResizeKilled(t *testing.T) {
 	}
 	for _, kind := range []string{"ext4", "ext2"} {
 		image := filepath.Join(dir, kind+".img")
-		if status, _, stderr := call("create", "--from", tree, "--as-is", "--size", "200M", "--fs-option", "type="+kind, "--fs-option", "block-size=1024", image); status != 0 {
-			t.Fatal(stderr)
-		}
+		must(t, "create", "--from", tree, "--as-is", "--size", "200M", "--fs-option", "type="+kind, "--fs-option", "block-size=1024", image)
 		killed := 0
 		for i := range kills {
 			size := []string{"12M", "1500M"}[i%2]
@@ -84,11 +82,7 @@ func TestResizeKilled(t *testing.T) {
 // What is no raw image, and what another process has, is refused and stays as it is.
 func TestResizeRefuses(t *testing.T) {
 	dir := t.TempDir()
-	image, cow := filepath.Join(dir, "disk.img"), filepath.Join(dir, "disk.cow")
-	tree, _ := sources(t)
-	if status, _, stderr := call("create", "--from", tree, "--size", "32M", image); status != 0 {
-		t.Fatal(stderr)
-	}
+	image, cow := smallImage(t, dir), filepath.Join(dir, "disk.cow")
 	if err := ubdfmt.CreateCOW(cow, image, ubdfmt.Options{}); err != nil {
 		t.Fatal(err)
 	}
