@@ -281,30 +281,14 @@ func (n *Inode) link(name string, target *Inode) error {
 
 // Unlink removes a name that is not a directory's.
 func (n *Inode) Unlink(name string) error {
-	c, err := n.unlink(name)
-	if c != nil {
-		if e := c.Put(); err == nil {
-			err = e
-		}
-	}
-	return err
+	return putAlso(n.unlink(name))
 }
 
 // unlink returns the inode that lost its name, for the caller to put.
 func (n *Inode) unlink(name string) (*Inode, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if err := n.prepareDir(name); err != nil {
-		return nil, err
-	}
-	p, ok, err := n.find(name)
-	if err != nil {
-		return nil, err
-	}
-	if !ok {
-		return nil, fmt.Errorf("ext4: unlink %q: %w", name, unix.ENOENT)
-	}
-	c, err := n.child(p.ino)
+	p, c, err := n.named("unlink", name)
 	if err != nil {
 		return nil, err
 	}
@@ -320,6 +304,34 @@ func (n *Inode) unlink(name string) (*Inode, error) {
 		return c, err
 	}
 	return c, n.fs.dropLink(h, c)
+}
+
+// named finds a name that is to be changed, by the operation what, and returns its inode
+// for the caller to put. mu is held.
+func (n *Inode) named(what, name string) (p place, c *Inode, err error) {
+	if err := n.prepareDir(name); err != nil {
+		return p, nil, err
+	}
+	p, ok, err := n.find(name)
+	if err != nil {
+		return p, nil, err
+	}
+	if !ok {
+		return p, nil, fmt.Errorf("ext4: %s %q: %w", what, name, unix.ENOENT)
+	}
+	c, err = n.child(p.ino)
+	return p, c, err
+}
+
+// putAlso puts the inode that an operation returned with its error, if any. It can free
+// the file, so that no lock may be held.
+func putAlso(c *Inode, err error) error {
+	if c != nil {
+		if e := c.Put(); err == nil {
+			err = e
+		}
+	}
+	return err
 }
 
 // dropLink takes one link of a file away; the last makes it an orphan.
@@ -338,13 +350,7 @@ func (fs *FS) dropLink(h *handle, c *Inode) error {
 
 // Rmdir removes an empty directory.
 func (n *Inode) Rmdir(name string) error {
-	c, err := n.rmdir(name)
-	if c != nil {
-		if e := c.Put(); err == nil {
-			err = e
-		}
-	}
-	return err
+	return putAlso(n.rmdir(name))
 }
 
 func (n *Inode) rmdir(name string) (*Inode, error) {
@@ -356,17 +362,7 @@ func (n *Inode) rmdir(name string) (*Inode, error) {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if err := n.prepareDir(name); err != nil {
-		return nil, err
-	}
-	p, ok, err := n.find(name)
-	if err != nil {
-		return nil, err
-	}
-	if !ok {
-		return nil, fmt.Errorf("ext4: rmdir %q: %w", name, unix.ENOENT)
-	}
-	c, err := n.child(p.ino)
+	p, c, err := n.named("rmdir", name)
 	if err != nil {
 		return nil, err
 	}

@@ -21,12 +21,7 @@ func (n *Inode) Replace(name string, target *Inode) error {
 		old, err = n.replace(name, target)
 		return err
 	})
-	if old != nil { // after the locks: this can free the file
-		if e := old.Put(); err == nil {
-			err = e
-		}
-	}
-	return err
+	return putAlso(old, err)
 }
 
 // replace returns the inode that lost its name, for the caller to put.
@@ -39,17 +34,7 @@ func (n *Inode) replace(name string, target *Inode) (*Inode, error) {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if err := n.prepareDir(name); err != nil {
-		return nil, err
-	}
-	p, ok, err := n.find(name)
-	if err != nil {
-		return nil, err
-	}
-	if !ok {
-		return nil, fmt.Errorf("ext4: replace %q: %w", name, unix.ENOENT)
-	}
-	old, err := n.child(p.ino)
+	p, old, err := n.named("replace", name)
 	if err != nil {
 		return nil, err
 	}
