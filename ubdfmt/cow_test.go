@@ -22,10 +22,10 @@ import (
 	"github.com/umlkit/umlkit/internal/oracle"
 )
 
-// unpack puts a sample of ../shared/samples into dir.
-func unpack(t *testing.T, dir, name string) string {
+// gunzip is what a compressed file holds.
+func gunzip(t testing.TB, path string) []byte {
 	t.Helper()
-	f, err := os.Open(oracle.Shared(t, "samples/"+name+".gz"))
+	f, err := os.Open(path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -38,11 +38,13 @@ func unpack(t *testing.T, dir, name string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	path := filepath.Join(dir, name)
-	if err := os.WriteFile(path, data, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return path
+	return data
+}
+
+// unpack puts a sample of ../shared/samples into dir.
+func unpack(t *testing.T, dir, name string) string {
+	t.Helper()
+	return write(t, filepath.Join(dir, name), gunzip(t, oracle.Shared(t, "samples/"+name+".gz")))
 }
 
 // samples unpacks the samples, the backing file with the mtime of the headers.

@@ -2,10 +2,8 @@ package ubdfmt
 
 import (
 	"bytes"
-	"compress/gzip"
 	"context"
 	"errors"
-	"io"
 	"os"
 	"path/filepath"
 	"testing"
@@ -26,19 +24,6 @@ var (
 // sector is filled with its number and one.
 func golden(t testing.TB, dir, name string, size int) (base, cow string, shows []byte) {
 	t.Helper()
-	f, err := os.Open(filepath.Join("testdata", name+".cow.gz"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	z, err := gzip.NewReader(f)
-	if err != nil {
-		t.Fatal(err)
-	}
-	content, err := io.ReadAll(z)
-	if err != nil {
-		t.Fatal(err)
-	}
 	shows = make([]byte, size)
 	for i := range shows {
 		shows[i] = byte(i/SectorSize) + 1
@@ -50,7 +35,7 @@ func golden(t testing.TB, dir, name string, size int) (base, cow string, shows [
 	for _, n := range goldenHeld {
 		copy(shows[n*SectorSize:], bytes.Repeat([]byte{0x80 + byte(n)}, SectorSize))
 	}
-	return base, write(t, filepath.Join(dir, name+".cow"), content), shows
+	return base, write(t, filepath.Join(dir, name+".cow"), gunzip(t, filepath.Join("testdata", name+".cow.gz"))), shows
 }
 
 func TestGolden(t *testing.T) {
