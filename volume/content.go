@@ -15,9 +15,6 @@ import (
 	"github.com/umlkit/umlkit/rootfs/tree"
 )
 
-// chunk is how much of a file is moved at once, in bytes.
-const chunk = 1 << 20
-
 func diskTime(t time.Time) format.Time {
 	return format.Time{Sec: t.Unix(), Nsec: uint32(t.Nanosecond())}
 }
@@ -58,9 +55,9 @@ func (s *Store) Put(size int64, data []tree.Region, r io.Reader) (tree.Content, 
 	if data == nil {
 		data = []tree.Region{{Off: 0, Len: size}}
 	}
-	buf := make([]byte, 0)
+	var buf []byte
 	for _, run := range data {
-		if err := copyRun(context.Background(), n, run, readFull{r}, &buf, s.Wrote); err != nil {
+		if err := tree.CopyRun(context.Background(), readFull{r}, run, &buf, into(n, s.Wrote)); err != nil {
 			return nil, err
 		}
 	}
@@ -97,32 +94,17 @@ func (r readFull) ReadAt(p []byte, _ int64) (int, error) {
 	return n, err
 }
 
-// copyRun writes a run of a file.
-func copyRun(ctx context.Context, f *ext4.Inode, run tree.Region, r io.ReaderAt, buf *[]byte, wrote func(int64)) error {
-	for run.Len > 0 {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		n := min(run.Len, chunk)
-		if int64(cap(*buf)) < n {
-			*buf = make([]byte, n)
-		}
-		p := (*buf)[:n]
-		if got, err := r.ReadAt(p, run.Off); int64(got) < n {
-			if err == nil || err == io.EOF {
-				err = io.ErrUnexpectedEOF
-			}
-			return &sourceError{err}
-		}
-		if err := writeAt(f, p, run.Off); err != nil {
+// into writes to a file, and tells wrote, where that is set, how much.
+func into(f *ext4.Inode, wrote func(int64)) func(p []byte, off int64) error {
+	return func(p []byte, off int64) error {
+		if err := writeAt(f, p, off); err != nil {
 			return err
 		}
 		if wrote != nil {
-			wrote(n)
+			wrote(int64(len(p)))
 		}
-		run.Off, run.Len = run.Off+n, run.Len-n
+		return nil
 	}
-	return nil
 }
 
 // writeAt writes to a file; blocks that were freed and are not free on the disk yet are
@@ -138,16 +120,10 @@ func writeAt(f *ext4.Inode, p []byte, off int64) error {
 	return err
 }
 
-// sourceError is an error of what is copied, not of where it goes.
-type sourceError struct{ err error }
-
-func (e *sourceError) Error() string { return e.err.Error() }
-func (e *sourceError) Unwrap() error { return e.err }
-
 // file writes a regular file.
 func (w *Writer) file(j job, buf *[]byte) error {
 	err := w.writeFile(j, buf)
-	var source *sourceError
+	var source *tree.ReadError
 	if err == nil || errors.As(err, &source) || w.ctx.Err() != nil && errors.Is(err, w.ctx.Err()) {
 		return err
 	}
@@ -295,20 +271,8 @@ func (w *Writer) content(f *ext4.Inode, n *tree.Node, buf *[]byte) error {
 	if n.Size == 0 {
 		return nil
 	}
-	if n.Content != nil {
-		r, err := n.Content.Open()
-		if err != nil {
-			return &sourceError{err}
-		}
-		for _, run := range n.Runs() {
-			if err := copyRun(w.ctx, f, run, r, buf, w.Wrote); err != nil {
-				r.Close()
-				return err
-			}
-		}
-		if err := r.Close(); err != nil {
-			return &sourceError{err}
-		}
+	if err := n.Copy(w.ctx, buf, into(f, w.Wrote)); err != nil {
+		return err
 	}
 	if f.Attr().Size < n.Size {
 		return f.Truncate(n.Size)
@@ -321,7 +285,7 @@ func (w *Writer) content(f *ext4.Inode, n *tree.Node, buf *[]byte) error {
 // when all has arrived.
 func (w *Writer) Stream(ctx context.Context, dir Node, where, name string, r io.Reader, perm uint16) error {
 	err := w.stream(ctx, inode(dir), name, r, perm)
-	var source *sourceError
+	var source *tree.ReadError
 	if err == nil || errors.As(err, &source) || errors.Is(err, context.Canceled) {
 		return err
 	}
@@ -381,25 +345,23 @@ func (w *Writer) stream(ctx context.Context, dir *ext4.Inode, name string, r io.
 }
 
 func (w *Writer) copyStream(ctx context.Context, f *ext4.Inode, r io.Reader) error {
-	buf := make([]byte, chunk)
+	buf, write := make([]byte, 1<<20), into(f, w.Wrote)
 	for off := int64(0); ; {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
 		n, err := io.ReadFull(r, buf)
 		if n > 0 {
-			if err := writeAt(f, buf[:n], off); err != nil {
+			if err := write(buf[:n], off); err != nil {
 				return err
 			}
-			if off += int64(n); w.Wrote != nil {
-				w.Wrote(int64(n))
-			}
+			off += int64(n)
 		}
 		switch {
 		case err == io.EOF || err == io.ErrUnexpectedEOF:
 			return nil
 		case err != nil:
-			return &sourceError{err}
+			return &tree.ReadError{Err: err}
 		}
 	}
 }

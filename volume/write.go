@@ -99,7 +99,7 @@ func (w *Writer) run(ctx context.Context, work func() error) error {
 	w.jobs = make(chan job, 64)
 	for range min(max(runtime.GOMAXPROCS(0), 2), 4) {
 		w.workers.Go(func() {
-			buf := make([]byte, 0)
+			var buf []byte
 			for j := range w.jobs {
 				if ctx.Err() == nil {
 					if err := w.file(j, &buf); err != nil {

@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -428,61 +427,30 @@ func (w *Writer) umask() uint32 {
 	return mask
 }
 
-// chunk is how much of a file is moved at once, in bytes.
-const chunk = 1 << 20
-
-func (w *Writer) content(fd int, n *tree.Node, full string, buf *[]byte) (err error) {
+func (w *Writer) content(fd int, n *tree.Node, full string, buf *[]byte) error {
 	if n.Size == 0 {
 		return nil
 	}
 	if err := unix.Ftruncate(fd, n.Size); err != nil {
 		return &fs.PathError{Op: "write", Path: full, Err: err}
 	}
-	if n.Content == nil {
+	return n.Copy(w.ctx, buf, func(p []byte, off int64) error {
+		size := len(p)
+		for len(p) > 0 {
+			done, err := unix.Pwrite(fd, p, off)
+			if err == unix.EINTR {
+				continue
+			}
+			if err != nil {
+				return &fs.PathError{Op: "write", Path: full, Err: err}
+			}
+			p, off = p[done:], off+int64(done)
+		}
+		if w.Wrote != nil {
+			w.Wrote(int64(size))
+		}
 		return nil
-	}
-	r, err := n.Content.Open()
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if e := r.Close(); err == nil {
-			err = e
-		}
-	}()
-	for _, run := range n.Runs() {
-		for run.Len > 0 {
-			if err := w.ctx.Err(); err != nil {
-				return err
-			}
-			size := min(run.Len, chunk)
-			if int64(cap(*buf)) < size {
-				*buf = make([]byte, size)
-			}
-			p := (*buf)[:size]
-			if got, err := r.ReadAt(p, run.Off); int64(got) < size {
-				if err == nil || err == io.EOF {
-					err = io.ErrUnexpectedEOF
-				}
-				return err
-			}
-			for at := run.Off; len(p) > 0; {
-				done, err := unix.Pwrite(fd, p, at)
-				if err == unix.EINTR {
-					continue
-				}
-				if err != nil {
-					return &fs.PathError{Op: "write", Path: full, Err: err}
-				}
-				p, at = p[done:], at+int64(done)
-			}
-			if w.Wrote != nil {
-				w.Wrote(size)
-			}
-			run.Off, run.Len = run.Off+size, run.Len-size
-		}
-	}
-	return nil
+	})
 }
 
 // attributes gives an open file or directory what a node has. What only root may give is

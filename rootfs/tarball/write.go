@@ -121,7 +121,7 @@ func (w *Writer) entry(ctx context.Context, name, link string, n *tree.Node) err
 	if err := w.write(append(h.encode(), plan...)); err != nil {
 		return err
 	}
-	return w.content(ctx, n, runs)
+	return w.content(ctx, n)
 }
 
 func mapKeys(m map[string][]byte) func(func(string) bool) {
@@ -149,44 +149,20 @@ func sparseMap(runs []tree.Region, size int64) []byte {
 	return b.Bytes()
 }
 
-func (w *Writer) content(ctx context.Context, n *tree.Node, runs []tree.Region) (err error) {
-	if n.Content == nil || len(runs) == 0 {
+func (w *Writer) content(ctx context.Context, n *tree.Node) error {
+	total := 0
+	err := n.Copy(ctx, &w.buf, func(p []byte, _ int64) error {
+		if err := w.write(p); err != nil {
+			return err
+		}
+		if w.Wrote != nil {
+			w.Wrote(int64(len(p)))
+		}
+		total += len(p)
 		return nil
-	}
-	r, err := n.Content.Open()
+	})
 	if err != nil {
 		return err
-	}
-	defer func() {
-		if e := r.Close(); err == nil {
-			err = e
-		}
-	}()
-	if w.buf == nil {
-		w.buf = make([]byte, 1<<20)
-	}
-	total := int64(0)
-	for _, run := range runs {
-		total += run.Len
-		for run.Len > 0 {
-			if err := ctx.Err(); err != nil {
-				return err
-			}
-			p := w.buf[:min(run.Len, int64(len(w.buf)))]
-			if got, err := r.ReadAt(p, run.Off); got < len(p) {
-				if err == nil || err == io.EOF {
-					err = io.ErrUnexpectedEOF
-				}
-				return err
-			}
-			if err := w.write(p); err != nil {
-				return err
-			}
-			if w.Wrote != nil {
-				w.Wrote(int64(len(p)))
-			}
-			run.Off, run.Len = run.Off+int64(len(p)), run.Len-int64(len(p))
-		}
 	}
 	return w.write(make([]byte, -total&(blockSize-1)))
 }

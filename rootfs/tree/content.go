@@ -2,6 +2,7 @@ package tree
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"io"
 	"os"
@@ -69,6 +70,62 @@ func (n *Node) Runs() []Region {
 		return []Region{{0, n.Size}}
 	}
 	return n.Data
+}
+
+// ReadError is an error of what is copied, not of where it goes.
+type ReadError struct{ Err error }
+
+func (e *ReadError) Error() string { return e.Err.Error() }
+
+// Unwrap returns the cause.
+func (e *ReadError) Unwrap() error { return e.Err }
+
+// Copy hands the data of a regular file to write, its runs in order and in pieces, in a
+// buffer that is kept from file to file. An error of reading is a *ReadError.
+func (n *Node) Copy(ctx context.Context, buf *[]byte, write func(p []byte, off int64) error) error {
+	if n.Content == nil {
+		return nil
+	}
+	r, err := n.Content.Open()
+	if err != nil {
+		return &ReadError{err}
+	}
+	for _, run := range n.Runs() {
+		if err := CopyRun(ctx, r, run, buf, write); err != nil {
+			r.Close()
+			return err
+		}
+	}
+	if err := r.Close(); err != nil {
+		return &ReadError{err}
+	}
+	return nil
+}
+
+// CopyRun does it for one run that r has.
+func CopyRun(ctx context.Context, r io.ReaderAt, run Region, buf *[]byte, write func(p []byte, off int64) error) error {
+	const piece = 1 << 20
+	for run.Len > 0 {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		size := min(run.Len, piece)
+		if int64(cap(*buf)) < size {
+			*buf = make([]byte, size)
+		}
+		p := (*buf)[:size]
+		if got, err := r.ReadAt(p, run.Off); int64(got) < size {
+			if err == nil || err == io.EOF {
+				err = io.ErrUnexpectedEOF
+			}
+			return &ReadError{err}
+		}
+		if err := write(p, run.Off); err != nil {
+			return err
+		}
+		run.Off, run.Len = run.Off+size, run.Len-size
+	}
+	return nil
 }
 
 // CheckRegions says whether runs are in order, apart, not empty, and inside a file of
