@@ -117,20 +117,14 @@ func openDisk(path string) (disk, error) {
 	if !info.Mode().IsRegular() {
 		return disk{}, errors.New("not a regular file")
 	}
-	dev, err := ubdfmt.Open(path, "", ubdfmt.Options{})
+	dev, err := openWhole(path, ubdfmt.Options{})
 	if err != nil {
 		return disk{}, err
 	}
 	raw, ok := dev.(*ubdfmt.Raw)
-	switch {
-	case !ok:
-		err = errors.New("a COW file has the size of its backing file: merge the two with uml_moo, then resize the result")
-	case raw.ReadOnly():
-		err = &os.PathError{Op: "open", Path: path, Err: os.ErrPermission}
-	}
-	if err != nil {
+	if !ok {
 		dev.Close()
-		return disk{}, err
+		return disk{}, errors.New("a COW file has the size of its backing file: merge the two with uml_moo, then resize the result")
 	}
 	return disk{raw}, nil
 }
