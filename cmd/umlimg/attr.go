@@ -135,7 +135,7 @@ func attrVerb(c *cli.Context, args []string, follow bool, of func(*volume.Volume
 			}
 			n.Close()
 			if err != nil {
-				return p.at2(err)
+				return p.targetError(err)
 			}
 		}
 		return nil

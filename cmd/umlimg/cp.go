@@ -327,16 +327,16 @@ func (k *copying) oneToImage(v *volume.Volume, p place, several int, dest place)
 		}
 	}()
 	if to.all && n.IsDir() {
-		return dest.at2(w.PutAll(k.c.Context, dir, where, n))
+		return dest.targetError(w.PutAll(k.c.Context, dir, where, n))
 	}
 	if to.all {
 		return dest.at(unix.EISDIR)
 	}
-	return dest.at2(w.Put(k.c.Context, dir, where, name, n))
+	return dest.targetError(w.Put(k.c.Context, dir, where, name, n))
 }
 
-// at2 is an error of copying to a place, which can be one of what was copied.
-func (p place) at2(err error) error {
+// targetError is an error of copying to a place, which can be one of what was copied.
+func (p place) targetError(err error) error {
 	var in *volume.PathError
 	if errors.As(err, &in) {
 		return p.at(err)

@@ -127,7 +127,7 @@ func (f *finding) run(s *volumes, places []place) error {
 		}
 		n.Close()
 		if err != nil {
-			return p.at2(err)
+			return p.targetError(err)
 		}
 	}
 	if f.on("json") {

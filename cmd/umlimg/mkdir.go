@@ -62,11 +62,11 @@ func mkdir(c *cli.Context, s *volumes, p place, mode uint16) error {
 		parts := strings.Split(full, "/")
 		for i := 2; i < len(parts); i++ {
 			if err := mkdirOne(v, strings.Join(parts[:i], "/"), 0o755, owner, true); err != nil {
-				return p.at2(err)
+				return p.targetError(err)
 			}
 		}
 	}
-	return p.at2(mkdirOne(v, full, mode, owner, c.Bool("parents")))
+	return p.targetError(mkdirOne(v, full, mode, owner, c.Bool("parents")))
 }
 
 func mkdirOne(v *volume.Volume, full string, mode uint16, owner *volume.Owner, have bool) error {

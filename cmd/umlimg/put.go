@@ -89,5 +89,5 @@ func put(c *cli.Context, s *volumes, from string, dest place) error {
 	if !given {
 		mode = 0o644
 	}
-	return dest.at2(w.Stream(c.Context, at.Dir, path.Dir(dest.path), at.Name, r, mode))
+	return dest.targetError(w.Stream(c.Context, at.Dir, path.Dir(dest.path), at.Name, r, mode))
 }

@@ -63,7 +63,7 @@ func rm(c *cli.Context, s *volumes, p place) error {
 	case !at.IsDir() && strings.HasSuffix(p.path, "/"):
 		return p.at(&volume.PathError{Path: p.path, Err: unix.ENOTDIR})
 	}
-	return p.at2(remove(c, at.Dir, at.Node, at.Name, trimmed, c.Bool("recursive"), 0))
+	return p.targetError(remove(c, at.Dir, at.Node, at.Name, trimmed, c.Bool("recursive"), 0))
 }
 
 // remove takes a name out of a directory, with all that is below it.

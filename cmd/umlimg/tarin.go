@@ -74,5 +74,5 @@ func tarIn(c *cli.Context, s *volumes, archive string, dest place) (err error) {
 	if owner != nil {
 		w.Owner, w.OwnerSet = *owner, true
 	}
-	return dest.at2(w.PutAll(c.Context, dir, dest.path, t.Root))
+	return dest.targetError(w.PutAll(c.Context, dir, dest.path, t.Root))
 }
