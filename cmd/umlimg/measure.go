@@ -34,10 +34,10 @@ umlimg measure --output cow --size 16G`,
 			}
 			m, err := measureImage(c, args)
 			if err != nil {
-				if len(args) == 1 {
-					return fmt.Errorf("measure %s: %w", args[0], ofImage(args[0], err))
+				if len(args) == 0 {
+					return named(c, err)
 				}
-				return err
+				return fmt.Errorf("measure %s: %w", args[0], ofImage(args[0], err))
 			}
 			if c.Bool("json") {
 				return printJSON(c, measurement{m.Required, m.Full})
@@ -57,22 +57,22 @@ type measurement struct {
 func measureImage(c *cli.Context, args []string) (m ubdfmt.Measurement, err error) {
 	cluster, err := parseSize(c.String("cluster-size"))
 	if err != nil || cluster > 2<<20 || bits.OnesCount64(uint64(cluster)) != 1 {
-		return m, usagef("measure: --cluster-size %q is no power of two from 512 to 2M", c.String("cluster-size"))
+		return m, usagef("--cluster-size %q is no power of two from 512 to 2M", c.String("cluster-size"))
 	}
 	format := c.String("output")
 	switch format {
 	case "raw", "cow", "qcow2":
 	default:
-		return m, usagef("measure: --output %q: raw, cow or qcow2", format)
+		return m, usagef("--output %q: raw, cow or qcow2", format)
 	}
 	if c.IsSet("cluster-size") && format != "qcow2" {
-		return m, usagef("measure: --cluster-size is of qcow2, not of %s", format)
+		return m, usagef("--cluster-size is of qcow2, not of %s", format)
 	}
 	var dev ubdfmt.Device
 	var size int64
 	if len(args) == 0 {
 		if size, err = parseSize(c.String("size")); err != nil {
-			return m, usagef("measure: --size %q: %w", c.String("size"), err)
+			return m, usagef("--size %q: %w", c.String("size"), err)
 		}
 	} else {
 		if dev, err = openImage(args[0], looking(c)); err != nil {
@@ -82,7 +82,7 @@ func measureImage(c *cli.Context, args []string) (m ubdfmt.Measurement, err erro
 		size = dev.Size()
 	}
 	if size > ubdfmt.MaxSize {
-		return m, usagef("measure: --size %q: a disk has 64T at most", c.String("size"))
+		return m, usagef("--size %q: a disk has 64T at most", c.String("size"))
 	}
 	switch format {
 	case "cow":

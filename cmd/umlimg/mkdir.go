@@ -167,7 +167,7 @@ func linkTarget(c *cli.Context, s *volumes, v *volume.Volume, target string, dir
 	}
 	p := placeOf(target)
 	if !p.inImage() {
-		return nil, usagef("ln: %s names no file in an image: write IMAGE:/PATH, or -s for a symbolic link", target)
+		return nil, usagef("%s names no file in an image: write IMAGE:/PATH, or -s for a symbolic link", target)
 	}
 	from, n, err := s.node(p, false)
 	if err != nil {

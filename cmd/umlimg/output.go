@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -11,12 +12,11 @@ import (
 	"github.com/urfave/cli/v2"
 )
 
-// writeOutput writes what an option asks for to a file, whole or not at all; "-" is
-// stdout. A device or a pipe is written to as it is.
-func writeOutput(c *cli.Context, path, text string) error {
+// writeWhole writes a file that appears when it is whole, or not at all; "-" is stdout. A
+// device or a FIFO is written into as it is.
+func writeWhole(c *cli.Context, path string, write func(io.Writer) error) error {
 	if path == "-" {
-		_, err := fmt.Fprint(c.App.Writer, text)
-		return err
+		return write(c.App.Writer)
 	}
 	info, err := os.Stat(path)
 	switch {
@@ -26,22 +26,39 @@ func writeOutput(c *cli.Context, path, text string) error {
 	case info.IsDir():
 		return fmt.Errorf("%s is a directory", path)
 	case !info.Mode().IsRegular():
-		return os.WriteFile(path, []byte(text), 0)
+		f, err := os.OpenFile(path, os.O_WRONLY, 0)
+		if err != nil {
+			return err
+		}
+		err = write(f)
+		if e := f.Close(); err == nil {
+			err = e
+		}
+		return err
 	}
-	temp := filepath.Join(filepath.Dir(path), ".umlimg-"+rand.Text())
-	f, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+	name := path
+	if real, err := filepath.EvalSymlinks(path); err == nil {
+		name = real
+	}
+	temp := filepath.Join(filepath.Dir(name), ".umlimg-"+rand.Text())
+	f, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
 	if err != nil {
 		return fmt.Errorf("create %s: %w", path, withoutPath(err))
 	}
 	defer os.Remove(temp) // gone already when it has its name
-	_, err = f.WriteString(text)
-	if err = errors.Join(err, f.Close()); err == nil {
-		err = os.Rename(temp, path)
+	err = write(f)
+	if e := f.Close(); err == nil {
+		err = e
 	}
-	if err != nil {
+	if err == nil {
+		err = os.Rename(temp, name)
+	}
+	var file *fs.PathError
+	var link *os.LinkError
+	if errors.As(err, &file) && file.Path == temp || errors.As(err, &link) {
 		return fmt.Errorf("create %s: %w", path, withoutPath(err))
 	}
-	return nil
+	return err
 }
 
 // withoutPath takes a temporary name off an error.

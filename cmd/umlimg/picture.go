@@ -185,7 +185,10 @@ rect:hover{stroke:currentColor}
 		}
 	}
 	b.WriteString("</svg>\n")
-	return writeOutput(c, name, b.String())
+	return writeWhole(c, name, func(w io.Writer) error {
+		_, err := io.WriteString(w, b.String())
+		return err
+	})
 }
 
 // xmlText is text as a page can hold it: neither controls nor broken UTF-8.

@@ -2,11 +2,8 @@ package main
 
 import (
 	"bufio"
-	"errors"
 	"io"
-	"os"
 	"path"
-	"path/filepath"
 	"strings"
 
 	"github.com/klauspost/compress/gzip"
@@ -49,7 +46,7 @@ func tarOut(c *cli.Context, s *volumes, p place, archive string) error {
 		return err
 	}
 	if archive == "-" && isTerminal(c.App.Writer) {
-		return usagef("tar-out: an archive is not for a terminal: name a file, or write to a pipe")
+		return usagef("an archive is not for a terminal: name a file, or write to a pipe")
 	}
 	v, n, err := s.node(p, true)
 	if err != nil {
@@ -64,73 +61,12 @@ func tarOut(c *cli.Context, s *volumes, p place, archive string) error {
 	defer k.bar.finish()
 	k.count(t)
 	name := path.Base(p.path)
-	write := func(w io.Writer) error {
+	return writeWhole(c, archive, func(w io.Writer) error {
 		return packTo(w, packed, func(w io.Writer) error {
 			tw := &tarball.Writer{W: w, Wrote: k.wrote, Skipped: func(path, why string) { warn(c, "%s is left out: %s", path, why) }}
 			return tw.Write(c.Context, name, t)
 		})
-	}
-	if archive == "-" {
-		return write(c.App.Writer)
-	}
-	return writeWhole(archive, write)
-}
-
-// writeWhole writes a file that appears when it is whole. A device or a FIFO is written
-// into as it is.
-func writeWhole(name string, write func(io.Writer) error) error {
-	if info, err := os.Stat(name); err == nil && !info.Mode().IsRegular() && !info.IsDir() {
-		f, err := os.OpenFile(name, os.O_WRONLY, 0)
-		if err != nil {
-			return err
-		}
-		err = write(f)
-		if e := f.Close(); err == nil {
-			err = e
-		}
-		return err
-	}
-	if real, err := filepath.EvalSymlinks(name); err == nil {
-		name = real
-	}
-	f, err := os.CreateTemp(filepath.Dir(name), ".umlimg-*")
-	if err != nil {
-		var perr *os.PathError
-		if errors.As(err, &perr) {
-			perr.Path = name
-		}
-		return err
-	}
-	defer os.Remove(f.Name()) // after the rename it is another's name, or none
-	err = write(f)
-	if err == nil {
-		err = f.Chmod(0o666 &^ umask())
-	}
-	if e := f.Close(); err == nil {
-		err = e
-	}
-	if err != nil {
-		var perr *os.PathError
-		if errors.As(err, &perr) && perr.Path == f.Name() {
-			perr.Path = name
-		}
-		return err
-	}
-	return os.Rename(f.Name(), name)
-}
-
-// umask is this process's, as the kernel tells it.
-func umask() os.FileMode {
-	status, err := os.ReadFile("/proc/self/status")
-	if err != nil {
-		return 0o077
-	}
-	mask := os.FileMode(0)
-	_, text, _ := strings.Cut(string(status), "\nUmask:")
-	for _, d := range strings.TrimSpace(strings.SplitN(text, "\n", 2)[0]) {
-		mask = mask<<3 | os.FileMode(d-'0')&7
-	}
-	return mask & 0o777
+	})
 }
 
 func compressionOf(option, archive string) (string, error) {
@@ -143,7 +79,7 @@ func compressionOf(option, archive string) (string, error) {
 		return "zstd", nil
 	case "":
 	default:
-		return "", usagef("tar-out: --compress %q: gzip, zstd or none", option)
+		return "", usagef("--compress %q: gzip, zstd or none", option)
 	}
 	for _, s := range []struct{ suffix, format string }{{".gz", "gzip"}, {".tgz", "gzip"}, {".zst", "zstd"}, {".tzst", "zstd"}} {
 		if strings.HasSuffix(archive, s.suffix) {
@@ -152,7 +88,7 @@ func compressionOf(option, archive string) (string, error) {
 	}
 	for _, suffix := range []string{".xz", ".txz", ".bz2", ".tbz", ".tbz2"} {
 		if strings.HasSuffix(archive, suffix) {
-			return "", usagef("tar-out: %s: archives are packed by gzip or zstd; --compress none and a pipe do for others", archive)
+			return "", usagef("%s: archives are packed by gzip or zstd; --compress none and a pipe do for others", archive)
 		}
 	}
 	return "none", nil
