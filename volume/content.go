@@ -330,7 +330,7 @@ func (w *Writer) stream(ctx context.Context, dir *ext4.Inode, name string, r io.
 		return err
 	}
 	mask := ext4.AttrMask(0)
-	if w.OwnerSet {
+	if w.Owner != nil {
 		mask |= ext4.AttrUID | ext4.AttrGID
 	}
 	if w.ModeSet {

@@ -28,14 +28,14 @@ type Writer struct {
 	V *Volume
 
 	// Preserve keeps owners, modes, times and extended attributes. Without it files are
-	// new ones: Owner's, with the permissions of the tree but for set-user-ID, set-group-ID
+	// new ones: root's, with the permissions of the tree but for set-user-ID, set-group-ID
 	// and sticky bits; a file that is there keeps its own.
 	Preserve bool
-	Owner    Owner
 
-	// OwnerSet says that Owner was asked for: it owns what Preserve would have kept, too.
-	// ModeSet says so of a stream's mode.
-	OwnerSet, ModeSet bool
+	// Owner, where set, owns the files, what Preserve would have kept and what is there,
+	// too. ModeSet says so of a stream's mode.
+	Owner   *Owner
+	ModeSet bool
 
 	// Overlay is for archives: a file that is there gives way to one of another type,
 	// unless it is a directory with something in it, and a symbolic link to a directory is
@@ -321,15 +321,15 @@ func (w *Writer) newAttr(dir *ext4.Inode, n *tree.Node) Attr {
 	a := Attr{Mode: uint16(n.Mode), UID: n.UID, GID: n.GID}
 	if !w.Preserve {
 		a.Mode &= format.ModeType | 0o777
-		a.UID, a.GID = w.Owner.UID, w.Owner.GID
-		if d := dir.Attr(); d.Mode&format.ModeSetGID != 0 && !w.OwnerSet {
+		a.UID, a.GID = 0, 0
+		if d := dir.Attr(); d.Mode&format.ModeSetGID != 0 && w.Owner == nil {
 			a.GID = d.GID
 			if n.IsDir() {
 				a.Mode |= format.ModeSetGID
 			}
 		}
 	}
-	if w.OwnerSet {
+	if w.Owner != nil {
 		a.UID, a.GID = w.Owner.UID, w.Owner.GID
 	}
 	if n.IsSymlink() {

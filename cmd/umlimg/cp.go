@@ -345,11 +345,7 @@ func (p place) targetError(err error) error {
 }
 
 func (k *copying) writer(v *volume.Volume) *volume.Writer {
-	w := &volume.Writer{V: v, Preserve: k.preserve, NoClobber: k.c.Bool("no-clobber"), Update: k.c.Bool("update"), Wrote: k.wrote}
-	if k.owner != nil {
-		w.Owner, w.OwnerSet = *k.owner, true
-	}
-	return w
+	return &volume.Writer{V: v, Preserve: k.preserve, Owner: k.owner, NoClobber: k.c.Bool("no-clobber"), Update: k.c.Bool("update"), Wrote: k.wrote}
 }
 
 // stream opens a source that is read from its beginning to its end: standard input, a

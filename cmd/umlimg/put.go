@@ -81,11 +81,7 @@ func put(c *cli.Context, s *volumes, from string, dest place) error {
 	case strings.HasSuffix(dest.path, "/") || at.Dir == nil:
 		return dest.at(&volume.PathError{Path: dest.path, Err: fmt.Errorf("no name of a file: %w", unix.ENOTDIR)})
 	}
-	w := &volume.Writer{V: v}
-	if owner != nil {
-		w.Owner, w.OwnerSet = *owner, true
-	}
-	w.ModeSet = given
+	w := &volume.Writer{V: v, Owner: owner, ModeSet: given}
 	if !given {
 		mode = 0o644
 	}

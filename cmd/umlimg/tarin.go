@@ -70,9 +70,6 @@ func tarIn(c *cli.Context, s *volumes, archive string, dest place) (err error) {
 	if err := src.Fill(c.Context, t, store); err != nil {
 		return err
 	}
-	w := &volume.Writer{V: v, Preserve: true, Overlay: true}
-	if owner != nil {
-		w.Owner, w.OwnerSet = *owner, true
-	}
+	w := &volume.Writer{V: v, Preserve: true, Overlay: true, Owner: owner}
 	return dest.targetError(w.PutAll(c.Context, dir, dest.path, t.Root))
 }
