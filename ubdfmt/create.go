@@ -63,7 +63,7 @@ func (h Header) create(path string, old *hostFile) error {
 		return err
 	}
 	defer f.discard()
-	if err := f.begin(h); err != nil {
+	if err := h.begin(f.File, path); err != nil {
 		return err
 	}
 	if old != nil {
@@ -74,19 +74,20 @@ func (h Header) create(path string, old *hostFile) error {
 	return f.commit(old != nil)
 }
 
-// begin writes the header of a COW file that holds nothing, and makes the file as long as
-// it is to be.
-func (n *newFile) begin(h Header) error {
+// begin makes a new file a COW file that holds nothing, and as long as it is to be. path is
+// the name that it will have.
+func (h Header) begin(f *os.File, path string) error {
 	b, err := h.Encode()
 	if err != nil {
-		return withPath(err, n.path)
+		return withPath(err, path)
 	}
-	if _, err := n.WriteAt(b, 0); err != nil {
-		return fmt.Errorf("create %s: %w", n.path, errno(err))
+	_, err = f.WriteAt(b, 0)
+	if err == nil {
+		// The last byte makes the file as long as the disk, as kernels have it.
+		_, err = f.WriteAt([]byte{0}, h.Layout().DataOffset+h.Size-1)
 	}
-	// The last byte makes the file as long as the disk, as kernels have it.
-	if _, err := n.WriteAt([]byte{0}, h.Layout().DataOffset+h.Size-1); err != nil {
-		return fmt.Errorf("create %s: %w", n.path, errno(err))
+	if err != nil {
+		return fmt.Errorf("create %s: %w", path, errno(err))
 	}
 	return nil
 }

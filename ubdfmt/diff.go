@@ -48,7 +48,7 @@ func Diff(ctx context.Context, old, new, cow string, o DiffOptions) (int64, erro
 		return 0, err
 	}
 	defer f.discard()
-	if err := f.begin(h); err != nil {
+	if err := h.begin(f.File, cow); err != nil {
 		return 0, err
 	}
 	c := disk(&hostFile{File: f.File, path: cow}, base, h, newBitmap(h.Layout()), Options{})

@@ -16,16 +16,7 @@ func NewCOW(f *os.File, path, backing string, o Options) (*COW, error) {
 	if err != nil {
 		return nil, err
 	}
-	b, err := h.Encode()
-	if err != nil {
-		return nil, withPath(err, path)
-	}
-	l := h.Layout()
-	if _, err := f.WriteAt(b, 0); err != nil {
-		return nil, err
-	}
-	// The last byte makes the file as long as the disk, as kernels have it.
-	if _, err := f.WriteAt([]byte{0}, l.DataOffset+h.Size-1); err != nil {
+	if err := h.begin(f, path); err != nil {
 		return nil, err
 	}
 	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
