@@ -2,6 +2,7 @@ package ubdfmt
 
 import (
 	"fmt"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -102,4 +103,18 @@ func withPath(err error, path string) error {
 		e.Path = path
 	}
 	return err
+}
+
+// Printable is a text in one line and harmless for a terminal: errors name paths from
+// headers, which are whatever somebody put there.
+func Printable(text string) string {
+	var b strings.Builder
+	for _, c := range []byte(text) {
+		if c < 0x20 || c == 0x7f {
+			fmt.Fprintf(&b, `\x%02x`, c)
+		} else {
+			b.WriteByte(c)
+		}
+	}
+	return b.String()
 }

@@ -79,14 +79,5 @@ func message(err error, cow string) string {
 		text := errno.Error()
 		return "open COW file: " + strings.ToUpper(text[:1]) + text[1:]
 	}
-	var b strings.Builder
-	b.WriteString("uml_mkcow: ")
-	for _, c := range []byte(s) {
-		if c < 0x20 || c == 0x7f {
-			fmt.Fprintf(&b, `\x%02x`, c)
-		} else {
-			b.WriteByte(c)
-		}
-	}
-	return b.String()
+	return "uml_mkcow: " + ubdfmt.Printable(s)
 }

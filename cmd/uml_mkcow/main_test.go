@@ -82,3 +82,12 @@ func TestForceInUse(t *testing.T) {
 		t.Errorf("it was touched: %v", err)
 	}
 }
+
+// An error is one line, whatever the files are called.
+func TestOddNames(t *testing.T) {
+	var stderr bytes.Buffer
+	status := run([]string{filepath.Join(t.TempDir(), "c"), "/no\n\x1b[2Jne"}, &stderr)
+	if want := `/no\x0a\x1b[2Jne: no such file or directory` + "\n"; status != 1 || !strings.HasPrefix(stderr.String(), "uml_mkcow: ") || !strings.HasSuffix(stderr.String(), want) {
+		t.Errorf("status %d, %q", status, &stderr)
+	}
+}

@@ -50,7 +50,7 @@ func run(ctx context.Context, args []string, stderr io.Writer) int {
 	}
 	o := ubdfmt.MergeOptions{Backing: c.backing, Keep: c.keep, Others: func(cows []string) {
 		for _, other := range cows {
-			fmt.Fprintln(stderr, "uml_moo: "+printable(other)+" has the same backing file, and no longer matches it")
+			fmt.Fprintln(stderr, "uml_moo: "+ubdfmt.Printable(other)+" has the same backing file, and no longer matches it")
 		}
 		fmt.Fprintln(stderr, "uml_moo: COW files in other directories are not looked for")
 	}}
@@ -69,23 +69,9 @@ func run(ctx context.Context, args []string, stderr io.Writer) int {
 	case errors.Is(err, context.Canceled):
 		fmt.Fprintln(stderr, "uml_moo: interrupted; no image was made")
 	default:
-		fmt.Fprintln(stderr, printable(err.Error()))
+		fmt.Fprintln(stderr, ubdfmt.Printable(err.Error()))
 	}
 	return 1
-}
-
-// printable is a text fit for a terminal, in one line: the path in a COW file's header is
-// whatever somebody put there.
-func printable(s string) string {
-	var b strings.Builder
-	for _, c := range []byte(s) {
-		if c < 0x20 || c == 0x7f {
-			fmt.Fprintf(&b, `\x%02x`, c)
-		} else {
-			b.WriteByte(c)
-		}
-	}
-	return b.String()
 }
 
 type command struct {
