@@ -327,6 +327,15 @@ func TestFilesInterrupted(t *testing.T) {
 	}
 }
 
+// preen has e2fsck do what it does at a boot: replay the journal, and mend what it may alone.
+func preen(t *testing.T, what, image string) {
+	t.Helper()
+	out, err := exec.Command(oracle.Tool(t, "e2fsck"), "-fp", image).CombinedOutput()
+	if exit, ok := err.(*exec.ExitError); err != nil && (!ok || exit.ExitCode() > 1) {
+		t.Fatalf("%s: e2fsck -fp: %v\n%s", what, err, out)
+	}
+}
+
 // Killed at any moment, a command leaves an image whose journal replays to a clean
 // filesystem, and whose old files are there.
 func TestFilesKilled(t *testing.T) {
@@ -357,9 +366,7 @@ func TestFilesKilled(t *testing.T) {
 		what := fmt.Sprintf("seed %d, kill %d of %q", seed, i, args[:2])
 		// What a reader sees before the replay is what is there after it.
 		before := must(t, "find", "-type", "f", image+":/")
-		if out, err := exec.Command(oracle.Tool(t, "e2fsck"), "-fp", image).CombinedOutput(); err != nil && err.(*exec.ExitError).ExitCode() > 1 {
-			t.Fatalf("%s: e2fsck -fp: %v\n%s", what, err, out)
-		}
+		preen(t, what, image)
 		oracle.Fsck(t, image)
 		if after := must(t, "find", "-type", "f", image+":/"); after != before {
 			t.Fatalf("%s: e2fsck's replay shows other files than ours", what)
