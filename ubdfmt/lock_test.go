@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -52,10 +53,31 @@ func hold(how, path string) (held any, err error) {
 		return d, f.Close()
 	}
 	d, err := Open(path, "", Options{ReadOnly: how == "read"})
+	if err == nil && how == "heir" {
+		err = bequeath(path)
+	}
 	if err == nil && how == "writer" {
 		err = writeForever(d)
 	}
 	return d, err
+}
+
+// bequeath starts a process that has all descriptors of a file in this one, and ends when
+// this one has ended, a little later.
+func bequeath(path string) error {
+	fds, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return err
+	}
+	heir := exec.Command("sh", "-c", "while kill -0 $0; do sleep 0.01; done; sleep 0.3", strconv.Itoa(os.Getpid()))
+	for _, e := range fds {
+		name := "/proc/self/fd/" + e.Name()
+		if to, _ := os.Readlink(name); to == path {
+			fd, _ := strconv.Atoi(e.Name())
+			heir.ExtraFiles = append(heir.ExtraFiles, os.NewFile(uintptr(fd), to))
+		}
+	}
+	return heir.Start()
 }
 
 // startHolder starts a process that holds a file, and returns its pid and what ends it.
@@ -87,6 +109,23 @@ func startHolder(t *testing.T, how, path string) (pid int, kill func()) {
 	}
 	t.Cleanup(kill)
 	return cmd.Process.Pid, kill
+}
+
+// TestLockOfTheKilled opens a file at once after its holder was killed, of which another
+// process still has the descriptor for a while.
+func TestLockOfTheKilled(t *testing.T) {
+	path := write(t, filepath.Join(t.TempDir(), "disk.img"), pattern(1<<16, 3))
+	pid, kill := startHolder(t, "heir", path)
+	var locked *LockedError
+	if _, err := Open(path, "", Options{}); !errors.As(err, &locked) || locked.PID != pid {
+		t.Fatalf("while process %d holds it: %v", pid, err)
+	}
+	kill()
+	d, err := Open(path, "", Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.Close()
 }
 
 func TestLocks(t *testing.T) {
