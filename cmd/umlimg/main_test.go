@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -43,8 +44,13 @@ func TestScripts(t *testing.T) {
 	scripttest.Test(t, t.Context(), engine, env, "testdata/*.txt")
 }
 
+// oneCall is held by each run in this process: cli keeps its help option in a variable.
+var oneCall sync.Mutex
+
 // call runs umlimg in this process.
 func call(args ...string) (status int, stdout, stderr string) {
+	oneCall.Lock()
+	defer oneCall.Unlock()
 	var out, errs bytes.Buffer
 	status = run(context.Background(), append([]string{"umlimg"}, args...), strings.NewReader(""), &out, &errs)
 	return status, out.String(), errs.String()
