@@ -20,13 +20,6 @@ import (
 	"github.com/umlkit/umlkit/ubdfmt"
 )
 
-// callWith runs umlimg in this process until ctx ends.
-func callWith(ctx context.Context, args ...string) (status int, stdout, stderr string) {
-	var out, errs bytes.Buffer
-	status = run(ctx, append([]string{"umlimg"}, args...), strings.NewReader(""), &out, &errs)
-	return status, out.String(), errs.String()
-}
-
 // disks are a directory with old.img, new.img (which differs from it in many places),
 // was.img (a copy of old.img) and disk.cow over old.img, which shows what new.img does.
 func disks(t *testing.T, dir string, size int64) {

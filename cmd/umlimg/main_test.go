@@ -49,10 +49,15 @@ var oneCall sync.Mutex
 
 // call runs umlimg in this process.
 func call(args ...string) (status int, stdout, stderr string) {
+	return callWith(context.Background(), args...)
+}
+
+// callWith runs umlimg in this process until ctx ends.
+func callWith(ctx context.Context, args ...string) (status int, stdout, stderr string) {
 	oneCall.Lock()
 	defer oneCall.Unlock()
 	var out, errs bytes.Buffer
-	status = run(context.Background(), append([]string{"umlimg"}, args...), strings.NewReader(""), &out, &errs)
+	status = run(ctx, append([]string{"umlimg"}, args...), strings.NewReader(""), &out, &errs)
 	return status, out.String(), errs.String()
 }
 
