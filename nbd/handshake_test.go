@@ -1,9 +1,13 @@
 package nbd
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"net"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -162,19 +166,32 @@ func TestHandshakeEnds(t *testing.T) {
 	}
 }
 
-// Who stays in the handshake is shown the door; who came through it may be silent.
+// Who stays in the handshake is shown the door.
 func TestHandshakeTime(t *testing.T) {
-	s := serve(t, &Server{Export: Export{Device: image(t, 1<<20)}, HandshakeTime: 500 * time.Millisecond})
-	through := s.start(true)
+	s := serve(t, &Server{Export: Export{Device: image(t, 1<<20)}, HandshakeTime: 100 * time.Millisecond})
 	for what, bytes := range map[string][]byte{
 		"nothing": nil, "half the flags": {0, 0}, "half an option": wire(uint32(3), uint64(optionMagic)), "no data": wire(uint32(3), uint64(optionMagic), uint32(optGo), uint32(9)),
 	} {
-		c := s.dial()
-		c.put(bytes)
-		c.hungUp(what)
+		nc, err := net.Dial("unix", s.addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = nc.SetDeadline(time.Now().Add(time.Minute))
+		_, _ = nc.Write(bytes) // which may be too late
+		if _, err := io.ReadAll(nc); errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("%s: the server goes on to wait", what)
+		}
+		nc.Close()
 	}
-	if e := through.do(0, cmdFlush, 0, 0); e != 0 {
-		t.Errorf("flush: %d", e)
+}
+
+// Who came through the handshake may be silent for as long as it likes.
+func TestNoTimeAfterHandshake(t *testing.T) {
+	s := &Server{Export: Export{Device: &fake{size: 1 << 20}}}
+	nc := &script{Reader: bytes.NewReader(wire(uint32(3), uint64(optionMagic), uint32(optGo), uint32(6), nameData("")))}
+	s.ServeConn(context.Background(), 1, nc)
+	if len(nc.limits) != 2 || time.Until(nc.limits[0]) > handshakeTime || !nc.limits[1].IsZero() {
+		t.Errorf("the limits are %v", nc.limits)
 	}
 }
 

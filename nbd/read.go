@@ -42,6 +42,10 @@ func (c *conn) read(r request) {
 // where the request ends. It returns false when it failed and the request is done.
 func (c *conn) readRun(r request, off, end, last int64) bool {
 	for off < end {
+		if c.out.failed() != nil {
+			c.refuse(r, eio) // which nobody hears
+			return false
+		}
 		n := pieceLength(off, end)
 		buf := c.mem.get(n)
 		p := buf.b[:n]

@@ -199,7 +199,7 @@ func TestManyExtents(t *testing.T) {
 type fake struct {
 	size int64
 
-	mu     sync.Mutex
+	mu    sync.Mutex
 	calls []string
 	read  func(off int64) error
 	err   error // of all else
@@ -222,9 +222,19 @@ func (f *fake) took() []string {
 
 func (f *fake) Size() int64 { return f.size }
 
+// fail has everything fail from now on, reads by themselves.
+func (f *fake) fail(err error, read func(off int64) error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.err, f.read = err, read
+}
+
 func (f *fake) ReadAt(p []byte, off int64) (int, error) {
-	if f.read != nil {
-		if err := f.read(off); err != nil {
+	f.mu.Lock()
+	read := f.read
+	f.mu.Unlock()
+	if read != nil {
+		if err := read(off); err != nil {
 			return 0, err
 		}
 	}
@@ -254,6 +264,8 @@ func (f *fake) Extents(off, n int64, visit func(ubdfmt.Extent) bool) error {
 		}
 		off += e.Length
 	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	return f.err
 }
 
@@ -327,9 +339,7 @@ func TestDiskFails(t *testing.T) {
 		defer mu.Unlock()
 		log = append(log, fmt.Sprintf(format, a...))
 	}})
-	fail := func(err error) {
-		dev.err, dev.read = err, func(int64) error { return err }
-	}
+	fail := func(err error) { dev.fail(err, func(int64) error { return err }) }
 	for _, structured := range []bool{false, true} {
 		fail(nil)
 		c := s.start(structured)
@@ -368,12 +378,12 @@ func TestDiskFails(t *testing.T) {
 		}
 		mu.Unlock()
 		// Midway of a read.
-		dev.err, dev.read = nil, func(off int64) error {
+		dev.fail(nil, func(off int64) error {
 			if off >= 3*pieceSize {
 				return unix.EIO
 			}
 			return nil
-		}
+		})
 		if structured {
 			if _, _, e := c.read(0, 0, 4*pieceSize); e != eio {
 				t.Errorf("a read that fails midway: error %d", e)
