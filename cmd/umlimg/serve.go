@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/url"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -124,15 +125,16 @@ func listen(address string) (*listening, error) {
 	return &listening{Listener: l, address: l.Addr().String()}, nil
 }
 
+// maxSocket is the host's limit of a socket's name, in bytes: behind it there is a NUL.
+const maxSocket = len(unix.RawSockaddrUnix{}.Path) - 1
+
 // listenUnix listens at a socket. One that a server left that is no more is replaced.
 func listenUnix(path string) (*listening, error) {
-	// The host's limit, with the NUL behind the name.
-	const most = len(unix.RawSockaddrUnix{}.Path) - 1
 	switch {
 	case path == "":
 		return nil, usagef("--nbd unix: names no socket: write unix:PATH")
-	case len(path) > most:
-		return nil, usagef("--nbd unix:%s: a socket's name has at most %d bytes, this one has %d", path, most, len(path))
+	case len(path) > maxSocket:
+		return nil, usagef("--nbd unix:%s: a socket's name has at most %d bytes, this one has %d", path, maxSocket, len(path))
 	case path[0] == '@' || strings.ContainsRune(path, 0):
 		return nil, usagef("--nbd unix:%q: no name for a file", path)
 	}
@@ -203,7 +205,11 @@ func (l *listening) uri(name string) string {
 	if l.path != "" {
 		// Not QueryEscape alone: of a + for a space clients know nothing.
 		u.Scheme, u.Host = "nbd+unix", ""
-		u.RawQuery = "socket=" + strings.ReplaceAll(url.QueryEscape(l.path), "+", "%20")
+		path := l.path
+		if abs, err := filepath.Abs(path); err == nil && len(abs) <= maxSocket {
+			path = abs // clients may stand elsewhere
+		}
+		u.RawQuery = "socket=" + strings.ReplaceAll(url.QueryEscape(path), "+", "%20")
 		return u.Scheme + "://" + u.EscapedPath() + "?" + u.RawQuery
 	}
 	return u.String()
