@@ -199,7 +199,7 @@ func TestServeKilled(t *testing.T) {
 	for i := range kills {
 		s := startServer(t, "--nbd", "unix:s", "disk.cow")
 		// The upper half is flushed, the lower one is not.
-		oracle.Run(t, "qemu-io", "-f", "raw", "-c", fmt.Sprintf("write -P %d 32M 32M", i+1), "-c", "flush", s.uri)
+		oracle.Run(t, "qemu-io", "-t", "writeback", "-f", "raw", "-c", fmt.Sprintf("write -P %d 32M 32M", i+1), "-c", "flush", s.uri)
 		writer := exec.Command(oracle.Tool(t, "qemu-img"), "bench", "-w", "-f", "raw", "-c", "1000000", "-d", "16", "-s", "3000", "-S", "2999808", "-o", "0", "--pattern", "255",
 			"json:{\"driver\":\"raw\",\"size\":33554432,\"file\":{\"driver\":\"nbd\",\"path\":\"s\"}}")
 		if err := writer.Start(); err != nil {
