@@ -11,10 +11,11 @@ const (
 	pieceSize = 256 << 10
 	smallSize = 16 << 10
 
-	// connMemory is the most that the buffers of one connection take, in bytes, and
-	// serverMemory that those of all take together, but for the one that each
-	// connection is always given.
-	connMemory   = 16 << 20
+	// connMemory is the most that the buffers of one connection take, in bytes. With
+	// more, clients that ask for much at once are served slower: what was read for them
+	// is out of the processor's cache before it is sent. serverMemory is the most that
+	// the buffers of all connections take, but for the one that each is always given.
+	connMemory   = 2 << 20
 	serverMemory = 256 << 20
 )
 
