@@ -72,12 +72,14 @@ func serveImage(c *cli.Context, path string) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, dev.Close()) }()
 	l, err := listen(c.String("nbd"))
 	if err != nil {
-		return err
+		return errors.Join(err, dev.Close())
 	}
-	defer l.remove()
+	defer func() {
+		err = errors.Join(err, dev.Close())
+		l.remove() // whoever sees it go may have the image
+	}()
 	server := &nbd.Server{Export: nbd.Export{
 		Name: c.String("name"), Description: c.String("description"), Device: dev, ReadOnly: c.Bool("read-only"),
 	}}

@@ -230,3 +230,39 @@ func TestServeKilled(t *testing.T) {
 		}
 	}
 }
+
+// A host without room says so to the client that needs it, and to no other; with room
+// again the same server goes on.
+func TestServeFullHost(t *testing.T) {
+	oracle.NeedsRoot(t)
+	dir := t.TempDir()
+	small := filepath.Join(dir, "small")
+	if err := os.Mkdir(small, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	oracle.Run(t, "mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", small)
+	t.Cleanup(func() { oracle.Unmount(t, small) })
+	base, cow, raw := filepath.Join(dir, "base.img"), filepath.Join(small, "disk.cow"), filepath.Join(small, "disk.img")
+	must(t, "create", "--blank", "--size", "16M", base)
+	must(t, "create", "--blank", "--size", "16M", raw)
+	must(t, "cow", "create", cow, base)
+	for _, image := range []string{cow, raw} {
+		oracle.Run(t, "mount", "-o", "remount,size=2m", small)
+		s := startServer(t, "--nbd", "unix:"+filepath.Join(dir, "s"), image)
+		oracle.Run(t, "qemu-io", "-f", "raw", "-c", "write -P 1 0 64k", "-c", "flush", s.uri)
+		out, err := exec.Command(oracle.Tool(t, "qemu-io"), "-f", "raw", "-c", "write -P 2 64k 8M", s.uri).CombinedOutput()
+		if err == nil || !strings.Contains(string(out), "No space left on device") {
+			t.Errorf("%s: %v: %s", image, err, out)
+		}
+		oracle.Run(t, "qemu-io", "-r", "-f", "raw", "-c", "read -P 1 0 64k", "-c", "read -P 0 9M 1M", s.uri)
+		oracle.Run(t, "mount", "-o", "remount,size=64m", small)
+		oracle.Run(t, "qemu-io", "-f", "raw", "-c", "write -P 2 64k 8M", "-c", "flush", "-c", "read -P 2 64k 8M", s.uri)
+		s.interrupt(t, unix.SIGTERM)
+		if image == cow {
+			must(t, "check", cow)
+			if err := os.Remove(cow); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
