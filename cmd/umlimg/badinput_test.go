@@ -88,6 +88,7 @@ func TestBadImages(t *testing.T) {
 			{[]string{"measure", name}, 1}, {[]string{"bench", name}, 1}, {[]string{"bench", "-w", name}, 1}, {[]string{"check", name}, -1}, {[]string{"check", "-r", name}, -1},
 			{[]string{"commit", name}, 1}, {[]string{"cow", "rebase", "--unsafe", name}, 1}, {[]string{"cow", "create", "x.cow", name}, 1},
 			{[]string{"diff", name, "good.img", "-o", "x.cow"}, 1}, {[]string{"diff", "good.img", name, "-o", "x.cow"}, 1},
+			{[]string{"serve", "--nbd", "unix:sock", name}, 1}, {[]string{"serve", "--read-only", "--nbd", "unix:sock", name}, 1},
 			{[]string{"info", name}, -1}, {[]string{"info", "--json", "--chain", name}, -1},
 		} {
 			// Two COW files over each other are raw images to each other, as machines have

@@ -19,6 +19,7 @@ var completions = map[string]string{
 	"umlimg partition list --j": "umlimg partition list --json",
 	"umlimg resize one-d":       "umlimg resize one-disk.img",
 	"umlimg partition list one": "umlimg partition list one-disk.img",
+	"umlimg serve --read":       "umlimg serve --read-only",
 	"umlimg completion zs":      "umlimg completion zsh",
 }
 

@@ -142,6 +142,7 @@ func newApp(stdin io.Reader, stdout, stderr io.Writer) *cli.App {
 			putCommand(),
 			resizeCommand(),
 			rmCommand(),
+			serveCommand(),
 			sparsifyCommand(),
 			statCommand(),
 			tarInCommand(),

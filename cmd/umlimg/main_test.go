@@ -37,7 +37,7 @@ func TestScripts(t *testing.T) {
 	engine.Cmds = scripttest.DefaultCmds()
 	engine.Cmds["umlimg"] = script.Program(os.Args[0], nil, time.Minute)
 	engine.Cmds["status"], engine.Cmds["unchanged"] = statusCommand(false), statusCommand(true)
-	for _, tool := range []string{"debugfs", "dumpe2fs", "e2fsck", "mkfifo", "modprobe", "qemu-img", "qemu-io", "resize2fs", "sfdisk", "sgdisk", "sh", "stat", "tar", "touch", "truncate", "xz", "zstd"} {
+	for _, tool := range []string{"debugfs", "dumpe2fs", "e2fsck", "mkfifo", "modprobe", "nbdcopy", "nbdinfo", "qemu-img", "qemu-io", "resize2fs", "sfdisk", "sgdisk", "sh", "stat", "tar", "touch", "truncate", "xz", "zstd"} {
 		engine.Cmds[tool] = script.Program(oracle.Tool(t, tool), nil, time.Minute)
 	}
 	env := append(os.Environ(), "RUN_UMLIMG=1", "UMLBOX="+guest.Binary(t, "umlbox"), "UMLIMG="+os.Args[0])

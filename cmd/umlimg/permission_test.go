@@ -43,7 +43,8 @@ func TestNoPermission(t *testing.T) {
 		{[]string{"compare", "old.img", "secret.img"}, 2}, {[]string{"measure", "secret.img"}, 1}, {[]string{"cow", "create", "out/x.cow", "secret.img"}, 1},
 		{[]string{"cow", "create", "x.cow", "old.img"}, 1}, {[]string{"diff", "old.img", "new.img", "-o", "x.cow"}, 1}, {[]string{"diff", "old.img", "secret.img", "-o", "out/x.cow"}, 1},
 		{[]string{"commit", "disk.cow"}, 1}, {[]string{"cow", "rebase", "--unsafe", "disk.cow"}, 1}, {[]string{"check", "-r", "disk.cow"}, 0},
-		{[]string{"bench", "-w", "disk.cow"}, 1}, {[]string{"map", "--svg", "x.svg", "disk.cow"}, 1},
+		{[]string{"serve", "--nbd", "unix:out/sock", "old.img"}, 1}, {[]string{"serve", "--read-only", "--nbd", "unix:out/sock", "secret.img"}, 1},
+		{[]string{"serve", "--read-only", "--nbd", "unix:sock", "disk.cow"}, 1}, {[]string{"bench", "-w", "disk.cow"}, 1}, {[]string{"map", "--svg", "x.svg", "disk.cow"}, 1},
 		// What only looks may look at what may only be read.
 		{[]string{"info", "disk.cow"}, 0}, {[]string{"map", "disk.cow"}, 0}, {[]string{"check", "disk.cow"}, 0}, {[]string{"compare", "disk.cow", "new.img"}, 0},
 		{[]string{"bench", "-q", "-c", "10", "disk.cow"}, 0}, {[]string{"cow", "create", "out/x.cow", "old.img"}, 0},
