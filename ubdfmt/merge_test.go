@@ -400,8 +400,8 @@ func TestMergeInTheSameSecond(t *testing.T) {
 	}
 }
 
-// TestMergeClone: where the host shares blocks between files, the backing file's are not
-// copied.
+// TestMergeClone: where the host shares blocks between files, neither the backing file's
+// nor long runs of the COW file's are copied.
 func TestMergeClone(t *testing.T) {
 	oracle.NeedsRoot(t)
 	host := filepath.Join(t.TempDir(), "xfs.img")
@@ -425,10 +425,27 @@ func TestMergeClone(t *testing.T) {
 		if !bytes.Equal(read(t, out), want) || !bytes.Equal(read(t, base), before) {
 			t.Errorf("%d bytes: the new image or the backing file is another", size)
 		}
-		if got := oracle.Run(t, "filefrag", "-v", out); !strings.Contains(got, "shared") {
-			t.Errorf("%d bytes: nothing is shared:\n%s", size, got)
+		for _, from := range []string{base, cow} {
+			if from == cow && size < 1<<20 {
+				continue // it has no long run
+			}
+			if got := oracle.Run(t, "filefrag", "-v", from); !strings.Contains(got, "shared") {
+				t.Errorf("%d bytes: nothing of %s is shared:\n%s", size, filepath.Base(from), got)
+			}
 		}
-		for _, name := range []string{base, cow, out} {
+		if err := os.Remove(out); err != nil { // nothing else shall share
+			t.Fatal(err)
+		}
+		if err := MergeInPlace(context.Background(), cow, MergeOptions{Keep: true}); err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(read(t, base), want) {
+			t.Errorf("%d bytes: the image that was merged into is another", size)
+		}
+		if got := oracle.Run(t, "filefrag", "-v", base); size >= 1<<20 && !strings.Contains(got, "shared") {
+			t.Errorf("%d bytes: in place nothing is shared:\n%s", size, got)
+		}
+		for _, name := range []string{base, cow} {
 			if err := os.Remove(name); err != nil {
 				t.Fatal(err)
 			}
