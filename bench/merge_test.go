@@ -113,21 +113,33 @@ func (m mergeBench) begin(b *testing.B) {
 // took is the least that a command took: by the clock, and of all processors.
 type took struct{ clock, cpu time.Duration }
 
+// run runs a command once more.
+func (t *took) run(b *testing.B, argv []string) {
+	b.Helper()
+	cmd := exec.Command(argv[0], argv[1:]...)
+	start := time.Now()
+	if text, err := cmd.CombinedOutput(); err != nil {
+		b.Fatalf("%v: %v\n%s", argv, err, text)
+	}
+	now := took{time.Since(start), cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()}
+	if t.clock == 0 {
+		*t = now
+	}
+	t.clock, t.cpu = min(t.clock, now.clock), min(t.cpu, now.cpu)
+}
+
+func (t took) ratios(peer took) (clock, cpu float64) {
+	return t.clock.Seconds() / peer.clock.Seconds(), t.cpu.Seconds() / peer.cpu.Seconds()
+}
+
 // run is the best time of each command; the commands take turns.
 func (m mergeBench) run(b *testing.B, rounds int, commands map[string][]string) map[string]took {
 	best := map[string]took{}
 	for range rounds {
 		for name, argv := range commands {
 			m.begin(b)
-			start := time.Now()
-			cmd := exec.Command(argv[0], argv[1:]...)
-			if text, err := cmd.CombinedOutput(); err != nil {
-				b.Fatalf("%v: %v\n%s", argv, err, text)
-			}
-			t := took{time.Since(start), cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()}
-			if old, ok := best[name]; ok {
-				t = took{min(t.clock, old.clock), min(t.cpu, old.cpu)}
-			}
+			t := best[name]
+			t.run(b, argv)
 			best[name] = t
 		}
 	}
@@ -135,8 +147,7 @@ func (m mergeBench) run(b *testing.B, rounds int, commands map[string][]string) 
 }
 
 func (m mergeBench) report(b *testing.B, name string, ours took, peer string, theirs took, wanted string) {
-	ratio := ours.clock.Seconds() / theirs.clock.Seconds()
-	cpu := ours.cpu.Seconds() / theirs.cpu.Seconds()
+	ratio, cpu := ours.ratios(theirs)
 	fmt.Printf("merge of 16 GiB with 1 GiB in use and 125 MiB changed, %s: %.3f s, %s %.3f s, ratio %.3f (wanted: at most %s); processor %.3f s, %.3f s, ratio %.3f\n",
 		name, ours.clock.Seconds(), peer, theirs.clock.Seconds(), ratio, wanted, ours.cpu.Seconds(), theirs.cpu.Seconds(), cpu)
 	b.ReportMetric(ratio, name)
