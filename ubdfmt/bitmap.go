@@ -52,24 +52,18 @@ func newBitmap(l Layout) *bitmap {
 // load takes up bytes of the file's bitmap from the offset on, a multiple of
 // chunkBytes. Bits past the last sector are ignored.
 func (b *bitmap) load(p []byte, offset int64) {
-	used := 0
-	for at := 0; at < len(p); at += partBytes {
+	var used []int // where p has parts that are not zeros
+	for at := 0; at < len(p) && (offset+int64(at))*8 < b.sectors; at += partBytes {
 		if !isZero(p[at:min(len(p), at+partBytes)]) {
-			used++
+			used = append(used, at)
 		}
 	}
 	// To touch memory for the first time is most of what a large bitmap costs.
-	parts := make([]part, used)
-	for ; len(p) > 0; p, offset = p[min(len(p), partBytes):], offset+partBytes {
-		raw, first := p[:min(len(p), partBytes)], offset*8
-		if first >= b.sectors {
-			return
-		}
-		if isZero(raw) {
-			continue
-		}
-		words := &parts[0]
-		parts = parts[1:]
+	parts := make([]part, len(used))
+	for n, at := range used {
+		words, raw := &parts[n], p[at:min(len(p), at+partBytes)]
+		at := offset + int64(at)
+		first := at * 8
 		for i := 0; i < len(raw) && first < b.sectors; i += 8 {
 			var w uint64
 			if len(raw)-i >= 8 {
@@ -87,7 +81,7 @@ func (b *bitmap) load(p []byte, offset int64) {
 			}
 			first += wordBits
 		}
-		b.chunk(int(offset / chunkBytes))[offset%chunkBytes/partBytes].Store(words)
+		b.chunk(int(at / chunkBytes))[at%chunkBytes/partBytes].Store(words)
 	}
 }
 

@@ -128,7 +128,7 @@ func (h *hostFile) readBitmap(hdr Header, l Layout) (*bitmap, error) {
 			Reason: fmt.Sprintf("needs a bitmap that ends at %d; the file has %d bytes", end, h.size)}
 	}
 	bits := newBitmap(l)
-	buf := make([]byte, min(256<<10, roundUp(l.BitmapLength, chunkBytes)))
+	buf := make([]byte, min(64<<10, roundUp(l.BitmapLength, chunkBytes)))
 	var failed error
 	err := h.segments(l.BitmapOffset, l.BitmapLength, func(off, n int64, hole bool) bool {
 		if hole {
