@@ -8,6 +8,8 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -29,10 +31,13 @@ type taped struct {
 func record(t *testing.T, paths ...string) *tape {
 	t.Helper()
 	r := &tape{start: map[string][]byte{}}
+	var mu sync.Mutex // a merge writes from several goroutines
 	for _, p := range paths {
 		r.start[p] = read(t, p)
 	}
 	observe = func(h *hostFile, e event) error {
+		mu.Lock()
+		defer mu.Unlock()
 		if _, ok := r.start[h.path]; !ok {
 			t.Errorf("%s was changed", h.path)
 		}
@@ -286,7 +291,13 @@ func TestMergeCrash(t *testing.T) {
 			}
 			seen = append(seen, files{mtime: info.ModTime(), mark: mark})
 		}
-		observe = func(h *hostFile, e event) error { look(); return inner(h, e) }
+		var mu sync.Mutex // what is seen and what is taped go together
+		observe = func(h *hostFile, e event) error {
+			mu.Lock()
+			defer mu.Unlock()
+			look()
+			return inner(h, e)
+		}
 		if err := MergeInPlace(context.Background(), cow, MergeOptions{}); err != nil {
 			t.Fatal(err)
 		}
@@ -390,9 +401,10 @@ func TestMergeFails(t *testing.T) {
 		dir := t.TempDir()
 		base, cow := mergePair(t, dir, 512<<10)
 		want := shown(t, cow, 512<<10)
-		left := n
+		var left atomic.Int64
+		left.Store(int64(n))
 		observe = func(*hostFile, event) error {
-			if left--; left < 0 {
+			if left.Add(-1) < 0 {
 				return errKilled
 			}
 			return nil
