@@ -39,7 +39,10 @@ func record(t *testing.T, paths ...string) *tape {
 		mu.Lock()
 		defer mu.Unlock()
 		if _, ok := r.start[h.path]; !ok {
-			t.Errorf("%s was changed", h.path)
+			if e.op != opSync { // a mark's
+				t.Errorf("%s was changed", h.path)
+			}
+			return nil
 		}
 		e.data = bytes.Clone(e.data)
 		r.events = append(r.events, taped{h.path, e})
@@ -295,7 +298,9 @@ func TestMergeCrash(t *testing.T) {
 		observe = func(h *hostFile, e event) error {
 			mu.Lock()
 			defer mu.Unlock()
-			look()
+			if h.path == base || h.path == cow {
+				look()
+			}
 			return inner(h, e)
 		}
 		if err := MergeInPlace(context.Background(), cow, MergeOptions{}); err != nil {
@@ -309,7 +314,17 @@ func TestMergeCrash(t *testing.T) {
 				keep := func() bool { return rng.Float64() < chance }
 				writeSparse(t, cow, tape.after(cow, n, keep))
 				write(t, base, tape.after(base, n, keep))
-				if err := os.Chtimes(base, seen[n].mtime, seen[n].mtime); err != nil {
+				// The host may have lost the time and kept the data.
+				mtime := seen[n].mtime
+				if rng.IntN(2) == 0 {
+					mtime = old
+					for i, e := range tape.events[:n] {
+						if e.path == base && e.op == opSync {
+							mtime = seen[i].mtime
+						}
+					}
+				}
+				if err := os.Chtimes(base, mtime, mtime); err != nil {
 					t.Fatal(err)
 				}
 				os.Remove(base + ".merging")
