@@ -15,7 +15,7 @@ import (
 	"github.com/umlkit/umlkit/ubdfmt"
 )
 
-// BenchmarkDevice reads and writes a disk through a COW file, and the raw file under it
+// BenchmarkDevice reads and writes a disk through a COW file, and a raw file as large
 // by the plain calls of the host, in turns. All is in the page cache. Where the COW file
 // holds nothing yet, a write gets it new blocks of the host, and the raw file has its own:
 // for that there is a raw file that begins as a hole, too.
@@ -23,8 +23,12 @@ func BenchmarkDevice(b *testing.B) {
 	const size = 512 << 20
 	dir := b.TempDir()
 	at := func(name string) string { return filepath.Join(dir, name) }
-	raw := filled(b, at("base.img"), size)
-	raw.Sync()
+	if err := os.WriteFile(at("base.img"), nil, 0o644); err != nil {
+		b.Fatal(err)
+	}
+	if err := os.Truncate(at("base.img"), size); err != nil {
+		b.Fatal(err)
+	}
 	for _, shape := range []struct {
 		name string
 		n    int
@@ -51,10 +55,18 @@ func BenchmarkDevice(b *testing.B) {
 				best[name] = d
 			}
 		}
+		// In turns: a file that is written later gets other pages of the host's memory.
 		held := openDisk(b, at("held.cow"), at("base.img"))
-		for off := int64(0); off < size; off += 1 << 20 {
-			if _, err := held.WriteAt(make([]byte, 1<<20), off); err != nil {
-				b.Fatal(err)
+		raw, err := os.Create(at("raw.img"))
+		if err != nil {
+			b.Fatal(err)
+		}
+		p := make([]byte, 1<<20)
+		for off := int64(0); off < size; off += int64(len(p)) {
+			for _, to := range []io.WriterAt{held, raw} {
+				if _, err := to.WriteAt(p, off); err != nil {
+					b.Fatal(err)
+				}
 			}
 		}
 		unix.Sync()
@@ -84,7 +96,9 @@ func BenchmarkDevice(b *testing.B) {
 			unix.Sync()
 		}
 		held.Close()
+		raw.Close()
 		os.Remove(at("held.cow"))
+		os.Remove(at("raw.img"))
 		for _, r := range []struct{ cow, raw, wanted string }{
 			{"held read", "raw read", "0.9"}, {"held write", "raw write", "0.9"},
 			{"first write", "raw write", "0.5"}, {"first write", "raw hole write", "0.5"},
@@ -146,24 +160,4 @@ func openDisk(b *testing.B, path, backing string) ubdfmt.Device {
 		b.Fatal(err)
 	}
 	return d
-}
-
-// filled is a file of ones.
-func filled(b *testing.B, path string, size int64) *os.File {
-	b.Helper()
-	f, err := os.Create(path)
-	if err != nil {
-		b.Fatal(err)
-	}
-	b.Cleanup(func() { f.Close() })
-	p := make([]byte, 1<<20)
-	for i := range p {
-		p[i] = 1
-	}
-	for off := int64(0); off < size; off += int64(len(p)) {
-		if _, err := f.WriteAt(p, off); err != nil {
-			b.Fatal(err)
-		}
-	}
-	return f
 }
