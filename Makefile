@@ -15,9 +15,10 @@ export UMLKIT_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/umlkit
 
 all: build
 
+# Without the tag umlimg holds a Markdown library that is never used and costs every start 0.3 ms.
 build:
 	@mkdir -p bin
-	$(GO) build -trimpath -ldflags '-s -w' -o bin/ ./cmd/...
+	$(GO) build -trimpath -tags urfave_cli_no_docs -ldflags '-s -w' -o bin/ ./cmd/...
 
 boot: build
 	@test -e bin/disk.img || bin/umlimg create --size 1G --hostname uml bin/disk.img

@@ -20,8 +20,8 @@ import (
 // like. The peers take turns, and the best of each counts.
 func BenchmarkConvert(b *testing.B) {
 	dir := b.TempDir()
-	raw, _ := mooPair(b, dir)
-	qcow := filepath.Join(dir, "base.qcow2")
+	lookPair(b, dir)
+	raw, qcow := filepath.Join(dir, "base.img"), filepath.Join(dir, "base.qcow2")
 	umlimg, qemu := guest.Binary(b, "umlimg"), oracle.Tool(b, "qemu-img")
 	oracle.Run(b, qemu, "convert", "-f", "raw", "-O", "qcow2", raw, qcow)
 	out := filepath.Join(dir, "out")

@@ -5,23 +5,29 @@ import (
 	"math/bits"
 	"sync"
 	"sync/atomic"
-	"unsafe"
 )
 
 const (
 	wordBits = 64
-	// A chunk is the part of a bitmap that is allocated, written and locked
-	// together: one page of the COW file, 16 MiB of the disk.
-	chunkWords   = 512
-	chunkBytes   = chunkWords * 8
-	chunkSectors = chunkWords * wordBits
+	// A part is what of a bitmap takes memory together: 2 MiB of the disk.
+	partWords   = 64
+	partBytes   = partWords * 8
+	partSectors = partWords * wordBits
+	// A chunk is what is written and locked together: one page of the COW file,
+	// 16 MiB of the disk.
+	chunkParts   = 8
+	chunkBytes   = chunkParts * partBytes
+	chunkSectors = chunkParts * partSectors
 	chunkDisk    = chunkSectors * SectorSize
 )
 
-type chunk [chunkWords]atomic.Uint64
+type (
+	part  [partWords]atomic.Uint64
+	chunk [chunkParts]atomic.Pointer[part]
+)
 
 // bitmap remembers which sectors a COW file holds. Bits are set and never cleared,
-// by any number of goroutines; a reader takes no lock. Chunks without a bit take no
+// by any number of goroutines; a reader takes no lock. Parts without a bit take no
 // memory, so that it grows with what the COW file holds and not with the disk.
 type bitmap struct {
 	sectors int64
@@ -46,104 +52,83 @@ func newBitmap(l Layout) *bitmap {
 // load takes up bytes of the file's bitmap from the offset on, a multiple of
 // chunkBytes. Bits past the last sector are ignored.
 func (b *bitmap) load(p []byte, offset int64) {
-	for len(p) > 0 {
-		n := min(len(p), chunkBytes)
-		var c *chunk
-		for i := 0; i < n; i += 8 {
+	var used []int // where p has parts that are not zeros
+	for at := 0; at < len(p) && (offset+int64(at))*8 < b.sectors; at += partBytes {
+		if !isZero(p[at:min(len(p), at+partBytes)]) {
+			used = append(used, at)
+		}
+	}
+	// To touch memory for the first time is most of what a large bitmap costs.
+	parts := make([]part, len(used))
+	for n, at := range used {
+		words, raw := &parts[n], p[at:min(len(p), at+partBytes)]
+		at := offset + int64(at)
+		first := at * 8
+		for i := 0; i < len(raw) && first < b.sectors; i += 8 {
 			var w uint64
-			if n-i >= 8 {
-				w = binary.LittleEndian.Uint64(p[i:])
+			if len(raw)-i >= 8 {
+				w = binary.LittleEndian.Uint64(raw[i:])
 			} else {
 				var tail [8]byte
-				copy(tail[:], p[i:n])
+				copy(tail[:], raw[i:])
 				w = binary.LittleEndian.Uint64(tail[:])
 			}
-			first := (offset + int64(i)) * 8
-			if first+wordBits > b.sectors {
-				if first >= b.sectors {
-					break
-				}
-				w &= 1<<(b.sectors-first) - 1
+			if left := b.sectors - first; left < wordBits {
+				w &= 1<<left - 1
 			}
-			if w == 0 {
-				continue
+			if w != 0 {
+				words[i/8].Store(w)
 			}
-			if c == nil {
-				c = b.chunk(int(offset / chunkBytes))
-			}
-			c[i/8].Store(w)
+			first += wordBits
 		}
-		p, offset = p[n:], offset+int64(n)
+		b.chunk(int(at / chunkBytes))[at%chunkBytes/partBytes].Store(words)
 	}
 }
-
-// pile is memory for chunks that are read together. They are kept where they were read to:
-// to touch memory for the first time is most of what a large bitmap costs.
-type pile struct{ chunks []chunk }
-
-// pileChunks bounds a pile: half of it may be kept for nothing.
-const pileChunks = 64
-
-// bytes is the memory for the next n bytes of a bitmap, or for as many as go in.
-func (p *pile) bytes(n int64) []byte {
-	want := int(min(pileChunks, ceilDiv(n, chunkBytes)))
-	if len(p.chunks) < want {
-		p.chunks = make([]chunk, want)
-	}
-	return unsafe.Slice((*byte)(unsafe.Pointer(&p.chunks[0])), min(n, int64(want)*chunkBytes))
-}
-
-// take takes up n bytes, from the offset on, that were read into the pile. If most chunks
-// have bits they stay there, and the next are read to elsewhere.
-func (b *bitmap) take(p *pile, offset int64, n int) {
-	raw := unsafe.Slice((*byte)(unsafe.Pointer(&p.chunks[0])), n)
-	chunks := (n + chunkBytes - 1) / chunkBytes
-	used := 0
-	for i := range chunks {
-		if !isZero(raw[i*chunkBytes : min(n, (i+1)*chunkBytes)]) {
-			used++
-		}
-	}
-	if used*2 < chunks || n%chunkBytes != 0 || (offset+int64(n))*8 > b.sectors || !littleEndian {
-		b.load(raw, offset)
-		return
-	}
-	for i := range chunks {
-		if !isZero(raw[i*chunkBytes : (i+1)*chunkBytes]) {
-			b.chunks[offset/chunkBytes+int64(i)].Store(&p.chunks[i])
-		}
-	}
-	p.chunks = p.chunks[chunks:]
-}
-
-// littleEndian: a word of the bitmap is the same in the file and in memory.
-var littleEndian = binary.NativeEndian.Uint16([]byte{1, 0}) == 1
 
 // chunk returns the chunk of that index, made if there is none.
-func (b *bitmap) chunk(i int) *chunk {
-	if c := b.chunks[i].Load(); c != nil {
-		return c
+func (b *bitmap) chunk(i int) *chunk { return made(&b.chunks[i]) }
+
+// made returns what p points to, made if there is nothing.
+func made[T any](p *atomic.Pointer[T]) *T {
+	if t := p.Load(); t != nil {
+		return t
 	}
-	c := new(chunk)
-	if !b.chunks[i].CompareAndSwap(nil, c) {
-		c = b.chunks[i].Load()
+	t := new(T)
+	if !p.CompareAndSwap(nil, t) {
+		t = p.Load()
 	}
-	return c
+	return t
 }
 
-func (b *bitmap) held(sector int64) bool {
+func (b *bitmap) held(sector int64) bool { return b.word(sector)>>(sector%wordBits)&1 != 0 }
+
+// word returns the word that has the bit of a sector.
+func (b *bitmap) word(sector int64) uint64 {
 	c := b.chunks[sector/chunkSectors].Load()
-	return c != nil && c[sector%chunkSectors/wordBits].Load()>>(sector%wordBits)&1 != 0
+	if c == nil {
+		return 0
+	}
+	p := c[sector%chunkSectors/partSectors].Load()
+	if p == nil {
+		return 0
+	}
+	return p[sector%partSectors/wordBits].Load()
 }
 
 // run returns whether sector is held, and the end of the run of sectors from there
 // on that are held alike; the run ends at end at the latest. end is above sector.
 func (b *bitmap) run(sector, end int64) (held bool, next int64) {
-	held = b.held(sector)
-	next = sector
+	w := b.word(sector) >> uint(sector%wordBits)
+	held = w&1 != 0
 	alike := uint64(0) // a word of sectors like it
 	if held {
 		alike = ^alike
+	}
+	// Most runs that are asked for are a page of the guest: they end here.
+	next = (sector/wordBits + 1) * wordBits
+	// Ones mark the sectors that end the run; what was shifted in is beyond the word.
+	if n := sector + int64(bits.TrailingZeros64(w^alike)); n < next || next >= end {
+		return held, min(n, next, end)
 	}
 	for next < end {
 		c := b.chunks[next/chunkSectors].Load()
@@ -154,14 +139,20 @@ func (b *bitmap) run(sector, end int64) (held bool, next int64) {
 			next = (next/chunkSectors + 1) * chunkSectors
 			continue
 		}
-		// Ones mark the sectors that end the run.
-		i := next % chunkSectors / wordBits
-		if w := (c[i].Load() ^ alike) >> uint(next%wordBits); w != 0 {
-			next += int64(bits.TrailingZeros64(w))
-			return held, min(next, end)
+		p := c[next%chunkSectors/partSectors].Load()
+		if p == nil {
+			if held {
+				return held, next
+			}
+			next = (next/partSectors + 1) * partSectors
+			continue
 		}
-		next = (next/wordBits + 1) * wordBits
-		for i++; i < chunkWords && next < end && c[i].Load() == alike; i++ {
+		i := next % partSectors / wordBits
+		if w := p[i].Load() ^ alike; w != 0 {
+			return held, min(next+int64(bits.TrailingZeros64(w)), end)
+		}
+		next += wordBits
+		for i++; i < partWords && next < end && p[i].Load() == alike; i++ {
 			next += wordBits
 		}
 	}
@@ -178,7 +169,7 @@ func (b *bitmap) set(first, end int64) {
 		for first < stop {
 			upto := min(stop, (first/wordBits+1)*wordBits)
 			mask := ^uint64(0) >> (wordBits - uint(upto-first)) << uint(first%wordBits)
-			w := &c[first%chunkSectors/wordBits]
+			w := &made(&c[first%chunkSectors/partSectors])[first%partSectors/wordBits]
 			if w.Load()&mask != mask {
 				w.Or(mask)
 				changed = true
@@ -231,9 +222,15 @@ func (b *bitmap) takeDirty() []int {
 
 // encode puts the chunk of that index into p, as the file holds it.
 func (b *bitmap) encode(i int, p *[chunkBytes]byte) {
-	c := b.chunk(i)
-	for j := range c {
-		binary.LittleEndian.PutUint64(p[j*8:], c[j].Load())
+	clear(p[:])
+	for k := range b.chunk(i) {
+		words := b.chunk(i)[k].Load()
+		if words == nil {
+			continue
+		}
+		for j := range words {
+			binary.LittleEndian.PutUint64(p[k*partBytes+j*8:], words[j].Load())
+		}
 	}
 }
 
@@ -254,9 +251,15 @@ func (b *bitmap) end() int64 {
 		if c == nil {
 			continue
 		}
-		for j := chunkWords - 1; j >= 0; j-- {
-			if w := c[j].Load(); w != 0 {
-				return int64(i)*chunkSectors + int64(j*wordBits+bits.Len64(w))
+		for k := chunkParts - 1; k >= 0; k-- {
+			p := c[k].Load()
+			if p == nil {
+				continue
+			}
+			for j := partWords - 1; j >= 0; j-- {
+				if w := p[j].Load(); w != 0 {
+					return int64(i)*chunkSectors + int64(k*partSectors+j*wordBits+bits.Len64(w))
+				}
 			}
 		}
 	}

@@ -1,6 +1,7 @@
 package ubdfmt
 
 import (
+	"bytes"
 	"math/rand/v2"
 	"sync"
 	"testing"
@@ -41,11 +42,20 @@ func TestBitmapModel(t *testing.T) {
 		copy(file[off:], p[:n])
 	}
 	file[len(file)-1] |= 0x80
+	file = append(file, bytes.Repeat([]byte{0xff}, 3*chunkBytes)...)
 	back := newBitmap(h.Layout())
 	for off := 0; off < len(file); off += 2 * chunkBytes {
 		back.load(file[off:min(len(file), off+2*chunkBytes)], int64(off))
 	}
 	checkRuns(t, back, model, 0, sectors)
+	for i := range back.chunks {
+		var want, got [chunkBytes]byte
+		b.encode(i, &want)
+		back.encode(i, &got)
+		if got != want {
+			t.Errorf("chunk %d is another when it is read back", i)
+		}
+	}
 	if len(b.takeDirty()) != 0 {
 		t.Error("a chunk is dirty that was taken")
 	}

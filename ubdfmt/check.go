@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"sync"
 	"syscall"
 )
 
@@ -137,8 +138,16 @@ func (h *hostFile) check(o CheckOptions) (r Report, leaks []span, bits *bitmap, 
 		return r, nil, nil, nil
 	}
 	r.Layout = r.Header.Layout()
-	if bits, err = h.readBitmap(r.Header, r.Layout); err == nil {
-		if leaks, err = h.checkBits(&r, bits); err != nil {
+	// Where the host has data it tells meanwhile.
+	var p placement
+	var asked sync.WaitGroup
+	asked.Go(func() {
+		p.known, p.err = h.placed(func(off, n int64) { p.data = append(p.data, span{off, n}) })
+	})
+	bits, err = h.readBitmap(r.Header, r.Layout)
+	asked.Wait()
+	if err == nil {
+		if leaks, err = h.checkBits(&r, bits, p); err != nil {
 			return r, nil, nil, err
 		}
 	} else {
@@ -156,8 +165,15 @@ func (r *Report) add(kind ProblemKind, err error, bytes int64, repairable bool) 
 	r.Problems = append(r.Problems, Problem{kind, err, bytes, repairable})
 }
 
+// placement is what placed tells.
+type placement struct {
+	data  []span
+	known bool
+	err   error
+}
+
 // checkBits checks the file against its bitmap, which was read without an error.
-func (h *hostFile) checkBits(r *Report, bits *bitmap) (leaks []span, err error) {
+func (h *hostFile) checkBits(r *Report, bits *bitmap, p placement) (leaks []span, err error) {
 	l := r.Layout
 	end := l.DataOffset + r.Header.Size
 	regular := h.info.Mode().IsRegular()
@@ -182,9 +198,11 @@ func (h *hostFile) checkBits(r *Report, bits *bitmap) (leaks []span, err error) 
 		leaks = append(leaks, span{off, n})
 		leaked += n
 	}
-	known, err := h.placed(func(off, n int64) { h.unheld(l, bits, off, n, leak) })
-	if err != nil {
-		return nil, err
+	if p.err != nil {
+		return nil, p.err
+	}
+	for _, s := range p.data {
+		h.unheld(l, bits, s.off, s.n, leak)
 	}
 	for sector := int64(0); sector < l.Sectors; {
 		held, next := bits.run(sector, l.Sectors)
@@ -195,7 +213,7 @@ func (h *hostFile) checkBits(r *Report, bits *bitmap) (leaks []span, err error) 
 					r.Partial, partial = r.Partial+1, block
 				}
 			}
-		} else if !known {
+		} else if !p.known {
 			if err := h.leaks(l.DataOffset+sector*SectorSize, l.DataOffset+next*SectorSize, leak); err != nil {
 				return nil, err
 			}

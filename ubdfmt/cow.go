@@ -128,7 +128,7 @@ func (h *hostFile) readBitmap(hdr Header, l Layout) (*bitmap, error) {
 			Reason: fmt.Sprintf("needs a bitmap that ends at %d; the file has %d bytes", end, h.size)}
 	}
 	bits := newBitmap(l)
-	var pile pile
+	buf := make([]byte, min(64<<10, roundUp(l.BitmapLength, chunkBytes)))
 	var failed error
 	err := h.segments(l.BitmapOffset, l.BitmapLength, func(off, n int64, hole bool) bool {
 		if hole {
@@ -138,11 +138,11 @@ func (h *hostFile) readBitmap(hdr Header, l Layout) (*bitmap, error) {
 		first := (off - l.BitmapOffset) / chunkBytes * chunkBytes
 		last := min(l.BitmapLength, roundUp(off+n-l.BitmapOffset, chunkBytes))
 		for first < last {
-			p := pile.bytes(last - first)
+			p := buf[:min(int64(len(buf)), last-first)]
 			if failed = h.readFull(p, l.BitmapOffset+first, h.size); failed != nil {
 				return false
 			}
-			bits.take(&pile, first, len(p))
+			bits.load(p, first)
 			first += int64(len(p))
 		}
 		return true

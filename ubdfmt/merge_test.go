@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -102,6 +103,11 @@ func TestMergeLikeDebian(t *testing.T) {
 		if !bytes.Equal(read(t, base), want) || !bytes.Equal(read(t, copied), want) {
 			t.Errorf("%d bytes: the merged images and the disk are not the same", size)
 		}
+		merged := mustOpen(t, base, "", Options{ReadOnly: true})
+		if end, hole, err := (&cursor{file: merged.(*Raw).file}).at(96 << 10); err != nil || !hole || end < 112<<10 {
+			t.Errorf("%d bytes: zeros that were merged in place are no hole: %v up to %d, %v", size, hole, end, err)
+		}
+		mustClose(t, merged)
 		if !bytes.Equal(read(t, cow), cowBytes) {
 			t.Errorf("%d bytes: merging in place changed the COW file", size)
 		}
@@ -123,6 +129,29 @@ func blocks(t testing.TB, path string) int64 {
 		t.Fatal(err)
 	}
 	return st.Blocks
+}
+
+// TestMergeStable: a new image gets its name when it is stable, and not before.
+func TestMergeStable(t *testing.T) {
+	dir := t.TempDir()
+	_, cow := mergePair(t, dir, 1<<20)
+	out := filepath.Join(dir, "out")
+	var mu sync.Mutex
+	last, synced := op(-1), false
+	observe = func(h *hostFile, e event) error {
+		mu.Lock()
+		defer mu.Unlock()
+		if h.path == out {
+			last = e.op
+			synced = e.op == opSync && !exists(out)
+		}
+		return nil
+	}
+	err := Merge(context.Background(), cow, out, MergeOptions{})
+	observe = nil
+	if err != nil || last != opSync || !synced || !exists(out) {
+		t.Errorf("the last thing done to the image was %d, synced before it had its name %v: %v", last, synced, err)
+	}
 }
 
 // TestMergeOddSize: the historic uml_moo loses a last sector that is not whole.
@@ -400,8 +429,8 @@ func TestMergeInTheSameSecond(t *testing.T) {
 	}
 }
 
-// TestMergeClone: where the host shares blocks between files, the backing file's are not
-// copied.
+// TestMergeClone: where the host shares blocks between files, neither the backing file's
+// nor long runs of the COW file's are copied.
 func TestMergeClone(t *testing.T) {
 	oracle.NeedsRoot(t)
 	host := filepath.Join(t.TempDir(), "xfs.img")
@@ -425,10 +454,27 @@ func TestMergeClone(t *testing.T) {
 		if !bytes.Equal(read(t, out), want) || !bytes.Equal(read(t, base), before) {
 			t.Errorf("%d bytes: the new image or the backing file is another", size)
 		}
-		if got := oracle.Run(t, "filefrag", "-v", out); !strings.Contains(got, "shared") {
-			t.Errorf("%d bytes: nothing is shared:\n%s", size, got)
+		for _, from := range []string{base, cow} {
+			if from == cow && size < 1<<20 {
+				continue // it has no long run
+			}
+			if got := oracle.Run(t, "filefrag", "-v", from); !strings.Contains(got, "shared") {
+				t.Errorf("%d bytes: nothing of %s is shared:\n%s", size, filepath.Base(from), got)
+			}
 		}
-		for _, name := range []string{base, cow, out} {
+		if err := os.Remove(out); err != nil { // nothing else shall share
+			t.Fatal(err)
+		}
+		if err := MergeInPlace(context.Background(), cow, MergeOptions{Keep: true}); err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(read(t, base), want) {
+			t.Errorf("%d bytes: the image that was merged into is another", size)
+		}
+		if got := oracle.Run(t, "filefrag", "-v", base); size >= 1<<20 && !strings.Contains(got, "shared") {
+			t.Errorf("%d bytes: in place nothing is shared:\n%s", size, got)
+		}
+		for _, name := range []string{base, cow} {
 			if err := os.Remove(name); err != nil {
 				t.Fatal(err)
 			}

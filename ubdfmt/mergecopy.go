@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 )
@@ -17,9 +18,13 @@ const (
 	copyPiece = 256 << 10
 	// zeroBlock is the unit in which zeros are looked for: what hosts allocate.
 	zeroBlock = 4096
+	// progressStep is how much of the disk is done between two words on it, in bytes.
+	progressStep = 16 << 20
 	// writeBehind is how much is written before the host is told to begin putting it
-	// on the disk.
-	writeBehind = 16 << 20
+	// on the disk, in bytes, and writesBehind how many times that may be on its way
+	// there. A copier is stopped by nothing but a disk that is slower than it.
+	writeBehind  = 8 << 20
+	writesBehind = 8
 )
 
 // merger copies what a COW file and its backing file show into a target.
@@ -27,7 +32,9 @@ type merger struct {
 	source *mergeSource
 	target *hostFile
 	// cloned: the target shows the backing file already. Otherwise it shows zeros.
-	cloned   bool
+	cloned bool
+	// unshared: the host has refused to share blocks of the two files.
+	unshared atomic.Bool
 	progress func(done, total int64)
 }
 
@@ -57,9 +64,14 @@ func (m *merger) run(ctx context.Context) error {
 			}
 		})
 	}
-	err := m.plan(ctx, pieces)
+	written := make(chan span)
+	var behind sync.WaitGroup
+	behind.Go(func() { m.writeBack(written) })
+	err := m.plan(ctx, pieces, written)
 	close(pieces)
+	close(written)
 	workers.Wait()
+	behind.Wait()
 	if cause := context.Cause(ctx); cause != nil {
 		return cause
 	}
@@ -69,12 +81,13 @@ func (m *merger) run(ctx context.Context) error {
 	return m.lastSector()
 }
 
-// plan sends the pieces of the disk, in order, and tells the progress.
-func (m *merger) plan(ctx context.Context, pieces chan<- piece) error {
+// plan sends the pieces of the disk, in order, and then the ranges that they were in, and
+// tells the progress.
+func (m *merger) plan(ctx context.Context, pieces chan<- piece, written chan<- span) error {
 	c := m.source
 	size := c.header.Size
 	backing, cow := cursor{file: c.backing}, cursor{file: c.file}
-	var behind int64
+	var behind, told, data int64 // data: what was sent from behind on
 	for off := int64(0); off < size; {
 		held, next := c.bits.run(off/SectorSize, c.layout.Sectors)
 		end := min(next*SectorSize, size)
@@ -106,10 +119,16 @@ func (m *merger) plan(ctx context.Context, pieces chan<- piece) error {
 				return context.Cause(ctx)
 			}
 			off += p.n
-			if off-behind >= writeBehind {
-				m.writeBack(behind, off)
-				behind = off
+			if !hole {
+				data += p.n
+			}
+			if data >= writeBehind {
+				written <- span{behind, off - behind}
+				behind, data = off, 0
+			}
+			if off-told >= progressStep {
 				m.tell(off)
+				told = off
 			}
 		}
 	}
@@ -123,17 +142,26 @@ func (m *merger) tell(done int64) {
 	}
 }
 
-// writeBack has the host begin to put a range on the disk, and waits for the range
-// before it, so that not more than a few such ranges are ever dirty. Where the host
-// cannot do that nothing is lost: the file is made stable in the end.
-func (m *merger) writeBack(off, end int64) {
-	_ = control(m.target.File, func(fd int) error {
-		if before := off - writeBehind; before >= 0 {
-			_ = unix.SyncFileRange(fd, before, writeBehind,
-				unix.SYNC_FILE_RANGE_WAIT_BEFORE|unix.SYNC_FILE_RANGE_WRITE|unix.SYNC_FILE_RANGE_WAIT_AFTER)
-		}
-		return unix.SyncFileRange(fd, off, end-off, unix.SYNC_FILE_RANGE_WRITE)
-	})
+// writeBack has the host begin to put ranges on the disk as they come, and waits for those
+// long before, so that not more than a few are ever dirty. Where the host cannot do that
+// nothing is lost: the file is made stable in the end.
+func (m *merger) writeBack(written <-chan span) {
+	const begin, wait = unix.SYNC_FILE_RANGE_WRITE,
+		unix.SYNC_FILE_RANGE_WAIT_BEFORE | unix.SYNC_FILE_RANGE_WRITE | unix.SYNC_FILE_RANGE_WAIT_AFTER
+	var last []span
+	for s := range written {
+		_ = control(m.target.File, func(fd int) error {
+			// The copiers may still be at the end of the newest.
+			if len(last) > 0 {
+				_ = unix.SyncFileRange(fd, last[len(last)-1].off, last[len(last)-1].n, begin)
+			}
+			if last = append(last, s); len(last) > writesBehind {
+				_ = unix.SyncFileRange(fd, last[0].off, last[0].n, wait)
+				last = last[1:]
+			}
+			return nil
+		})
+	}
 }
 
 // lastSector keeps what the COW file has past the end of a disk whose size is no
@@ -174,7 +202,7 @@ func (w *copier) copy(p piece) error {
 		n, zero := zeroRun(b, off)
 		switch {
 		case !zero:
-			if _, err := w.target.WriteAt(b[:n], off); err != nil {
+			if err := w.put(p.from, p.fromOff+off-p.off, b[:n], off); err != nil {
 				return err
 			}
 		case w.cloned:
@@ -185,6 +213,34 @@ func (w *copier) copy(p piece) error {
 		b, off = b[n:], off+int64(n)
 	}
 	return nil
+}
+
+// shareLeast is the least that is shared and not copied, in bytes: to share a block takes as
+// long as to copy several.
+const shareLeast = 16 << 10
+
+// put makes the target show b, which was read from there, and share its blocks where the
+// host can do that.
+func (w *copier) put(from *hostFile, fromOff int64, b []byte, off int64) error {
+	n := int64(len(b))
+	if n >= shareLeast && (fromOff|off|n)%blockSize == 0 && !w.unshared.Load() {
+		if err := w.target.note(event{op: opWrite, off: off, data: b}); err != nil {
+			return err
+		}
+		r := unix.FileCloneRange{Src_offset: uint64(fromOff), Src_length: uint64(n), Dest_offset: uint64(off)}
+		err := control(from.File, func(src int) error {
+			return control(w.target.File, func(dst int) error {
+				r.Src_fd = int64(src)
+				return unix.IoctlFileCloneRange(dst, &r)
+			})
+		})
+		if err == nil {
+			return nil
+		}
+		w.unshared.Store(true)
+	}
+	_, err := w.target.WriteAt(b, off)
+	return err
 }
 
 // zeroRun returns how much of b, which lies at off of the target, is alike: blocks that

@@ -492,7 +492,24 @@ func TestWriteStable(t *testing.T) {
 		mustClose(t, d)
 	}
 
-	d := mustOpen(t, cow, "", Options{ReadOnly: true})
+	// Held, but not on the disk yet: the bit must be made stable with the data.
+	d := mustOpen(t, cow, base, Options{})
+	for _, b := range []byte{0x11, 0x12} {
+		write := d.WriteAt
+		if b == 0x12 {
+			write = d.(stableWriter).WriteStable
+		}
+		if _, err := write(pattern(4096, b), 200<<10); err != nil {
+			t.Fatal(err)
+		}
+	}
+	d.(*COW).file.Close()
+	d.(*COW).backing.Close()
+	if got := shown(t, cow, size)[200<<10 : 204<<10]; !bytes.Equal(got, pattern(4096, 0x12)) {
+		t.Error("a stable write over one that was not is lost")
+	}
+
+	d = mustOpen(t, cow, "", Options{ReadOnly: true})
 	if _, err := d.(stableWriter).WriteStable([]byte("x"), 0); !errors.Is(err, unix.EROFS) {
 		t.Errorf("write to a disk that is read-only: %v", err)
 	}

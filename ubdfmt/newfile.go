@@ -45,7 +45,7 @@ func (n *newFile) self() string { return fmt.Sprintf("/proc/self/fd/%d", n.Fd())
 // commit makes the file stable and gives it its name, in place of a file of that name
 // if replace is set; else such a file is an error, os.ErrExist. The file stays open.
 func (n *newFile) commit(replace bool) error {
-	if err := n.Sync(); err != nil {
+	if err := (&hostFile{File: n.File, path: n.path}).fullSync(); err != nil {
 		return fmt.Errorf("create %s: %w", n.path, errno(err))
 	}
 	if err := n.name(replace); err != nil {

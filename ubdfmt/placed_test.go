@@ -82,44 +82,6 @@ func TestPlaced(t *testing.T) {
 	}
 }
 
-// Chunks that stay where they were read to are those that are copied.
-func TestPile(t *testing.T) {
-	r := rand.New(rand.NewPCG(uint64(oracle.Seed(t)), 2))
-	for _, c := range []struct{ chunks, extra, every int }{{1, 0, 1}, {200, 0, 1}, {200, 17, 1}, {200, 0, 3}, {130, 4095, 2}, {64, 0, 64}, {65, 1, 1}} {
-		length := int64(c.chunks*chunkBytes + c.extra)
-		l := Layout{BitmapLength: length, Sectors: length*8 - 3}
-		raw := make([]byte, length)
-		for i := range raw {
-			if i/chunkBytes%c.every == 0 && r.IntN(50) == 0 {
-				raw[i] = byte(r.IntN(256))
-			}
-		}
-		raw[length-1] = 0xff // bits past the end
-		want, got := newBitmap(l), newBitmap(l)
-		want.load(raw, 0)
-		var p pile
-		for off := int64(0); off < length; {
-			b := p.bytes(length - off)
-			copy(b, raw[off:])
-			got.take(&p, off, len(b))
-			off += int64(len(b))
-		}
-		for i := range want.chunks {
-			var a, b [chunkBytes]byte
-			want.encode(i, &a)
-			got.encode(i, &b)
-			if a != b {
-				t.Errorf("%+v: chunk %d differs", c, i)
-			}
-		}
-		// They are not shared with what is read next.
-		got.set(0, 8)
-		if kept := got.chunks[0].Load()[0].Load() & 0xff; kept != 0xff {
-			t.Errorf("%+v: %x", c, kept)
-		}
-	}
-}
-
 // A host that does not tell all extents at once, as tmpfs, tells leaks as well.
 func TestCheckOnTmpfs(t *testing.T) {
 	oracle.NeedsRoot(t)

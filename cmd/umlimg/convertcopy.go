@@ -23,7 +23,7 @@ const (
 	blockGrain = 4096
 	// writeBehind is how much is written before the host is told to begin putting it
 	// on the disk, in bytes.
-	writeBehind = 32 << 20
+	writeBehind = 8 << 20
 )
 
 // diskCopy brings what a disk shows into a new image.
@@ -40,6 +40,7 @@ type diskCopy struct {
 	// where it is to be stable.
 	out      *os.File
 	stable   bool
+	written  chan struct{} // to writeBack: there is more
 	progress func(done, total int64)
 
 	cloning bool // the host has not refused to clone yet
@@ -84,10 +85,23 @@ func (d *diskCopy) run(outer context.Context) error {
 			}
 		})
 	}
+	d.written = make(chan struct{}, 1)
+	var behind sync.WaitGroup
+	behind.Go(d.writeBack)
 	err := d.plan(ctx, pieces)
 	close(pieces)
+	close(d.written)
 	workers.Wait()
+	behind.Wait()
 	return firstError(outer, ctx, err)
+}
+
+// writeBack has the host begin to put on the disk what was written, whenever it is told that
+// there is more. It need not be there yet: in the end it must.
+func (d *diskCopy) writeBack() {
+	for range d.written {
+		_ = unix.SyncFileRange(int(d.out.Fd()), 0, 0, unix.SYNC_FILE_RANGE_WRITE)
+	}
 }
 
 // firstError is why work ended whose context was made from outer: an interruption, what a
@@ -264,8 +278,10 @@ func (p *planner) send(n int64) error {
 	p.start += n
 	if p.start-p.behind >= writeBehind {
 		if p.stable {
-			// It need not do so yet: in the end it must.
-			_ = unix.SyncFileRange(int(p.out.Fd()), 0, 0, unix.SYNC_FILE_RANGE_WRITE)
+			select {
+			case p.written <- struct{}{}:
+			default: // it is told already
+			}
 		}
 		p.behind = p.start
 		p.progress(p.start, p.from.Size())
