@@ -273,11 +273,9 @@ func (c *crashRun) tmpfile(d cplace, name string) {
 	op := len(c.states)
 	dir := c.lookup(d.path)
 	defer func() { check(c.t, dir.Put()) }()
-	for _, id := range slices.Sorted(maps.Keys(c.open)) {
+	if _, exists := c.state()[d.id].children[name]; !exists && len(c.open) >= 3 {
+		id := slices.Min(slices.Collect(maps.Keys(c.open)))
 		i := c.open[id]
-		if _, exists := c.state()[d.id].children[name]; exists || len(c.open) < 3 {
-			break
-		}
 		if !c.ok("link", dir.Link(name, i)) {
 			return
 		}
