@@ -329,6 +329,42 @@ func TestStable(t *testing.T) {
 	}
 }
 
+// fakePipe is one whose data lies in a pipe, in which the host cannot read ahead.
+type fakePipe struct {
+	*fake
+	pipe *os.File
+}
+
+func (f fakePipe) Extents(off, n int64, visit func(ubdfmt.Extent) bool) error {
+	return f.fake.Extents(off, n, func(e ubdfmt.Extent) bool {
+		if e.File != nil {
+			e.File = f.pipe
+		}
+		return visit(e)
+	})
+}
+
+// To fill its cache the host is asked for each extent that has data, and for no hole. Its
+// refusal shows that it was asked.
+func TestCache(t *testing.T) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	defer w.Close()
+	c := serve(t, &Server{Export: Export{Device: fakePipe{&fake{size: 1 << 20}, r}}}).start(true)
+	for _, test := range []struct {
+		off  uint64
+		n    uint32
+		want errno
+	}{{0, 4096, eio}, {4096, 4096, 0}, {4096, 4097, eio}, {5000, 100, 0}} {
+		if e := c.do(0, cmdCache, test.off, test.n); e != test.want {
+			t.Errorf("%d bytes at %d: error %d, want %d", test.n, test.off, e, test.want)
+		}
+	}
+}
+
 // What the disk says reaches the client in the protocol's words, and the log in its own.
 func TestDiskFails(t *testing.T) {
 	dev := &fake{size: 64 << 20}
