@@ -128,6 +128,34 @@ func TestLockOfTheKilled(t *testing.T) {
 	d.Close()
 }
 
+// TestLives: who waits for its parent to hear of its end lives no more, whatever it is called.
+func TestLives(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "a) Z (b")
+	if err := os.Symlink("/bin/sleep", name); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(name, "1000")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	pid := cmd.Process.Pid
+	if !lives(pid) || !lives(os.Getpid()) || lives(0) {
+		t.Error("a process that runs is taken for an ended one")
+	}
+	cmd.Process.Kill()
+	// WNOWAIT leaves it as it is once it has ended.
+	if err := unix.Waitid(unix.P_PID, pid, nil, unix.WEXITED|unix.WNOWAIT, nil); err != nil {
+		t.Fatal(err)
+	}
+	if lives(pid) {
+		t.Error("a process that was not waited for yet is taken for one that runs")
+	}
+	cmd.Wait()
+	if lives(pid) {
+		t.Error("a process that is gone is taken for one that runs")
+	}
+}
+
 func TestLocks(t *testing.T) {
 	dir := t.TempDir()
 	base := write(t, filepath.Join(dir, "base.img"), pattern(1<<20, 3))
