@@ -25,8 +25,10 @@ import (
 //
 // Locking: the COW file is locked for writing, or for reading if it is only read, and
 // the backing file for reading, from opening to closing; what another process holds is
-// a *LockedError with its number. Validation comes after the locks, so that it stays
-// true. Options.Shared takes no locks. A merge in place locks both for writing.
+// a *LockedError with its number. A lock that no living process is known to hold is
+// awaited for two seconds: that of a machine that was killed goes with the last of its
+// guest processes. Validation comes after the locks, so that it stays true.
+// Options.Shared takes no locks. A merge in place locks both for writing.
 type Policy struct {
 	// Backing is taken in place of the path in the header.
 	Backing string
