@@ -10,7 +10,7 @@
 //
 // The pages of a file are, as far as they can be, the host's pages of the image: a
 // mapping of the guest is a mapping of the host file at the place where the data lies
-// (memmap.File hostFile), and read(2) and write(2) go to the disk between the guest's
+// (package hostfile), and read(2) and write(2) go to the disk between the guest's
 // memory and the host's page cache, without a copy in between. Machines that run over
 // one backing file therefore share its pages.
 //
@@ -48,7 +48,7 @@
 //	              mm.MemoryManager.activeMu
 //	                content.dataMu    a file's pages and where its data lies
 //	                  the engine's locks
-//	                    filesystem.hostMu, flusher.mu, hostFile.mu
+//	                    filesystem.hostMu, flusher.mu, hostfile.File.mu
 //	filesystem.inodesMu               the table of inodes; under it the engine's locks
 //	filesystem.ancestryMu             parent and name of dentries; under it nothing
 //	filesystem.cacheMu                the list of unreferenced dentries; likewise

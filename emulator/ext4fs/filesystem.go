@@ -223,7 +223,7 @@ func (fs *filesystem) Release(ctx context.Context) {
 	fs.dropLeftovers(ctx)
 	fs.hostMu.Lock()
 	for _, h := range fs.hostFiles {
-		h.close()
+		h.Unmap()
 	}
 	fs.hostMu.Unlock()
 	if err := fs.engine.Close(); err != nil {
