@@ -7,111 +7,55 @@ import (
 	"gvisor.dev/gvisor/pkg/errors/linuxerr"
 	"gvisor.dev/gvisor/pkg/sentry/kernel/auth"
 	"gvisor.dev/gvisor/pkg/sentry/vfs"
+
+	"github.com/umlkit/umlkit/emulator/tree"
 )
 
 // fileDescription is what open regular files and directories have in common. Each has a
 // descriptor of the host for itself.
 type fileDescription struct {
-	vfsfd vfs.FileDescription
-	vfs.FileDescriptionDefaultImpl
-	vfs.LockFD
-
+	tree.FileDescription[*inode]
 	host int
 }
-
-func (fd *fileDescription) dentry() *dentry { return fd.vfsfd.Dentry().Impl().(*dentry) }
-func (fd *fileDescription) inode() *inode   { return fd.dentry().inode }
 
 // Release implements vfs.FileDescriptionImpl.
 func (fd *fileDescription) Release(ctx context.Context) {
 	if fd.host >= 0 {
-		fd.inode().fs.typ.fds.closeFile(fd.host)
+		fd.Inode().fs.typ.fds.closeFile(fd.host)
 	}
-}
-
-// Stat implements vfs.FileDescriptionImpl.
-func (fd *fileDescription) Stat(ctx context.Context, opts vfs.StatOptions) (linux.Statx, error) {
-	return fd.dentry().statxIn(fd.vfsfd.Mount())
 }
 
 // SetStat implements vfs.FileDescriptionImpl.
 func (fd *fileDescription) SetStat(ctx context.Context, opts vfs.SetStatOptions) error {
 	host := -1
-	if fd.vfsfd.IsWritable() {
+	if fd.VFSFD.IsWritable() {
 		host = fd.host
 	}
-	return fd.change(func() error {
-		return fd.dentry().setStat(ctx, auth.CredentialsFromContext(ctx), &opts, host)
+	return fd.Change(func() error {
+		return setStat(ctx, auth.CredentialsFromContext(ctx), fd.Dentry(), &opts, host)
 	})
-}
-
-// change runs f as a writer of the mount.
-func (fd *fileDescription) change(f func() error) error {
-	mnt := fd.vfsfd.Mount()
-	if err := fd.inode().fs.beginWrite(mnt); err != nil {
-		return err
-	}
-	defer fd.inode().fs.endWrite(mnt)
-	return f()
-}
-
-// StatFS implements vfs.FileDescriptionImpl.
-func (fd *fileDescription) StatFS(ctx context.Context) (linux.Statfs, error) {
-	return fd.inode().statfs(fd.vfsfd.Mount())
-}
-
-// ListXattr implements vfs.FileDescriptionImpl.
-func (fd *fileDescription) ListXattr(ctx context.Context, size uint64) ([]string, error) {
-	return fd.inode().listXattr(size)
-}
-
-// GetXattr implements vfs.FileDescriptionImpl.
-func (fd *fileDescription) GetXattr(ctx context.Context, opts vfs.GetXattrOptions) (string, error) {
-	return fd.inode().getXattr(auth.CredentialsFromContext(ctx), &opts)
-}
-
-// SetXattr implements vfs.FileDescriptionImpl.
-func (fd *fileDescription) SetXattr(ctx context.Context, opts vfs.SetXattrOptions) error {
-	return fd.change(func() error {
-		return fd.inode().setXattr(auth.CredentialsFromContext(ctx), &opts)
-	})
-}
-
-// RemoveXattr implements vfs.FileDescriptionImpl.
-func (fd *fileDescription) RemoveXattr(ctx context.Context, name string) error {
-	return fd.change(func() error {
-		return fd.inode().removeXattr(auth.CredentialsFromContext(ctx), name)
-	})
-}
-
-// GetPosixACL implements vfs.FileDescriptionImpl.
-func (fd *fileDescription) GetPosixACL(ctx context.Context, t vfs.ACLType) (*vfs.PosixACL, error) {
-	return nil, nil
-}
-
-// SetPosixACL implements vfs.FileDescriptionImpl.
-func (fd *fileDescription) SetPosixACL(ctx context.Context, t vfs.ACLType, acl *vfs.PosixACL, clearSGID bool) (*vfs.PosixACL, linux.FileMode, error) {
-	return nil, 0, linuxerr.EOPNOTSUPP
 }
 
 // hostFlags are the flags of open(2) that the host's descriptor has from the guest's.
 const hostFlags = linux.O_ACCMODE | linux.O_DIRECT | linux.O_NOATIME
 
-// open opens the file of d. A file that the caller has just made comes with the descriptor
-// that made it, which may do all whatever the mode; else created is -1. It is taken over.
-// The caller holds a reference on d, and no locks: opening a FIFO waits for its other end.
-func (d *dentry) open(ctx context.Context, rp *vfs.ResolvingPath, opts *vfs.OpenOptions, created int) (*vfs.FileDescription, error) {
-	host := created
-	fd, err := d.openHost(ctx, rp, opts, &host)
+// Open implements tree.Filesystem. A regular file that the caller has just made comes with
+// the descriptor that made it, which is taken over.
+func (fs *filesystem) Open(ctx context.Context, rp *vfs.ResolvingPath, d *dentry, opts *vfs.OpenOptions, made *int) (*vfs.FileDescription, error) {
+	host := -1
+	if made != nil {
+		host = *made
+	}
+	fd, err := openHost(ctx, rp, d, opts, &host)
 	if err != nil && host >= 0 {
 		unix.Close(host)
 	}
 	return fd, err
 }
 
-// openHost is open. It sets host to -1 when the descriptor is in the right hands.
-func (d *dentry) openHost(ctx context.Context, rp *vfs.ResolvingPath, opts *vfs.OpenOptions, host *int) (*vfs.FileDescription, error) {
-	i, mnt := d.inode, rp.Mount()
+// openHost is Open. It sets host to -1 when the descriptor is in the right hands.
+func openHost(ctx context.Context, rp *vfs.ResolvingPath, d *dentry, opts *vfs.OpenOptions, host *int) (*vfs.FileDescription, error) {
+	i := d.Inode
 	ats := vfs.AccessTypesForOpenFlags(opts)
 	if *host < 0 {
 		a, err := i.attr()
@@ -125,7 +69,7 @@ func (d *dentry) openHost(ctx context.Context, rp *vfs.ResolvingPath, opts *vfs.
 			return nil, linuxerr.EPERM
 		}
 	}
-	switch i.kind {
+	switch i.Kind {
 	case linux.S_IFREG:
 		if ats.MayWrite() && i.fs.readOnly.Load() {
 			return nil, linuxerr.EROFS
@@ -133,21 +77,20 @@ func (d *dentry) openHost(ctx context.Context, rp *vfs.ResolvingPath, opts *vfs.
 		truncate := *host < 0 && opts.Flags&linux.O_TRUNC != 0
 		fd := &regularFD{}
 		fd.fileDescription.host = -1
-		fd.LockFD.Init(&i.locks)
-		if err := fd.vfsfd.Init(fd, opts.Flags, rp.Credentials(), mnt, &d.vfsd, &vfs.FileDescriptionOptions{AllowDirectIO: true}); err != nil {
+		if err := fd.Init(fd, rp, d, opts.Flags); err != nil {
 			return nil, err
 		}
 		if err := fd.take(i, opts.Flags, host); err != nil {
-			fd.vfsfd.DecRef(ctx)
+			fd.VFSFD.DecRef(ctx)
 			return nil, err
 		}
 		if truncate {
-			if err := fd.change(func() error { return i.openTruncate(ctx, fd.host, ats.MayWrite()) }); err != nil {
-				fd.vfsfd.DecRef(ctx)
+			if err := fd.Change(func() error { return i.openTruncate(ctx, fd.host, ats.MayWrite()) }); err != nil {
+				fd.VFSFD.DecRef(ctx)
 				return nil, err
 			}
 		}
-		return &fd.vfsfd, nil
+		return &fd.VFSFD, nil
 
 	case linux.S_IFDIR:
 		if opts.Flags&linux.O_CREAT != 0 || ats.MayWrite() {
@@ -165,21 +108,20 @@ func (d *dentry) openHost(ctx context.Context, rp *vfs.ResolvingPath, opts *vfs.
 		}
 		fd := &directoryFD{}
 		fd.fileDescription.host = -1
-		fd.LockFD.Init(&i.locks)
-		if err := fd.vfsfd.Init(fd, opts.Flags, rp.Credentials(), mnt, &d.vfsd, &vfs.FileDescriptionOptions{AllowDirectIO: true}); err != nil {
+		if err := fd.Init(fd, rp, d, opts.Flags); err != nil {
 			return nil, err
 		}
 		if err := i.fs.typ.fds.openFile(); err != nil {
-			fd.vfsfd.DecRef(ctx)
+			fd.VFSFD.DecRef(ctx)
 			return nil, err
 		}
 		fd.fileDescription.host, *host = *host, -1
-		return &fd.vfsfd, nil
+		return &fd.VFSFD, nil
 
 	case linux.S_IFLNK:
 		return nil, linuxerr.ELOOP
 	}
-	return d.openSpecial(ctx, rp, opts)
+	return d.OpenSpecial(ctx, rp, opts)
 }
 
 // take gives fd a descriptor of the host: the one that made the file, or a new one.

@@ -58,7 +58,7 @@ func setDirect(fd int, direct bool) error {
 // followDirect makes the host's descriptor follow fcntl(2), of which the Sentry does not
 // tell.
 func (fd *regularFD) followDirect() error {
-	want := fd.vfsfd.StatusFlags()&linux.O_DIRECT != 0
+	want := fd.VFSFD.StatusFlags()&linux.O_DIRECT != 0
 	fd.directMu.Lock()
 	defer fd.directMu.Unlock()
 	if fd.direct == want {
@@ -140,7 +140,7 @@ func (fd *regularFD) pwrite(ctx context.Context, src usermem.IOSequence, offset 
 	if err := fd.followDirect(); err != nil {
 		return 0, offset, err
 	}
-	i, status, flags := fd.inode(), fd.vfsfd.StatusFlags(), opts.Flags
+	i, status, flags := fd.Inode(), fd.VFSFD.StatusFlags(), opts.Flags
 	if src.NumBytes() == 0 {
 		return 0, offset, nil
 	}
@@ -276,17 +276,17 @@ func (fd *regularFD) Seek(ctx context.Context, offset int64, whence int32) (int6
 
 // ConfigureMMap implements vfs.FileDescriptionImpl.
 func (fd *regularFD) ConfigureMMap(ctx context.Context, opts *memmap.MMapOpts) error {
-	i := fd.inode()
+	i := fd.Inode()
 	if i.fs.grow && !opts.Private {
 		if opts.Perms.Write {
 			return linuxerr.EACCES
 		}
 		opts.MaxPerms.Write = false
 	}
-	if err := i.openMapped(fd.host, fd.vfsfd.IsWritable(), !opts.Private && opts.MaxPerms.Write); err != nil {
+	if err := i.openMapped(fd.host, fd.VFSFD.IsWritable(), !opts.Private && opts.MaxPerms.Write); err != nil {
 		return err
 	}
-	return vfs.GenericConfigureMMap(&fd.vfsfd, i, opts)
+	return vfs.GenericConfigureMMap(&fd.VFSFD, i, opts)
 }
 
 // Allocate implements vfs.FileDescriptionImpl.
@@ -300,24 +300,24 @@ func (fd *regularFD) Allocate(ctx context.Context, mode, offset, length uint64) 
 // Fallocate implements fallocate(2) with every mode that the host has. The caller has
 // checked that the file is open for writing.
 func (fd *regularFD) Fallocate(ctx context.Context, mode uint32, off, n int64) error {
-	if fd.inode().fs.grow && mode&^unix.FALLOC_FL_KEEP_SIZE != 0 {
+	if fd.Inode().fs.grow && mode&^unix.FALLOC_FL_KEEP_SIZE != 0 {
 		return linuxerr.EPERM
 	}
-	if err := fd.inode().fs.writable(); err != nil {
+	if err := fd.Inode().fs.writable(); err != nil {
 		return err
 	}
-	if err := fd.inode().dropPrivileges(ctx); err != nil {
+	if err := fd.Inode().dropPrivileges(ctx); err != nil {
 		return err
 	}
 	if err := again(func() error { return unix.Fallocate(fd.host, mode, off, n) }); err != nil {
 		return errno(err)
 	}
-	fd.inode().fs.changed.Store(true)
+	fd.Inode().fs.changed.Store(true)
 	switch {
 	case mode&(unix.FALLOC_FL_COLLAPSE_RANGE|unix.FALLOC_FL_INSERT_RANGE) != 0:
-		fd.inode().unmapFrom(off &^ (hostarch.PageSize - 1))
+		fd.Inode().unmapFrom(off &^ (hostarch.PageSize - 1))
 	case mode&unix.FALLOC_FL_PUNCH_HOLE != 0:
-		fd.inode().unmap(uint64(off), uint64(off+n))
+		fd.Inode().unmap(uint64(off), uint64(off+n))
 	}
 	return nil
 }
@@ -334,7 +334,7 @@ func (fd *regularFD) Ioctl(ctx context.Context, uio usermem.IO, sysno uintptr, a
 	answer := make([]byte, 0, 8)
 	switch args[1].Uint() {
 	case ioctlFIGETBSZ:
-		s, err := fd.inode().statfs(nil)
+		s, err := fd.Inode().StatFS(nil)
 		if err != nil {
 			return 0, err
 		}

@@ -1,4 +1,4 @@
-package hostfs
+package tree
 
 import (
 	"gvisor.dev/gvisor/pkg/abi/linux"
@@ -8,17 +8,14 @@ import (
 	"gvisor.dev/gvisor/pkg/sentry/vfs"
 )
 
-// enoent is compared with ==.
-var enoent error = linuxerr.ENOENT
-
 // step goes from d to the next component of rp. It returns the file found, with a
 // reference, or d again and true where the component was a symlink to be followed.
 // renameMu is held for reading.
-func (fs *filesystem) step(ctx context.Context, rp *vfs.ResolvingPath, d *dentry) (*dentry, bool, error) {
-	if !d.inode.isDir() {
+func (t *Tree[I]) step(ctx context.Context, rp *vfs.ResolvingPath, d *Dentry[I]) (*Dentry[I], bool, error) {
+	if !d.file.IsDir() {
 		return nil, false, linuxerr.ENOTDIR
 	}
-	if err := d.inode.allows(rp.Credentials(), vfs.MayExec); err != nil {
+	if err := d.Inode.Allows(rp.Credentials(), vfs.MayExec); err != nil {
 		return nil, false, err
 	}
 	name := rp.Component()
@@ -53,8 +50,8 @@ func (fs *filesystem) step(ctx context.Context, rp *vfs.ResolvingPath, d *dentry
 		child.DecRef(ctx)
 		return nil, false, err
 	}
-	if child.inode.kind == linux.S_IFLNK && rp.ShouldFollowSymlink() {
-		target, err := child.readlink()
+	if child.file.Kind == linux.S_IFLNK && rp.ShouldFollowSymlink() {
+		target, err := child.readlink(rp.Mount())
 		child.DecRef(ctx)
 		if err != nil {
 			return nil, false, err
@@ -71,27 +68,33 @@ func (fs *filesystem) step(ctx context.Context, rp *vfs.ResolvingPath, d *dentry
 }
 
 // readlink returns the target of a symlink.
-func (d *dentry) readlink() (string, error) {
-	if d.inode.kind != linux.S_IFLNK {
+func (d *Dentry[I]) readlink(mnt *vfs.Mount) (string, error) {
+	if d.file.Kind != linux.S_IFLNK {
 		return "", linuxerr.EINVAL
 	}
-	return d.inode.readlink()
+	return d.Inode.Readlink(mnt)
+}
+
+// makeRoom lets go of files that nobody uses while there are too many. No dirMu is held.
+func (t *Tree[I]) makeRoom(ctx context.Context) {
+	for t.Full != nil && t.Full() && t.evictOldest(ctx) {
+	}
 }
 
 // walkParent goes from d, of which it does not take over the reference, to the
 // directory of rp's last component. renameMu is held for reading or writing.
-func (fs *filesystem) walkParent(ctx context.Context, rp *vfs.ResolvingPath, d *dentry) (*dentry, error) {
-	fs.makeRoom(ctx)
+func (t *Tree[I]) walkParent(ctx context.Context, rp *vfs.ResolvingPath, d *Dentry[I]) (*Dentry[I], error) {
+	t.makeRoom(ctx)
 	d.IncRef()
 	for !rp.Final() {
-		next, _, err := fs.step(ctx, rp, d)
+		next, _, err := t.step(ctx, rp, d)
 		d.DecRef(ctx)
 		if err != nil {
 			return nil, err
 		}
 		d = next
 	}
-	if !d.inode.isDir() {
+	if !d.file.IsDir() {
 		d.DecRef(ctx)
 		return nil, linuxerr.ENOTDIR
 	}
@@ -99,16 +102,16 @@ func (fs *filesystem) walkParent(ctx context.Context, rp *vfs.ResolvingPath, d *
 }
 
 // resolve returns the file at rp with a reference.
-func (fs *filesystem) resolve(ctx context.Context, rp *vfs.ResolvingPath) (*dentry, error) {
-	d := rp.Start().Impl().(*dentry)
+func (t *Tree[I]) resolve(ctx context.Context, rp *vfs.ResolvingPath) (*Dentry[I], error) {
+	t.makeRoom(ctx)
+	d := rp.Start().Impl().(*Dentry[I])
 	d.IncRef()
-	fs.makeRoom(ctx)
 	if !rp.Done() {
-		fs.renameMu.RLock()
-		defer fs.renameMu.RUnlock()
-	} else if d.inode.kind == linux.S_IFLNK && rp.ShouldFollowSymlink() {
+		t.renameMu.RLock()
+		defer t.renameMu.RUnlock()
+	} else if d.file.Kind == linux.S_IFLNK && rp.ShouldFollowSymlink() {
 		// A descriptor of a symlink itself, opened with O_PATH.
-		target, err := d.readlink()
+		target, err := d.readlink(rp.Mount())
 		if err == nil {
 			_, err = rp.HandleSymlink(target)
 		}
@@ -118,14 +121,14 @@ func (fs *filesystem) resolve(ctx context.Context, rp *vfs.ResolvingPath) (*dent
 		}
 	}
 	for !rp.Done() {
-		next, _, err := fs.step(ctx, rp, d)
+		next, _, err := t.step(ctx, rp, d)
 		d.DecRef(ctx)
 		if err != nil {
 			return nil, err
 		}
 		d = next
 	}
-	if rp.MustBeDir() && !d.inode.isDir() {
+	if rp.MustBeDir() && !d.file.IsDir() {
 		d.DecRef(ctx)
 		return nil, linuxerr.ENOTDIR
 	}
@@ -133,31 +136,31 @@ func (fs *filesystem) resolve(ctx context.Context, rp *vfs.ResolvingPath) (*dent
 }
 
 // AccessAt implements vfs.FilesystemImpl.
-func (fs *filesystem) AccessAt(ctx context.Context, rp *vfs.ResolvingPath, creds *auth.Credentials, ats vfs.AccessTypes) error {
-	d, err := fs.resolve(ctx, rp)
+func (t *Tree[I]) AccessAt(ctx context.Context, rp *vfs.ResolvingPath, creds *auth.Credentials, ats vfs.AccessTypes) error {
+	d, err := t.resolve(ctx, rp)
 	if err != nil {
 		return err
 	}
 	defer d.DecRef(ctx)
-	if ats.MayWrite() && (rp.Mount().ReadOnly() || fs.readOnly.Load()) {
-		switch d.inode.kind {
+	if ats.MayWrite() && (rp.Mount().ReadOnly() || t.fs.ReadOnly()) {
+		switch d.file.Kind {
 		case linux.S_IFREG, linux.S_IFDIR, linux.S_IFLNK:
 			return linuxerr.EROFS
 		}
 	}
-	return d.inode.allows(creds, ats)
+	return d.Inode.Allows(creds, ats)
 }
 
 // GetDentryAt implements vfs.FilesystemImpl.
-func (fs *filesystem) GetDentryAt(ctx context.Context, rp *vfs.ResolvingPath, opts vfs.GetDentryOptions) (*vfs.Dentry, error) {
-	d, err := fs.resolve(ctx, rp)
+func (t *Tree[I]) GetDentryAt(ctx context.Context, rp *vfs.ResolvingPath, opts vfs.GetDentryOptions) (*vfs.Dentry, error) {
+	d, err := t.resolve(ctx, rp)
 	if err != nil {
 		return nil, err
 	}
 	if opts.CheckSearchable {
 		err := error(linuxerr.ENOTDIR)
-		if d.inode.isDir() {
-			err = d.inode.allows(rp.Credentials(), vfs.MayExec)
+		if d.file.IsDir() {
+			err = d.Inode.Allows(rp.Credentials(), vfs.MayExec)
 		}
 		if err != nil {
 			d.DecRef(ctx)
@@ -168,10 +171,10 @@ func (fs *filesystem) GetDentryAt(ctx context.Context, rp *vfs.ResolvingPath, op
 }
 
 // GetParentDentryAt implements vfs.FilesystemImpl.
-func (fs *filesystem) GetParentDentryAt(ctx context.Context, rp *vfs.ResolvingPath) (*vfs.Dentry, error) {
-	fs.renameMu.RLock()
-	defer fs.renameMu.RUnlock()
-	d, err := fs.walkParent(ctx, rp, rp.Start().Impl().(*dentry))
+func (t *Tree[I]) GetParentDentryAt(ctx context.Context, rp *vfs.ResolvingPath) (*vfs.Dentry, error) {
+	t.renameMu.RLock()
+	defer t.renameMu.RUnlock()
+	d, err := t.walkParent(ctx, rp, rp.Start().Impl().(*Dentry[I]))
 	if err != nil {
 		return nil, err
 	}
@@ -179,42 +182,64 @@ func (fs *filesystem) GetParentDentryAt(ctx context.Context, rp *vfs.ResolvingPa
 }
 
 // ReadlinkAt implements vfs.FilesystemImpl.
-func (fs *filesystem) ReadlinkAt(ctx context.Context, rp *vfs.ResolvingPath) (string, error) {
-	d, err := fs.resolve(ctx, rp)
+func (t *Tree[I]) ReadlinkAt(ctx context.Context, rp *vfs.ResolvingPath) (string, error) {
+	d, err := t.resolve(ctx, rp)
 	if err != nil {
 		return "", err
 	}
 	defer d.DecRef(ctx)
-	return d.readlink()
+	return d.readlink(rp.Mount())
 }
 
 // StatAt implements vfs.FilesystemImpl.
-func (fs *filesystem) StatAt(ctx context.Context, rp *vfs.ResolvingPath, opts vfs.StatOptions) (linux.Statx, error) {
+func (t *Tree[I]) StatAt(ctx context.Context, rp *vfs.ResolvingPath, opts vfs.StatOptions) (linux.Statx, error) {
 	if rp.Done() {
 		// The caller has a reference, and may have locks that resolve must not
 		// be called with.
-		return rp.Start().Impl().(*dentry).statxIn(rp.Mount())
+		return rp.Start().Impl().(*Dentry[I]).stat(rp.Mount())
 	}
-	d, err := fs.resolve(ctx, rp)
+	d, err := t.resolve(ctx, rp)
 	if err != nil {
 		return linux.Statx{}, err
 	}
 	defer d.DecRef(ctx)
-	return d.statxIn(rp.Mount())
+	return d.stat(rp.Mount())
+}
+
+// stat is what statx(2) tells of d seen through mnt.
+func (d *Dentry[I]) stat(mnt *vfs.Mount) (linux.Statx, error) {
+	const mountRoot = 0x2000
+	var stat linux.Statx
+	if err := d.Inode.Stat(&stat); err != nil {
+		return stat, err
+	}
+	stat.Mask |= linux.STATX_MNT_ID
+	stat.MntID = mnt.ID
+	stat.AttributesMask |= mountRoot
+	if mnt.Root() == &d.vfsd {
+		stat.Attributes |= mountRoot
+	}
+	return stat, nil
+}
+
+// change runs f as a writer of the mount.
+func (t *Tree[I]) change(mnt *vfs.Mount, f func() error) error {
+	defer t.fs.Changing()()
+	if err := t.fs.BeginWrite(mnt); err != nil {
+		return err
+	}
+	defer t.fs.EndWrite(mnt)
+	return f()
 }
 
 // SetStatAt implements vfs.FilesystemImpl.
-func (fs *filesystem) SetStatAt(ctx context.Context, rp *vfs.ResolvingPath, opts vfs.SetStatOptions) error {
-	d, err := fs.resolve(ctx, rp)
+func (t *Tree[I]) SetStatAt(ctx context.Context, rp *vfs.ResolvingPath, opts vfs.SetStatOptions) error {
+	d, err := t.resolve(ctx, rp)
 	if err != nil {
 		return err
 	}
 	defer d.DecRef(ctx)
-	if err := fs.beginWrite(rp.Mount()); err != nil {
-		return err
-	}
-	err = d.setStat(ctx, rp.Credentials(), &opts, -1)
-	fs.endWrite(rp.Mount())
+	err = t.change(rp.Mount(), func() error { return t.fs.SetStat(ctx, rp.Credentials(), d, &opts) })
 	if err != nil {
 		return err
 	}
@@ -225,11 +250,11 @@ func (fs *filesystem) SetStatAt(ctx context.Context, rp *vfs.ResolvingPath, opts
 }
 
 // StatFSAt implements vfs.FilesystemImpl.
-func (fs *filesystem) StatFSAt(ctx context.Context, rp *vfs.ResolvingPath) (linux.Statfs, error) {
-	d, err := fs.resolve(ctx, rp)
+func (t *Tree[I]) StatFSAt(ctx context.Context, rp *vfs.ResolvingPath) (linux.Statfs, error) {
+	d, err := t.resolve(ctx, rp)
 	if err != nil {
 		return linux.Statfs{}, err
 	}
 	defer d.DecRef(ctx)
-	return d.inode.statfs(rp.Mount())
+	return d.Inode.StatFS(rp.Mount())
 }
