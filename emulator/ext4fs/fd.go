@@ -16,59 +16,41 @@ type fileDescription struct {
 	tree.FileDescription[*inode]
 }
 
-// Open implements tree.Filesystem.
-func (fs *filesystem) Open(ctx context.Context, rp *vfs.ResolvingPath, d *dentry, opts *vfs.OpenOptions, made *int) (*vfs.FileDescription, error) {
-	i := d.Inode
-	ats := vfs.AccessTypesForOpenFlags(opts)
-	if made == nil {
-		if err := i.Allows(rp.Credentials(), ats); err != nil {
-			return nil, err
-		}
-		if err := i.checkOpenFlags(rp.Credentials(), ats, opts.Flags); err != nil {
+// OpenRegular implements tree.Filesystem.
+func (fs *filesystem) OpenRegular(ctx context.Context, rp *vfs.ResolvingPath, d *dentry, opts *vfs.OpenOptions, made *int) (*vfs.FileDescription, error) {
+	if vfs.AccessTypesForOpenFlags(opts).MayWrite() {
+		if err := fs.writable(); err != nil {
 			return nil, err
 		}
 	}
-	switch i.Kind {
-	case linux.S_IFREG:
-		if ats.MayWrite() {
-			if err := fs.writable(); err != nil {
-				return nil, err
-			}
-		}
-		fd := &regularFD{}
-		if err := fd.Init(fd, rp, d, opts.Flags); err != nil {
-			return nil, err
-		}
-		if made == nil && opts.Flags&linux.O_TRUNC != 0 {
-			if err := fd.Change(func() error { return i.openTruncate(ctx) }); err != nil {
-				fd.VFSFD.DecRef(ctx)
-				return nil, err
-			}
-		}
-		return &fd.VFSFD, nil
-
-	case linux.S_IFDIR:
-		if opts.Flags&linux.O_CREAT != 0 || ats.MayWrite() {
-			return nil, linuxerr.EISDIR
-		}
-		if opts.Flags&linux.O_DIRECT != 0 {
-			return nil, linuxerr.EINVAL
-		}
-		fd := &directoryFD{}
-		if err := fd.Init(fd, rp, d, opts.Flags); err != nil {
-			return nil, err
-		}
-		return &fd.VFSFD, nil
-
-	case linux.S_IFLNK:
-		return nil, linuxerr.ELOOP
+	fd := &regularFD{}
+	if err := fd.Init(fd, rp, d, opts.Flags); err != nil {
+		return nil, err
 	}
-	return d.OpenSpecial(ctx, rp, opts)
+	if made == nil && opts.Flags&linux.O_TRUNC != 0 {
+		if err := fd.Change(func() error { return d.Inode.openTruncate(ctx) }); err != nil {
+			fd.VFSFD.DecRef(ctx)
+			return nil, err
+		}
+	}
+	return &fd.VFSFD, nil
 }
 
-// checkOpenFlags holds open(2) to the file's append-only flag and O_NOATIME to the
-// file's owner. Immutable files are not open to writing at all.
-func (i *inode) checkOpenFlags(creds *auth.Credentials, ats vfs.AccessTypes, flags uint32) error {
+// OpenDirectory implements tree.Filesystem.
+func (fs *filesystem) OpenDirectory(ctx context.Context, rp *vfs.ResolvingPath, d *dentry, opts *vfs.OpenOptions) (*vfs.FileDescription, error) {
+	fd := &directoryFD{}
+	if err := fd.Init(fd, rp, d, opts.Flags); err != nil {
+		return nil, err
+	}
+	return &fd.VFSFD, nil
+}
+
+// AllowsOpen implements tree.Inode. It holds open(2) to the file's append-only flag and
+// O_NOATIME to the file's owner. Immutable files are not open to writing at all.
+func (i *inode) AllowsOpen(creds *auth.Credentials, ats vfs.AccessTypes, flags uint32) error {
+	if err := i.Allows(creds, ats); err != nil {
+		return err
+	}
 	a := i.node.Attr()
 	if a.Flags&format.FlagAppend != 0 && (ats.MayWrite() && flags&linux.O_APPEND == 0 || flags&linux.O_TRUNC != 0) {
 		return linuxerr.EPERM

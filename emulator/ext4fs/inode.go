@@ -198,23 +198,8 @@ func statxTime(t ext4.Time) linux.StatxTimestamp {
 }
 
 // SetStat implements tree.Filesystem.
-func (fs *filesystem) SetStat(ctx context.Context, creds *auth.Credentials, d *dentry, opts *vfs.SetStatOptions) error {
+func (fs *filesystem) SetStat(ctx context.Context, creds *auth.Credentials, d *dentry, opts *vfs.SetStatOptions, _ *vfs.FileDescription) error {
 	i, st := d.Inode, &opts.Stat
-	if st.Mask == 0 {
-		return nil
-	}
-	const known = linux.STATX_MODE | linux.STATX_UID | linux.STATX_GID | linux.STATX_ATIME | linux.STATX_MTIME | linux.STATX_CTIME | linux.STATX_SIZE
-	if st.Mask&^uint32(known) != 0 {
-		return linuxerr.EPERM
-	}
-	if st.Mask&linux.STATX_SIZE != 0 {
-		switch {
-		case i.IsDir():
-			return linuxerr.EISDIR
-		case i.content == nil || st.Size > math.MaxInt64:
-			return linuxerr.EINVAL
-		}
-	}
 	acl, err := i.accessACL()
 	if err != nil {
 		return err

@@ -4,6 +4,7 @@ import (
 	"io"
 	"sync"
 
+	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/abi/linux"
 	"gvisor.dev/gvisor/pkg/context"
 	"gvisor.dev/gvisor/pkg/errors/linuxerr"
@@ -21,15 +22,6 @@ import (
 // sector of a ubd.
 const directAlign = 512
 
-// Flags of preadv2(2) and pwritev2(2).
-const (
-	rwfHiPri  = 0x01
-	rwfDSync  = 0x02
-	rwfSync   = 0x04
-	rwfNoWait = 0x08
-	rwfAppend = 0x10
-)
-
 // regularFD is an open regular file.
 type regularFD struct {
 	fileDescription
@@ -44,7 +36,7 @@ func (fd *regularFD) PRead(ctx context.Context, dst usermem.IOSequence, offset i
 	if offset < 0 {
 		return 0, linuxerr.EINVAL
 	}
-	if opts.Flags&^uint32(rwfHiPri) != 0 {
+	if opts.Flags&^uint32(unix.RWF_HIPRI) != 0 {
 		return 0, linuxerr.EOPNOTSUPP
 	}
 	i := fd.Inode()
@@ -113,7 +105,7 @@ func (fd *regularFD) pwrite(ctx context.Context, src usermem.IOSequence, offset 
 	if offset < 0 {
 		return 0, offset, linuxerr.EINVAL
 	}
-	if opts.Flags&^uint32(rwfHiPri|rwfDSync|rwfSync|rwfAppend) != 0 {
+	if opts.Flags&^uint32(unix.RWF_HIPRI|unix.RWF_DSYNC|unix.RWF_SYNC|unix.RWF_APPEND) != 0 {
 		return 0, offset, linuxerr.EOPNOTSUPP
 	}
 	i, fs := fd.Inode(), fd.Inode().fs
@@ -134,7 +126,7 @@ func (fd *regularFD) pwrite(ctx context.Context, src usermem.IOSequence, offset 
 	if i.node.Attr().Flags&format.FlagImmutable != 0 {
 		return 0, offset, linuxerr.EPERM
 	}
-	if flags&linux.O_APPEND != 0 || opts.Flags&rwfAppend != 0 {
+	if flags&linux.O_APPEND != 0 || opts.Flags&unix.RWF_APPEND != 0 {
 		offset = i.content.size.Load()
 	}
 	limit, err := vfs.CheckLimit(ctx, offset, src.NumBytes())
@@ -155,8 +147,8 @@ func (fd *regularFD) pwrite(ctx context.Context, src usermem.IOSequence, offset 
 	n, err = src.CopyInTo(ctx, &writer{i, offset})
 	i.moved(offset, n)
 	if n > 0 {
-		sync := flags&linux.O_SYNC != 0 || opts.Flags&rwfSync != 0
-		if sync || flags&linux.O_DSYNC != 0 || opts.Flags&rwfDSync != 0 || i.alwaysSync() {
+		sync := flags&linux.O_SYNC != 0 || opts.Flags&unix.RWF_SYNC != 0
+		if sync || flags&linux.O_DSYNC != 0 || opts.Flags&unix.RWF_DSYNC != 0 || i.alwaysSync() {
 			if serr := i.syncRange(ctx, offset, n, !sync); serr != nil {
 				return 0, offset, serr
 			}

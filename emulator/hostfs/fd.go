@@ -25,138 +25,115 @@ func (fd *fileDescription) Release(ctx context.Context) {
 	}
 }
 
-// SetStat implements vfs.FileDescriptionImpl.
-func (fd *fileDescription) SetStat(ctx context.Context, opts vfs.SetStatOptions) error {
-	host := -1
-	if fd.VFSFD.IsWritable() {
-		host = fd.host
+// reopen gives fd a descriptor of the host.
+func (fd *fileDescription) reopen(i *inode, flags int) error {
+	fds := i.fs.typ.fds
+	if err := fds.openFile(); err != nil {
+		return err
 	}
-	return fd.Change(func() error {
-		return setStat(ctx, auth.CredentialsFromContext(ctx), fd.Dentry(), &opts, host)
-	})
+	open := func(flags int) error {
+		return i.withGrant(func() (err error) {
+			fd.host, err = reopen(i.fd, flags)
+			return err
+		})
+	}
+	err := open(flags)
+	if err == unix.EPERM && flags&unix.O_NOATIME != 0 {
+		err = open(flags &^ unix.O_NOATIME) // the host's owner is another
+	}
+	if err != nil {
+		fd.host = -1
+		fds.files.Add(-1)
+	}
+	return errno(err)
 }
 
-// hostFlags are the flags of open(2) that the host's descriptor has from the guest's.
-const hostFlags = linux.O_ACCMODE | linux.O_DIRECT | linux.O_NOATIME
+// AllowsOpen implements tree.Inode.
+func (i *inode) AllowsOpen(creds *auth.Credentials, ats vfs.AccessTypes, flags uint32) error {
+	a, err := i.attr()
+	if err != nil {
+		return err
+	}
+	if err := vfs.GenericCheckPermissions(creds, ats, linux.FileMode(a.mode), nil, auth.KUID(a.uid), auth.KGID(a.gid)); err != nil {
+		return err
+	}
+	if flags&linux.O_NOATIME != 0 && !vfs.CanActAsOwner(creds, auth.KUID(a.uid)) {
+		return linuxerr.EPERM
+	}
+	return nil
+}
 
-// Open implements tree.Filesystem. A regular file that the caller has just made comes with
+// OpenRegular implements tree.Filesystem. A file that the caller has just made comes with
 // the descriptor that made it, which is taken over.
-func (fs *filesystem) Open(ctx context.Context, rp *vfs.ResolvingPath, d *dentry, opts *vfs.OpenOptions, made *int) (*vfs.FileDescription, error) {
+func (fs *filesystem) OpenRegular(ctx context.Context, rp *vfs.ResolvingPath, d *dentry, opts *vfs.OpenOptions, made *int) (*vfs.FileDescription, error) {
 	host := -1
 	if made != nil {
 		host = *made
 	}
-	fd, err := openHost(ctx, rp, d, opts, &host)
+	fd, err := fs.openRegular(ctx, rp, d, opts, &host)
 	if err != nil && host >= 0 {
 		unix.Close(host)
 	}
 	return fd, err
 }
 
-// openHost is Open. It sets host to -1 when the descriptor is in the right hands.
-func openHost(ctx context.Context, rp *vfs.ResolvingPath, d *dentry, opts *vfs.OpenOptions, host *int) (*vfs.FileDescription, error) {
-	i := d.Inode
-	ats := vfs.AccessTypesForOpenFlags(opts)
-	if *host < 0 {
-		a, err := i.attr()
-		if err != nil {
+// openRegular is OpenRegular. It sets host to -1 when the descriptor is in the right hands.
+func (fs *filesystem) openRegular(ctx context.Context, rp *vfs.ResolvingPath, d *dentry, opts *vfs.OpenOptions, host *int) (*vfs.FileDescription, error) {
+	i, writable := d.Inode, vfs.AccessTypesForOpenFlags(opts).MayWrite()
+	if writable {
+		if err := fs.writable(); err != nil {
 			return nil, err
-		}
-		if err := vfs.GenericCheckPermissions(rp.Credentials(), ats, linux.FileMode(a.mode), nil, auth.KUID(a.uid), auth.KGID(a.gid)); err != nil {
-			return nil, err
-		}
-		if opts.Flags&linux.O_NOATIME != 0 && !vfs.CanActAsOwner(rp.Credentials(), auth.KUID(a.uid)) {
-			return nil, linuxerr.EPERM
 		}
 	}
-	switch i.Kind {
-	case linux.S_IFREG:
-		if ats.MayWrite() && i.fs.readOnly.Load() {
-			return nil, linuxerr.EROFS
-		}
-		truncate := *host < 0 && opts.Flags&linux.O_TRUNC != 0
-		fd := &regularFD{}
-		fd.fileDescription.host = -1
-		if err := fd.Init(fd, rp, d, opts.Flags); err != nil {
-			return nil, err
-		}
-		if err := fd.take(i, opts.Flags, host); err != nil {
-			fd.VFSFD.DecRef(ctx)
-			return nil, err
-		}
-		if truncate {
-			if err := fd.Change(func() error { return i.openTruncate(ctx, fd.host, ats.MayWrite()) }); err != nil {
-				fd.VFSFD.DecRef(ctx)
-				return nil, err
-			}
-		}
-		return &fd.VFSFD, nil
-
-	case linux.S_IFDIR:
-		if opts.Flags&linux.O_CREAT != 0 || ats.MayWrite() {
-			return nil, linuxerr.EISDIR
-		}
-		if opts.Flags&linux.O_DIRECT != 0 {
-			return nil, linuxerr.EINVAL
-		}
-		err := i.withGrant(func() (err error) {
-			*host, err = reopen(i.fd, unix.O_RDONLY|unix.O_DIRECTORY)
-			return err
-		})
-		if err != nil {
-			return nil, errno(err)
-		}
-		fd := &directoryFD{}
-		fd.fileDescription.host = -1
-		if err := fd.Init(fd, rp, d, opts.Flags); err != nil {
-			return nil, err
-		}
-		if err := i.fs.typ.fds.openFile(); err != nil {
-			fd.VFSFD.DecRef(ctx)
-			return nil, err
-		}
-		fd.fileDescription.host, *host = *host, -1
-		return &fd.VFSFD, nil
-
-	case linux.S_IFLNK:
-		return nil, linuxerr.ELOOP
+	truncate := *host < 0 && opts.Flags&linux.O_TRUNC != 0
+	fd := &regularFD{}
+	fd.host = -1
+	if err := fd.Init(fd, rp, d, opts.Flags); err != nil {
+		return nil, err
 	}
-	return d.OpenSpecial(ctx, rp, opts)
+	err := fd.take(i, opts.Flags, host)
+	if err == nil && truncate {
+		err = fd.Change(func() error { return i.openTruncate(ctx, fd.host, writable) })
+	}
+	if err != nil {
+		fd.VFSFD.DecRef(ctx)
+		return nil, err
+	}
+	return &fd.VFSFD, nil
 }
 
 // take gives fd a descriptor of the host: the one that made the file, or a new one.
 func (fd *regularFD) take(i *inode, flags uint32, host *int) error {
+	// What the host's descriptor has from the guest's.
+	const hostFlags = linux.O_ACCMODE | linux.O_DIRECT | linux.O_NOATIME
 	fd.direct = flags&linux.O_DIRECT != 0
-	if *host >= 0 {
-		if fd.direct {
-			if err := setDirect(*host, true); err != nil {
-				return errno(err)
-			}
+	if *host < 0 {
+		return fd.reopen(i, int(flags&hostFlags))
+	}
+	if fd.direct {
+		if err := setDirect(*host, true); err != nil {
+			return errno(err)
 		}
-		if err := i.fs.typ.fds.openFile(); err != nil {
-			return err
-		}
-		fd.fileDescription.host, *host = *host, -1
-		return nil
 	}
 	if err := i.fs.typ.fds.openFile(); err != nil {
 		return err
 	}
-	open := func(flags uint32) error {
-		return i.withGrant(func() (err error) {
-			fd.fileDescription.host, err = reopen(i.fd, int(flags&hostFlags))
-			return err
-		})
+	fd.host, *host = *host, -1
+	return nil
+}
+
+// OpenDirectory implements tree.Filesystem.
+func (fs *filesystem) OpenDirectory(ctx context.Context, rp *vfs.ResolvingPath, d *dentry, opts *vfs.OpenOptions) (*vfs.FileDescription, error) {
+	fd := &directoryFD{}
+	fd.host = -1
+	if err := fd.Init(fd, rp, d, opts.Flags); err != nil {
+		return nil, err
 	}
-	err := open(flags)
-	if err == unix.EPERM && flags&linux.O_NOATIME != 0 {
-		err = open(flags &^ linux.O_NOATIME) // the host's owner is another
+	if err := fd.reopen(d.Inode, unix.O_RDONLY|unix.O_DIRECTORY); err != nil {
+		fd.VFSFD.DecRef(ctx)
+		return nil, err
 	}
-	if err != nil {
-		fd.fileDescription.host = -1
-		i.fs.typ.fds.files.Add(-1)
-	}
-	return errno(err)
+	return &fd.VFSFD, nil
 }
 
 // openTruncate is O_TRUNC. A descriptor that is open for writing serves.

@@ -2,7 +2,6 @@ package hostfs
 
 import (
 	"errors"
-	"math"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -192,26 +191,10 @@ func statxTime(t unix.StatxTimestamp) linux.StatxTimestamp {
 	return linux.StatxTimestamp{Sec: t.Sec, Nsec: t.Nsec}
 }
 
-// setStat implements chmod, chown, truncate and utimensat. The caller has counted
-// itself as a writer of the mount. A descriptor of the file that is open for writing
+// setStat is SetStat of any file but those that have to be remade. A descriptor of the file that is open for writing
 // serves to change the size; -1 stands for none.
 func (i *inode) setStat(ctx context.Context, creds *auth.Credentials, opts *vfs.SetStatOptions, fd int) error {
 	st := &opts.Stat
-	if st.Mask == 0 {
-		return nil
-	}
-	const known = linux.STATX_MODE | linux.STATX_UID | linux.STATX_GID | linux.STATX_ATIME | linux.STATX_MTIME | linux.STATX_CTIME | linux.STATX_SIZE
-	if st.Mask&^uint32(known) != 0 {
-		return linuxerr.EPERM
-	}
-	if st.Mask&linux.STATX_SIZE != 0 {
-		switch {
-		case i.IsDir():
-			return linuxerr.EISDIR
-		case i.Kind != linux.S_IFREG || st.Size > math.MaxInt64:
-			return linuxerr.EINVAL
-		}
-	}
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	a, err := i.attr()

@@ -201,16 +201,17 @@ func (i *inode) withGrant(call func() error) error {
 	return err
 }
 
-// SetStat implements tree.Filesystem.
-func (fs *filesystem) SetStat(ctx context.Context, creds *auth.Credentials, d *dentry, opts *vfs.SetStatOptions) error {
-	return setStat(ctx, creds, d, opts, -1)
-}
-
-// setStat is that of the inode, and makes another file where the host's cannot have the
-// owner that shall be remembered: a symlink, FIFO or socket becomes a regular file with
+// SetStat implements tree.Filesystem. It makes another file where the host's cannot have
+// the owner that shall be remembered: a symlink, FIFO or socket becomes a regular file with
 // the attribute.
-func setStat(ctx context.Context, creds *auth.Credentials, d *dentry, opts *vfs.SetStatOptions, fd int) error {
-	err := d.Inode.setStat(ctx, creds, opts, fd)
+func (fs *filesystem) SetStat(ctx context.Context, creds *auth.Credentials, d *dentry, opts *vfs.SetStatOptions, fd *vfs.FileDescription) error {
+	host := -1
+	if fd != nil && fd.IsWritable() {
+		if f, ok := fd.Impl().(*regularFD); ok {
+			host = f.host
+		}
+	}
+	err := d.Inode.setStat(ctx, creds, opts, host)
 	if err != errRemake {
 		return err
 	}
@@ -241,7 +242,7 @@ func setStat(ctx context.Context, creds *auth.Credentials, d *dentry, opts *vfs.
 		return enoent
 	}
 	temp := fmt.Sprintf(".umlkit.%016x", rand.Uint64())
-	if err := i.fs.placeholder(parent.Inode, temp, o, target); err != nil {
+	if err := fs.placeholder(parent.Inode, temp, o, target); err != nil {
 		return err
 	}
 	if err := unix.Renameat(parent.Inode.fd, temp, parent.Inode.fd, d.Name()); err != nil {

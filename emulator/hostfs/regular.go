@@ -18,15 +18,6 @@ import (
 	"gvisor.dev/gvisor/pkg/usermem"
 )
 
-// Flags of preadv2(2) and pwritev2(2).
-const (
-	rwfHiPri  = 0x01
-	rwfDSync  = 0x02
-	rwfSync   = 0x04
-	rwfNoWait = 0x08
-	rwfAppend = 0x10
-)
-
 // regularFD is an open regular file. Data goes between the guest's memory and the host's
 // file, without a copy in between.
 type regularFD struct {
@@ -76,7 +67,7 @@ func (fd *regularFD) PRead(ctx context.Context, dst usermem.IOSequence, offset i
 	if offset < 0 {
 		return 0, linuxerr.EINVAL
 	}
-	if opts.Flags&^uint32(rwfHiPri|rwfNoWait) != 0 {
+	if opts.Flags&^uint32(unix.RWF_HIPRI|unix.RWF_NOWAIT) != 0 {
 		return 0, linuxerr.EOPNOTSUPP
 	}
 	if err := fd.followDirect(); err != nil {
@@ -134,7 +125,7 @@ func (fd *regularFD) pwrite(ctx context.Context, src usermem.IOSequence, offset 
 	if offset < 0 {
 		return 0, offset, linuxerr.EINVAL
 	}
-	if opts.Flags&^uint32(rwfHiPri|rwfDSync|rwfSync|rwfNoWait|rwfAppend) != 0 {
+	if opts.Flags&^uint32(unix.RWF_HIPRI|unix.RWF_DSYNC|unix.RWF_SYNC|unix.RWF_NOWAIT|unix.RWF_APPEND) != 0 {
 		return 0, offset, linuxerr.EOPNOTSUPP
 	}
 	if err := fd.followDirect(); err != nil {
@@ -149,14 +140,14 @@ func (fd *regularFD) pwrite(ctx context.Context, src usermem.IOSequence, offset 
 	}
 	switch {
 	case status&linux.O_SYNC == linux.O_SYNC:
-		flags |= rwfSync
+		flags |= unix.RWF_SYNC
 	case status&linux.O_DSYNC != 0:
-		flags |= rwfDSync
+		flags |= unix.RWF_DSYNC
 	}
 	if status&linux.O_APPEND != 0 || i.fs.grow {
-		flags |= rwfAppend
+		flags |= unix.RWF_APPEND
 	}
-	if flags&rwfAppend != 0 {
+	if flags&unix.RWF_APPEND != 0 {
 		// Where it will be, but for those on the host who append too.
 		if offset, err = fd.size(); err != nil {
 			return 0, 0, err
@@ -175,7 +166,7 @@ func (fd *regularFD) pwrite(ctx context.Context, src usermem.IOSequence, offset 
 	n, err = src.CopyInTo(ctx, rw)
 	i.fs.changed.Store(true)
 	end = offset + n
-	if flags&rwfAppend != 0 && n > 0 {
+	if flags&unix.RWF_APPEND != 0 && n > 0 {
 		if size, err := fd.size(); err == nil {
 			end = size
 		}

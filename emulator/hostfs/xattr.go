@@ -40,7 +40,7 @@ func (i *inode) hasXattrs() bool {
 }
 
 // ListXattr implements tree.Inode.
-func (i *inode) ListXattr(_ *auth.Credentials, size uint64) ([]string, error) {
+func (i *inode) ListXattr(*auth.Credentials) ([]string, error) {
 	if !i.hasXattrs() {
 		return nil, nil
 	}
@@ -50,16 +50,11 @@ func (i *inode) ListXattr(_ *auth.Credentials, size uint64) ([]string, error) {
 		return nil, errno(err)
 	}
 	var names []string
-	total := uint64(0)
 	for _, name := range strings.Split(string(buf[:n]), "\x00") {
 		if !strings.HasPrefix(name, linux.XATTR_USER_PREFIX) || strings.HasPrefix(name, hiddenXattr) {
 			continue
 		}
 		names = append(names, name)
-		total += uint64(len(name)) + 1
-	}
-	if size != 0 && total > size {
-		return nil, linuxerr.ERANGE
 	}
 	return names, nil
 }

@@ -20,7 +20,7 @@ type NewFile struct {
 
 	// Made is there where a regular file is to be opened as well. It takes a descriptor of
 	// the host, open for reading and writing whatever the mode, where making the file left
-	// one, and goes to Filesystem.Open.
+	// one, and goes to Filesystem.OpenRegular.
 	Made *int
 }
 
@@ -167,18 +167,45 @@ func (t *Tree[I]) OpenAt(ctx context.Context, rp *vfs.ResolvingPath, opts vfs.Op
 			return nil, err
 		}
 		defer d.DecRef(ctx)
-		return t.fs.Open(ctx, rp, d, &opts, nil)
+		return d.open(ctx, rp, &opts, nil)
 	}
 	d, made, err := t.openOrCreate(ctx, rp, &opts)
 	if err != nil {
 		return nil, err
 	}
 	defer d.DecRef(ctx)
-	fd, err := t.fs.Open(ctx, rp, d, &opts, made)
+	fd, err := d.open(ctx, rp, &opts, made)
 	if err == nil && made != nil {
 		fd.SetCreated()
 	}
 	return fd, err
+}
+
+// open opens d, on which the caller holds a reference, and no locks: opening a FIFO waits
+// for its other end. With made the caller has just made the file, and may open it whatever
+// its mode; see NewFile.
+func (d *Dentry[I]) open(ctx context.Context, rp *vfs.ResolvingPath, opts *vfs.OpenOptions, made *int) (*vfs.FileDescription, error) {
+	ats := vfs.AccessTypesForOpenFlags(opts)
+	if made == nil {
+		if err := d.Inode.AllowsOpen(rp.Credentials(), ats, opts.Flags); err != nil {
+			return nil, err
+		}
+	}
+	switch d.file.Kind {
+	case linux.S_IFREG:
+		return d.tree.fs.OpenRegular(ctx, rp, d, opts, made)
+	case linux.S_IFDIR:
+		switch {
+		case opts.Flags&linux.O_CREAT != 0 || ats.MayWrite():
+			return nil, linuxerr.EISDIR
+		case opts.Flags&linux.O_DIRECT != 0:
+			return nil, linuxerr.EINVAL
+		}
+		return d.tree.fs.OpenDirectory(ctx, rp, d, opts)
+	case linux.S_IFLNK:
+		return nil, linuxerr.ELOOP
+	}
+	return d.openSpecial(ctx, rp, opts)
 }
 
 // openOrCreate returns the file at rp, made if it was not there, with a reference. Where it
@@ -302,5 +329,5 @@ func (t *Tree[I]) openNameless(ctx context.Context, rp *vfs.ResolvingPath, opts 
 	d.file.Nameless.Store(linkable)
 	o := *opts
 	o.Flags &^= linux.O_TMPFILE | linux.O_CREAT | linux.O_EXCL | linux.O_TRUNC
-	return t.fs.Open(ctx, rp, d, &o, made)
+	return d.open(ctx, rp, &o, made)
 }

@@ -42,8 +42,7 @@ func (fd *FileDescription[I]) Stat(ctx context.Context, opts vfs.StatOptions) (l
 // SetStat implements vfs.FileDescriptionImpl.
 func (fd *FileDescription[I]) SetStat(ctx context.Context, opts vfs.SetStatOptions) error {
 	return fd.Change(func() error {
-		d := fd.Dentry()
-		return d.tree.fs.SetStat(ctx, auth.CredentialsFromContext(ctx), d, &opts)
+		return fd.Dentry().setStat(ctx, auth.CredentialsFromContext(ctx), &opts, &fd.VFSFD)
 	})
 }
 
@@ -54,7 +53,7 @@ func (fd *FileDescription[I]) StatFS(ctx context.Context) (linux.Statfs, error) 
 
 // ListXattr implements vfs.FileDescriptionImpl.
 func (fd *FileDescription[I]) ListXattr(ctx context.Context, size uint64) ([]string, error) {
-	return fd.Inode().ListXattr(auth.CredentialsFromContext(ctx), size)
+	return fd.Dentry().listXattr(auth.CredentialsFromContext(ctx), size)
 }
 
 // GetXattr implements vfs.FileDescriptionImpl.

@@ -67,9 +67,9 @@ func (f *File) fifo() *pipe.VFSPipe {
 	return f.pipe
 }
 
-// OpenSpecial opens a FIFO or a device: the guest's own, whatever is behind the node
+// openSpecial opens a FIFO or a device: the guest's own, whatever is behind the node
 // elsewhere. A socket is connected to, not opened.
-func (d *Dentry[I]) OpenSpecial(ctx context.Context, rp *vfs.ResolvingPath, opts *vfs.OpenOptions) (*vfs.FileDescription, error) {
+func (d *Dentry[I]) openSpecial(ctx context.Context, rp *vfs.ResolvingPath, opts *vfs.OpenOptions) (*vfs.FileDescription, error) {
 	switch d.file.Kind {
 	case linux.S_IFIFO:
 		return d.file.fifo().Open(ctx, rp.Mount(), &d.vfsd, opts.Flags, &d.file.Locks)

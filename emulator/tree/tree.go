@@ -37,18 +37,20 @@ type Filesystem[I Inode[I]] interface {
 	// never to have one unless linkable.
 	CreateNameless(ctx context.Context, creds *auth.Credentials, dir I, f NewFile, linkable bool) (I, error)
 
-	// Open opens d, on which the caller holds a reference, and no locks: opening a FIFO
-	// waits for its other end. With made, the caller has just made the file, and may
-	// open it whatever its mode; see NewFile.
-	Open(ctx context.Context, rp *vfs.ResolvingPath, d *Dentry[I], opts *vfs.OpenOptions, made *int) (*vfs.FileDescription, error)
+	// OpenRegular and OpenDirectory open d, on which the caller holds a reference, and no
+	// locks. Whether it may be opened so is checked. With made the caller has just made
+	// the file; see NewFile.
+	OpenRegular(ctx context.Context, rp *vfs.ResolvingPath, d *Dentry[I], opts *vfs.OpenOptions, made *int) (*vfs.FileDescription, error)
+	OpenDirectory(ctx context.Context, rp *vfs.ResolvingPath, d *Dentry[I], opts *vfs.OpenOptions) (*vfs.FileDescription, error)
 
 	// Rename renames on the disk. Both directories' dirMu are held for writing. replaced
 	// is the zero value where the new name is free; flags are those of renameat2(2).
 	Rename(oldDir I, oldName string, newDir I, newName string, replaced I, flags uint32) error
 
 	// SetStat implements chmod, chown, truncate and utimensat between BeginWrite and
-	// EndWrite.
-	SetStat(ctx context.Context, creds *auth.Credentials, d *Dentry[I], opts *vfs.SetStatOptions) error
+	// EndWrite. The caller has checked that what is asked for makes sense. fd is what the
+	// guest has d open by, or nil.
+	SetStat(ctx context.Context, creds *auth.Credentials, d *Dentry[I], opts *vfs.SetStatOptions, fd *vfs.FileDescription) error
 }
 
 // Inode is a file as its filesystem has it. Errors are those that the guest shall see.
@@ -80,10 +82,11 @@ type Inode[I any] interface {
 	Remove(name string, child I) error
 	Changed() error
 
-	// Allows checks that creds may access the file so, AllowsRemoval that they may
-	// remove or rename child, a file of the directory, AllowsLink that they may give the
-	// file another name.
+	// Allows checks that creds may access the file so, AllowsOpen that they may open it
+	// with flags, AllowsRemoval that they may remove or rename child, a file of the
+	// directory, AllowsLink that they may give the file another name.
 	Allows(creds *auth.Credentials, ats vfs.AccessTypes) error
+	AllowsOpen(creds *auth.Credentials, ats vfs.AccessTypes, flags uint32) error
 	AllowsRemoval(creds *auth.Credentials, child I) error
 	AllowsLink(creds *auth.Credentials) error
 
@@ -96,7 +99,7 @@ type Inode[I any] interface {
 	Stat(stat *linux.Statx) error
 	StatFS(mnt *vfs.Mount) (linux.Statfs, error)
 
-	ListXattr(creds *auth.Credentials, size uint64) ([]string, error)
+	ListXattr(creds *auth.Credentials) ([]string, error)
 	GetXattr(creds *auth.Credentials, opts *vfs.GetXattrOptions) (string, error)
 	SetXattr(creds *auth.Credentials, opts *vfs.SetXattrOptions) error
 	RemoveXattr(creds *auth.Credentials, name string) error

@@ -1,6 +1,8 @@
 package tree
 
 import (
+	"math"
+
 	"gvisor.dev/gvisor/pkg/abi/linux"
 	"gvisor.dev/gvisor/pkg/context"
 	"gvisor.dev/gvisor/pkg/errors/linuxerr"
@@ -232,6 +234,23 @@ func (t *Tree[I]) change(mnt *vfs.Mount, f func() error) error {
 	return f()
 }
 
+// setStat checks that what is asked for makes sense before the filesystem does it.
+func (d *Dentry[I]) setStat(ctx context.Context, creds *auth.Credentials, opts *vfs.SetStatOptions, fd *vfs.FileDescription) error {
+	const known = linux.STATX_MODE | linux.STATX_UID | linux.STATX_GID | linux.STATX_ATIME | linux.STATX_MTIME | linux.STATX_CTIME | linux.STATX_SIZE
+	sized := opts.Stat.Mask&linux.STATX_SIZE != 0
+	switch {
+	case opts.Stat.Mask == 0:
+		return nil
+	case opts.Stat.Mask&^uint32(known) != 0:
+		return linuxerr.EPERM
+	case sized && d.file.IsDir():
+		return linuxerr.EISDIR
+	case sized && (d.file.Kind != linux.S_IFREG || opts.Stat.Size > math.MaxInt64):
+		return linuxerr.EINVAL
+	}
+	return d.tree.fs.SetStat(ctx, creds, d, opts, fd)
+}
+
 // SetStatAt implements vfs.FilesystemImpl.
 func (t *Tree[I]) SetStatAt(ctx context.Context, rp *vfs.ResolvingPath, opts vfs.SetStatOptions) error {
 	d, err := t.resolve(ctx, rp)
@@ -239,7 +258,7 @@ func (t *Tree[I]) SetStatAt(ctx context.Context, rp *vfs.ResolvingPath, opts vfs
 		return err
 	}
 	defer d.DecRef(ctx)
-	err = t.change(rp.Mount(), func() error { return t.fs.SetStat(ctx, rp.Credentials(), d, &opts) })
+	err = t.change(rp.Mount(), func() error { return d.setStat(ctx, rp.Credentials(), &opts, nil) })
 	if err != nil {
 		return err
 	}

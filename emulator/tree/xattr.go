@@ -3,6 +3,8 @@ package tree
 import (
 	"gvisor.dev/gvisor/pkg/abi/linux"
 	"gvisor.dev/gvisor/pkg/context"
+	"gvisor.dev/gvisor/pkg/errors/linuxerr"
+	"gvisor.dev/gvisor/pkg/sentry/kernel/auth"
 	"gvisor.dev/gvisor/pkg/sentry/vfs"
 )
 
@@ -13,7 +15,20 @@ func (t *Tree[I]) ListXattrAt(ctx context.Context, rp *vfs.ResolvingPath, size u
 		return nil, err
 	}
 	defer d.DecRef(ctx)
-	return d.Inode.ListXattr(rp.Credentials(), size)
+	return d.listXattr(rp.Credentials(), size)
+}
+
+// listXattr is listxattr(2) with a buffer of size bytes, 0 for one that is large enough.
+func (d *Dentry[I]) listXattr(creds *auth.Credentials, size uint64) ([]string, error) {
+	names, err := d.Inode.ListXattr(creds)
+	total := uint64(0)
+	for _, n := range names {
+		total += uint64(len(n)) + 1
+	}
+	if err == nil && size != 0 && total > size {
+		return nil, linuxerr.ERANGE
+	}
+	return names, err
 }
 
 // GetXattrAt implements vfs.FilesystemImpl.
