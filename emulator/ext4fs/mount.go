@@ -57,7 +57,7 @@ func (t *FilesystemType) mount(ctx context.Context, vfsObj *vfs.VirtualFilesyste
 			// read by the kernel.
 			return nil, nil, linuxerr.EPERM
 		}
-		major, minor, err := blockDevice(ctx, vfsObj, creds, source)
+		major, minor, err := BlockDevice(ctx, vfsObj, creds, source)
 		if err != nil {
 			t.logf("%s: Can't lookup blockdev", source)
 			return nil, nil, err
@@ -141,8 +141,9 @@ func (t *FilesystemType) mountAgain(ctx context.Context, fs *filesystem, data st
 // deviceKey is a device number as stat(2) has it.
 func deviceKey(major, minor uint32) uint64 { return unix.Mkdev(major, minor) }
 
-// blockDevice returns the number of the block device at source.
-func blockDevice(ctx context.Context, vfsObj *vfs.VirtualFilesystem, creds *auth.Credentials, source string) (major, minor uint32, err error) {
+// BlockDevice returns the number of the block device at source, as mount(2) has it. It fails
+// with ENOTBLK where there is something else.
+func BlockDevice(ctx context.Context, vfsObj *vfs.VirtualFilesystem, creds *auth.Credentials, source string) (major, minor uint32, err error) {
 	if source == "" {
 		return 0, 0, linuxerr.EINVAL
 	}
