@@ -17,17 +17,17 @@ type fileDescription struct {
 }
 
 // OpenRegular implements tree.Filesystem.
-func (fs *filesystem) OpenRegular(ctx context.Context, rp *vfs.ResolvingPath, d *dentry, opts *vfs.OpenOptions, made *int) (*vfs.FileDescription, error) {
-	if vfs.AccessTypesForOpenFlags(opts).MayWrite() {
+func (fs *filesystem) OpenRegular(ctx context.Context, rp *vfs.ResolvingPath, d *dentry, flags uint32, ats vfs.AccessTypes, made *int) (*vfs.FileDescription, error) {
+	if ats.MayWrite() {
 		if err := fs.writable(); err != nil {
 			return nil, err
 		}
 	}
 	fd := &regularFD{}
-	if err := fd.Init(fd, rp, d, opts.Flags); err != nil {
+	if err := fd.Init(fd, rp, d, flags); err != nil {
 		return nil, err
 	}
-	if made == nil && opts.Flags&linux.O_TRUNC != 0 {
+	if made == nil && flags&linux.O_TRUNC != 0 {
 		if err := fd.Change(func() error { return d.Inode.openTruncate(ctx) }); err != nil {
 			fd.VFSFD.DecRef(ctx)
 			return nil, err
@@ -37,9 +37,9 @@ func (fs *filesystem) OpenRegular(ctx context.Context, rp *vfs.ResolvingPath, d 
 }
 
 // OpenDirectory implements tree.Filesystem.
-func (fs *filesystem) OpenDirectory(ctx context.Context, rp *vfs.ResolvingPath, d *dentry, opts *vfs.OpenOptions) (*vfs.FileDescription, error) {
+func (fs *filesystem) OpenDirectory(ctx context.Context, rp *vfs.ResolvingPath, d *dentry, flags uint32) (*vfs.FileDescription, error) {
 	fd := &directoryFD{}
-	if err := fd.Init(fd, rp, d, opts.Flags); err != nil {
+	if err := fd.Init(fd, rp, d, flags); err != nil {
 		return nil, err
 	}
 	return &fd.VFSFD, nil

@@ -141,7 +141,7 @@ func (i *inode) AllowsLink(creds *auth.Credentials) error {
 }
 
 // Stat implements tree.Inode.
-func (i *inode) Stat(stat *linux.Statx) error {
+func (i *inode) Stat() (stat linux.Statx, err error) {
 	a := i.node.Attr()
 	stat.Mask = linux.STATX_BASIC_STATS | linux.STATX_BTIME
 	stat.Blksize = uint32(i.fs.engine.BlockSize())
@@ -166,7 +166,7 @@ func (i *inode) Stat(stat *linux.Statx) error {
 			stat.Attributes |= f.attr
 		}
 	}
-	return nil
+	return stat, nil
 }
 
 // The attributes of statx(2).

@@ -65,12 +65,12 @@ func (i *inode) AllowsOpen(creds *auth.Credentials, ats vfs.AccessTypes, flags u
 
 // OpenRegular implements tree.Filesystem. A file that the caller has just made comes with
 // the descriptor that made it, which is taken over.
-func (fs *filesystem) OpenRegular(ctx context.Context, rp *vfs.ResolvingPath, d *dentry, opts *vfs.OpenOptions, made *int) (*vfs.FileDescription, error) {
+func (fs *filesystem) OpenRegular(ctx context.Context, rp *vfs.ResolvingPath, d *dentry, flags uint32, ats vfs.AccessTypes, made *int) (*vfs.FileDescription, error) {
 	host := -1
 	if made != nil {
 		host = *made
 	}
-	fd, err := fs.openRegular(ctx, rp, d, opts, &host)
+	fd, err := fs.openRegular(ctx, rp, d, flags, ats, &host)
 	if err != nil && host >= 0 {
 		unix.Close(host)
 	}
@@ -78,20 +78,20 @@ func (fs *filesystem) OpenRegular(ctx context.Context, rp *vfs.ResolvingPath, d 
 }
 
 // openRegular is OpenRegular. It sets host to -1 when the descriptor is in the right hands.
-func (fs *filesystem) openRegular(ctx context.Context, rp *vfs.ResolvingPath, d *dentry, opts *vfs.OpenOptions, host *int) (*vfs.FileDescription, error) {
-	i, writable := d.Inode, vfs.AccessTypesForOpenFlags(opts).MayWrite()
+func (fs *filesystem) openRegular(ctx context.Context, rp *vfs.ResolvingPath, d *dentry, flags uint32, ats vfs.AccessTypes, host *int) (*vfs.FileDescription, error) {
+	i, writable := d.Inode, ats.MayWrite()
 	if writable {
 		if err := fs.writable(); err != nil {
 			return nil, err
 		}
 	}
-	truncate := *host < 0 && opts.Flags&linux.O_TRUNC != 0
+	truncate := *host < 0 && flags&linux.O_TRUNC != 0
 	fd := &regularFD{}
 	fd.host = -1
-	if err := fd.Init(fd, rp, d, opts.Flags); err != nil {
+	if err := fd.Init(fd, rp, d, flags); err != nil {
 		return nil, err
 	}
-	err := fd.take(i, opts.Flags, host)
+	err := fd.take(i, flags, host)
 	if err == nil && truncate {
 		err = fd.Change(func() error { return i.openTruncate(ctx, fd.host, writable) })
 	}
@@ -123,10 +123,10 @@ func (fd *regularFD) take(i *inode, flags uint32, host *int) error {
 }
 
 // OpenDirectory implements tree.Filesystem.
-func (fs *filesystem) OpenDirectory(ctx context.Context, rp *vfs.ResolvingPath, d *dentry, opts *vfs.OpenOptions) (*vfs.FileDescription, error) {
+func (fs *filesystem) OpenDirectory(ctx context.Context, rp *vfs.ResolvingPath, d *dentry, flags uint32) (*vfs.FileDescription, error) {
 	fd := &directoryFD{}
 	fd.host = -1
-	if err := fd.Init(fd, rp, d, opts.Flags); err != nil {
+	if err := fd.Init(fd, rp, d, flags); err != nil {
 		return nil, err
 	}
 	if err := fd.reopen(d.Inode, unix.O_RDONLY|unix.O_DIRECTORY); err != nil {

@@ -163,10 +163,10 @@ func (i *inode) Readlink(*vfs.Mount) (string, error) {
 }
 
 // Stat implements tree.Inode.
-func (i *inode) Stat(stat *linux.Statx) error {
+func (i *inode) Stat() (stat linux.Statx, err error) {
 	a, err := i.attr()
 	if err != nil {
-		return err
+		return stat, err
 	}
 	h := &a.host
 	stat.Mask = h.Mask & statxMask
@@ -184,7 +184,7 @@ func (i *inode) Stat(stat *linux.Statx) error {
 	if isDevice(a.mode) {
 		stat.RdevMajor, stat.RdevMinor = a.major, a.minor
 	}
-	return nil
+	return stat, nil
 }
 
 func statxTime(t unix.StatxTimestamp) linux.StatxTimestamp {

@@ -193,7 +193,7 @@ func (d *Dentry[I]) open(ctx context.Context, rp *vfs.ResolvingPath, opts *vfs.O
 	}
 	switch d.file.Kind {
 	case linux.S_IFREG:
-		return d.tree.fs.OpenRegular(ctx, rp, d, opts, made)
+		return d.tree.fs.OpenRegular(ctx, rp, d, opts.Flags, ats, made)
 	case linux.S_IFDIR:
 		switch {
 		case opts.Flags&linux.O_CREAT != 0 || ats.MayWrite():
@@ -201,7 +201,7 @@ func (d *Dentry[I]) open(ctx context.Context, rp *vfs.ResolvingPath, opts *vfs.O
 		case opts.Flags&linux.O_DIRECT != 0:
 			return nil, linuxerr.EINVAL
 		}
-		return d.tree.fs.OpenDirectory(ctx, rp, d, opts)
+		return d.tree.fs.OpenDirectory(ctx, rp, d, opts.Flags)
 	case linux.S_IFLNK:
 		return nil, linuxerr.ELOOP
 	}

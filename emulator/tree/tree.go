@@ -40,8 +40,8 @@ type Filesystem[I Inode[I]] interface {
 	// OpenRegular and OpenDirectory open d, on which the caller holds a reference, and no
 	// locks. Whether it may be opened so is checked. With made the caller has just made
 	// the file; see NewFile.
-	OpenRegular(ctx context.Context, rp *vfs.ResolvingPath, d *Dentry[I], opts *vfs.OpenOptions, made *int) (*vfs.FileDescription, error)
-	OpenDirectory(ctx context.Context, rp *vfs.ResolvingPath, d *Dentry[I], opts *vfs.OpenOptions) (*vfs.FileDescription, error)
+	OpenRegular(ctx context.Context, rp *vfs.ResolvingPath, d *Dentry[I], flags uint32, ats vfs.AccessTypes, made *int) (*vfs.FileDescription, error)
+	OpenDirectory(ctx context.Context, rp *vfs.ResolvingPath, d *Dentry[I], flags uint32) (*vfs.FileDescription, error)
 
 	// Rename renames on the disk. Both directories' dirMu are held for writing. replaced
 	// is the zero value where the new name is free; flags are those of renameat2(2).
@@ -94,9 +94,9 @@ type Inode[I any] interface {
 	Readlink(mnt *vfs.Mount) (string, error)
 	Device() (major, minor uint32, err error)
 
-	// Stat fills stat with what the file is. StatFS is what statfs(2) tells through mnt,
+	// Stat is what statx(2) tells but for the mount. StatFS is what statfs(2) tells through mnt,
 	// which may be nil.
-	Stat(stat *linux.Statx) error
+	Stat() (linux.Statx, error)
 	StatFS(mnt *vfs.Mount) (linux.Statfs, error)
 
 	ListXattr(creds *auth.Credentials) ([]string, error)

@@ -211,8 +211,8 @@ func (t *Tree[I]) StatAt(ctx context.Context, rp *vfs.ResolvingPath, opts vfs.St
 // stat is what statx(2) tells of d seen through mnt.
 func (d *Dentry[I]) stat(mnt *vfs.Mount) (linux.Statx, error) {
 	const mountRoot = 0x2000
-	var stat linux.Statx
-	if err := d.Inode.Stat(&stat); err != nil {
+	stat, err := d.Inode.Stat()
+	if err != nil {
 		return stat, err
 	}
 	stat.Mask |= linux.STATX_MNT_ID

@@ -98,8 +98,10 @@ func (m *mounted) at(path string) *vfs.PathOperation {
 	return &vfs.PathOperation{Root: m.root, Start: m.root, Path: fspath.Parse(path)}
 }
 
-func (m *mounted) open(path string, flags uint32) error {
-	fd, err := m.vfs.OpenAt(m, m.creds, m.at(path), &vfs.OpenOptions{Flags: flags, Mode: 0o644})
+func (m *mounted) open(path string, flags uint32) error { return m.openAt(m.at(path), flags) }
+
+func (m *mounted) openAt(at *vfs.PathOperation, flags uint32) error {
+	fd, err := m.vfs.OpenAt(m, m.creds, at, &vfs.OpenOptions{Flags: flags, Mode: 0o644})
 	if err == nil {
 		fd.DecRef(m)
 	}
@@ -230,17 +232,17 @@ func BenchmarkWalk(b *testing.B) {
 		for i := range dirs {
 			check(b, m.vfs.MkdirAt(m, m.creds, m.at(strings.Join(dirs[:i+1], "/")), &vfs.MkdirOptions{Mode: 0o755}))
 		}
-		file := strings.Join(dirs, "/") + "/file"
-		check(b, m.open(file, linux.O_CREAT))
+		file := m.at(strings.Join(dirs, "/") + "/file")
+		check(b, m.openAt(file, linux.O_CREAT))
 		b.Run(name+"/stat", func(b *testing.B) {
 			for b.Loop() {
-				_, err := m.vfs.StatAt(m, m.creds, m.at(file), &vfs.StatOptions{})
+				_, err := m.vfs.StatAt(m, m.creds, file, &vfs.StatOptions{})
 				check(b, err)
 			}
 		})
 		b.Run(name+"/open", func(b *testing.B) {
 			for b.Loop() {
-				check(b, m.open(file, linux.O_RDONLY))
+				check(b, m.openAt(file, linux.O_RDONLY))
 			}
 		})
 		m.unmount()
