@@ -5,13 +5,11 @@ import (
 	"fmt"
 	"os"
 
-	"gvisor.dev/gvisor/pkg/abi/linux"
 	"gvisor.dev/gvisor/pkg/context"
-	"gvisor.dev/gvisor/pkg/fspath"
-	"gvisor.dev/gvisor/pkg/sentry/kernel"
 	"gvisor.dev/gvisor/pkg/sentry/kernel/auth"
 	"gvisor.dev/gvisor/pkg/sentry/vfs"
 
+	"github.com/umlkit/umlkit/emulator/ext4fs"
 	"github.com/umlkit/umlkit/emulator/hostfs"
 	"github.com/umlkit/umlkit/emulator/klog"
 	"github.com/umlkit/umlkit/emulator/ubd"
@@ -107,22 +105,14 @@ func (m *Machine) newHostfs() *hostfs.FilesystemType {
 // sourceExport is the export that the source of a mount names: the node of a unit that is
 // a directory.
 func (m *Machine) sourceExport(ctx context.Context, v *vfs.VirtualFilesystem, creds *auth.Credentials, source string) *hostfs.Export {
-	if _, some := m.exports.first(); !some || source == "" {
+	if _, some := m.exports.first(); !some {
 		return nil
 	}
-	root := vfs.RootFromContext(ctx)
-	defer root.DecRef(ctx)
-	path := fspath.Parse(source)
-	start := root
-	if t := kernel.TaskFromContext(ctx); t != nil && !path.Absolute {
-		start = t.FSContext().WorkingDirectory()
-		defer start.DecRef(ctx)
-	}
-	stat, err := v.StatAt(ctx, creds, &vfs.PathOperation{Root: root, Start: start, Path: path, FollowFinalSymlink: true}, &vfs.StatOptions{Mask: linux.STATX_TYPE})
-	if err != nil || stat.Mode&linux.S_IFMT != linux.S_IFBLK {
+	major, minor, err := ext4fs.BlockDevice(ctx, v, creds, source)
+	if err != nil {
 		return nil
 	}
-	return m.exports.at(stat.RdevMajor, stat.RdevMinor)
+	return m.exports.at(major, minor)
 }
 
 // mountHostRoot mounts a directory of the host as the root: that in the place of a disk,

@@ -106,18 +106,7 @@ umlimg ln disk.img:/bin/gzip disk.img:/bin/gunzip`,
 			&cli.BoolFlag{Name: "symbolic", Aliases: []string{"s"}, Usage: "a symbolic link, to any text; else one more name of a file"},
 			&cli.BoolFlag{Name: "force", Aliases: []string{"f"}, Usage: "replace what has the name, but a directory"},
 		},
-		Action: func(c *cli.Context) error {
-			args, err := operands(c, 2, 2)
-			if err != nil {
-				return err
-			}
-			places, err := inImages(c, args[1:], false)
-			if err != nil {
-				return err
-			}
-			s := &volumes{write: true}
-			return named(c, s.close(ln(c, s, args[0], places[0])))
-		},
+		Action: into(ln),
 	}
 }
 

@@ -22,18 +22,23 @@ umlimg put --mode 755 --owner root:root hook.sh disk.img:/usr/local/bin/hook`,
 			&cli.StringFlag{Name: "mode", Aliases: []string{"m"}, Usage: "`mode` of the file, octal; else 644, or what a file that is there has"},
 			&cli.StringFlag{Name: "owner", Usage: "`user[:group]` of the file; else root, or whose a file that is there is"},
 		},
-		Action: func(c *cli.Context) error {
-			args, err := operands(c, 2, 2)
-			if err != nil {
-				return err
-			}
-			places, err := inImages(c, args[1:], false)
-			if err != nil {
-				return err
-			}
-			s := &volumes{write: true}
-			return named(c, s.close(put(c, s, args[0], places[0])))
-		},
+		Action: into(put),
+	}
+}
+
+// into is the action of what has something and a place in an image as operands.
+func into(do func(c *cli.Context, s *volumes, what string, dest place) error) cli.ActionFunc {
+	return func(c *cli.Context) error {
+		args, err := operands(c, 2, 2)
+		if err != nil {
+			return err
+		}
+		places, err := inImages(c, args[1:], false)
+		if err != nil {
+			return err
+		}
+		s := &volumes{write: true}
+		return named(c, s.close(do(c, s, args[0], places[0])))
 	}
 }
 

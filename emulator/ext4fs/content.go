@@ -390,7 +390,7 @@ func (i *inode) Evict(ctx context.Context, er pgalloc.EvictableRange) {
 		}
 		if !c.dirty.IsEmptyRange(free) {
 			if err := i.flushLocked(ctx, free, true); err != nil {
-				i.fs.log("warning: inode %d: writeback of %v: %v", i.ino, free, err)
+				i.fs.log("warning: inode %d: writeback of %v: %v", i.Ino(), free, err)
 				continue
 			}
 		}

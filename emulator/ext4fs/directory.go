@@ -35,15 +35,15 @@ func (fd *directoryFD) Allocate(ctx context.Context, mode, offset, length uint64
 func (fd *directoryFD) IterDirents(ctx context.Context, cb vfs.IterDirentsCallback) error {
 	fd.mu.Lock()
 	defer fd.mu.Unlock()
-	d := fd.dentry()
-	if d.deleted.Load() {
+	d := fd.Dentry()
+	if d.Deleted() {
 		return linuxerr.ENOENT
 	}
-	d.inode.touchAtime(fd.vfsfd.Mount())
+	d.Inode.touchAtime(fd.VFSFD.Mount())
 	batch := make([]ext4.DirEntry, 0, direntBatch)
 	for {
 		batch = batch[:0]
-		err := d.inode.node.ReadDir(fd.cookie, func(e ext4.DirEntry) bool {
+		err := d.Inode.node.ReadDir(fd.cookie, func(e ext4.DirEntry) bool {
 			batch = append(batch, e)
 			return len(batch) < direntBatch
 		})
@@ -63,7 +63,7 @@ func (fd *directoryFD) IterDirents(ctx context.Context, cb vfs.IterDirentsCallba
 			fd.cookie = e.Cookie
 		}
 		if err != nil {
-			return fd.filesystem().errno(err)
+			return fd.Inode().fs.errno(err)
 		}
 		if len(batch) < direntBatch {
 			return nil
@@ -74,8 +74,8 @@ func (fd *directoryFD) IterDirents(ctx context.Context, cb vfs.IterDirentsCallba
 // parentIno is the inode number of "..", which where a mount begins is the
 // filesystem's own.
 func (fd *directoryFD) parentIno(d *dentry, ino uint64) uint64 {
-	if parent := d.parent.Load(); parent != nil {
-		return uint64(parent.inode.ino)
+	if parent := d.Parent(); parent != nil {
+		return parent.Inode.Ino()
 	}
 	return ino
 }
@@ -102,5 +102,5 @@ func (fd *directoryFD) Seek(ctx context.Context, offset int64, whence int32) (in
 
 // Sync implements vfs.FileDescriptionImpl.
 func (fd *directoryFD) Sync(ctx context.Context, opts vfs.SyncOptions) error {
-	return fd.filesystem().errno(fd.inode().node.Sync(opts.DataOnly))
+	return fd.Inode().fs.errno(fd.Inode().node.Sync(opts.DataOnly))
 }

@@ -1,16 +1,15 @@
 // Package ext4fs is the guest's ext4: a filesystem of the Sentry over the engine in
 // package ext4. It mounts ext2, ext3 and ext4 alike.
 //
-// The words are Linux's. A dentry is a name in a directory, an inode a file; hard
-// links are several dentries of one inode. A filesystem belongs to a disk and may have
-// several mounts. The engine (package ext4) knows what is on the disk and keeps
-// metadata; this package knows paths, permissions, open files and memory.
+// A filesystem belongs to a disk and may have several mounts. The engine (package ext4)
+// knows what is on the disk and keeps metadata; package tree knows paths and names; this
+// package knows permissions, open files and memory.
 //
 // # Data
 //
 // The pages of a file are, as far as they can be, the host's pages of the image: a
 // mapping of the guest is a mapping of the host file at the place where the data lies
-// (memmap.File hostFile), and read(2) and write(2) go to the disk between the guest's
+// (package hostfile), and read(2) and write(2) go to the disk between the guest's
 // memory and the host's page cache, without a copy in between. Machines that run over
 // one backing file therefore share its pages.
 //
@@ -38,22 +37,17 @@
 // In the order in which they are taken:
 //
 //	freezer.writers                   that the filesystem may be changed
-//	filesystem.renameMu               the shape of the tree
-//	  dentry.cachingMu                whether a dentry is among the unreferenced
-//	    dentry.dirMu                  a directory; parents before children
-//	      vfs mount and dentry locks  (taken by vfs.Prepare…Dentry)
-//	        inode.mu                  what changes a file
-//	          mm.MemoryManager.mappingMu
-//	            content.mapsMu        who maps a file
-//	              mm.MemoryManager.activeMu
-//	                content.dataMu    a file's pages and where its data lies
-//	                  the engine's locks
-//	                    filesystem.hostMu, flusher.mu, hostFile.mu
-//	filesystem.inodesMu               the table of inodes; under it the engine's locks
-//	filesystem.ancestryMu             parent and name of dentries; under it nothing
-//	filesystem.cacheMu                the list of unreferenced dentries; likewise
-//	acls.mu, inode.pipeMu, FilesystemType.mu
+//	  the locks of package tree, down to those of the VFS's mounts and dentries
+//	    inode.mu                      what changes a file
+//	      mm.MemoryManager.mappingMu
+//	        content.mapsMu            who maps a file
+//	          mm.MemoryManager.activeMu
+//	            content.dataMu        a file's pages and where its data lies
+//	              the engine's locks
+//	                filesystem.hostMu, flusher.mu, hostfile.File.mu
+//	acls.mu, FilesystemType.mu
 //
+// Under the table of inodes (package tree) the engine's locks are taken.
 // What copies from or to guest memory may take every lock from mappingMu on, so it
 // happens under inode.mu at most; the copying function itself runs with an activeMu
 // held and takes dataMu. Translate is called with an activeMu held and so never

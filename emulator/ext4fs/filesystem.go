@@ -1,14 +1,12 @@
 package ext4fs
 
 import (
-	"container/list"
 	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"gvisor.dev/gvisor/pkg/abi/linux"
 	"gvisor.dev/gvisor/pkg/context"
 	"gvisor.dev/gvisor/pkg/errors/linuxerr"
 	"gvisor.dev/gvisor/pkg/sentry/kernel/auth"
@@ -16,19 +14,23 @@ import (
 	"gvisor.dev/gvisor/pkg/sentry/pgalloc"
 	"gvisor.dev/gvisor/pkg/sentry/vfs"
 
+	"github.com/umlkit/umlkit/emulator/tree"
 	"github.com/umlkit/umlkit/ext4"
 )
 
-// Errors that the package compares with ==.
-var (
-	enoent  error = linuxerr.ENOENT
-	enodata error = linuxerr.ENODATA
-)
+// enodata is compared with ==.
+var enodata error = linuxerr.ENODATA
+
+// dentry is a name in a directory.
+type dentry = tree.Dentry[*inode]
+
+// maxCachedDentries is how many unreferenced dentries a filesystem keeps.
+const maxCachedDentries = 8192
 
 // filesystem is an open filesystem, mounted once or more. It implements
 // vfs.FilesystemImpl.
 type filesystem struct {
-	vfsfs vfs.Filesystem
+	tree.Tree[*inode]
 
 	// These do not change while the filesystem is open.
 	typ         *FilesystemType
@@ -48,21 +50,6 @@ type filesystem struct {
 
 	opts     atomic.Pointer[options]
 	readOnly atomic.Bool
-
-	// renameMu keeps the tree in shape: walks hold it for reading, a rename for
-	// writing. ancestryMu protects parent and name of dentries; a rename holds it
-	// for writing only while it changes them.
-	renameMu   sync.RWMutex
-	ancestryMu sync.RWMutex
-
-	root     *dentry
-	released atomic.Bool
-
-	cacheMu sync.Mutex
-	cached  *list.List // of *dentry: the unreferenced ones, latest first
-
-	inodesMu sync.Mutex
-	inodes   map[uint32]*inode
 
 	hostMu    sync.Mutex
 	hostFiles map[*os.File]*hostFile
@@ -128,6 +115,21 @@ func (fs *filesystem) writable() error {
 	return nil
 }
 
+// BeginWrite implements tree.Filesystem.
+func (fs *filesystem) BeginWrite(mnt *vfs.Mount) error {
+	if err := mnt.CheckBeginWrite(); err != nil {
+		return err
+	}
+	if err := fs.writable(); err != nil {
+		mnt.EndWrite()
+		return err
+	}
+	return nil
+}
+
+// EndWrite implements tree.Filesystem.
+func (fs *filesystem) EndWrite(mnt *vfs.Mount) { mnt.EndWrite() }
+
 // hostFile returns the memmap.File over a host file of the disk.
 func (fs *filesystem) hostFile(f *os.File) *hostFile {
 	fs.hostMu.Lock()
@@ -178,24 +180,16 @@ func (fs *filesystem) stopFlushing() {
 
 // flushPages writes back every dirty page. It returns the first error.
 func (fs *filesystem) flushPages(ctx context.Context) error {
-	var dirty []*inode
-	fs.inodesMu.Lock()
-	for _, i := range fs.inodes {
-		if i.content != nil && i.content.dirtyPages.Load() && i.refs > 0 {
-			i.refs++
-			dirty = append(dirty, i)
-		}
-	}
-	fs.inodesMu.Unlock()
+	dirty := fs.Inodes(func(i *inode) bool { return i.content != nil && i.content.dirtyPages.Load() })
 	var first error
 	for _, i := range dirty {
 		if err := i.flush(ctx, false); err != nil {
-			fs.log("warning: inode %d: writeback: %v", i.ino, err)
+			fs.log("warning: inode %d: writeback: %v", i.Ino(), err)
 			if first == nil {
 				first = err
 			}
 		}
-		i.decRef(ctx)
+		fs.DropInode(ctx, i)
 	}
 	return first
 }
@@ -214,16 +208,12 @@ func (fs *filesystem) Sync(ctx context.Context) error {
 
 // Release implements vfs.FilesystemImpl. It runs when the last mount is gone.
 func (fs *filesystem) Release(ctx context.Context) {
-	fs.released.Store(true)
 	fs.endFreeze()
 	fs.stopFlushing()
-	for fs.evictOldest(ctx) {
-	}
-	fs.root.DecRef(ctx)
-	fs.dropLeftovers(ctx)
+	fs.ReleaseAll(ctx)
 	fs.hostMu.Lock()
 	for _, h := range fs.hostFiles {
-		h.close()
+		h.Unmap()
 	}
 	fs.hostMu.Unlock()
 	if err := fs.engine.Close(); err != nil {
@@ -235,246 +225,4 @@ func (fs *filesystem) Release(ctx context.Context) {
 		fs.disk.Release()
 	}
 	close(fs.closed)
-}
-
-// dropLeftovers ends the inodes that a bound socket or a watch has kept.
-func (fs *filesystem) dropLeftovers(ctx context.Context) {
-	fs.inodesMu.Lock()
-	var left []*inode
-	for _, i := range fs.inodes {
-		left = append(left, i)
-		i.refs++
-	}
-	fs.inodesMu.Unlock()
-	for _, i := range left {
-		i.clearEndpoint(ctx)
-		i.decRef(ctx)
-	}
-}
-
-// step goes from d to the next component of rp. It returns the file found, with a
-// reference, or d again and true where the component was a symlink to be followed.
-// renameMu is held for reading.
-func (fs *filesystem) step(ctx context.Context, rp *vfs.ResolvingPath, d *dentry) (*dentry, bool, error) {
-	if !d.inode.isDir() {
-		return nil, false, linuxerr.ENOTDIR
-	}
-	if err := d.inode.allows(rp.Credentials(), vfs.MayExec); err != nil {
-		return nil, false, err
-	}
-	name := rp.Component()
-	switch {
-	case name == ".":
-		rp.Advance()
-		d.IncRef()
-		return d, false, nil
-	case name == "..":
-		parent := d.parent.Load()
-		if isRoot, err := rp.CheckRoot(ctx, &d.vfsd); err != nil {
-			return nil, false, err
-		} else if isRoot || parent == nil {
-			rp.Advance()
-			d.IncRef()
-			return d, false, nil
-		}
-		if err := rp.CheckMount(ctx, &parent.vfsd); err != nil {
-			return nil, false, err
-		}
-		rp.Advance()
-		parent.IncRef()
-		return parent, false, nil
-	case len(name) > linux.NAME_MAX:
-		return nil, false, linuxerr.ENAMETOOLONG
-	}
-	child, err := d.lookup(ctx, name)
-	if err != nil {
-		return nil, false, err
-	}
-	if err := rp.CheckMount(ctx, &child.vfsd); err != nil {
-		child.DecRef(ctx)
-		return nil, false, err
-	}
-	if child.inode.kind == linux.S_IFLNK && rp.ShouldFollowSymlink() {
-		target, err := child.readlink(rp.Mount())
-		child.DecRef(ctx)
-		if err != nil {
-			return nil, false, err
-		}
-		followed, err := rp.HandleSymlink(target)
-		if err != nil {
-			return nil, followed, err
-		}
-		d.IncRef()
-		return d, followed, nil
-	}
-	rp.Advance()
-	return child, false, nil
-}
-
-// readlink returns the target of a symlink and notes the access.
-func (d *dentry) readlink(mnt *vfs.Mount) (string, error) {
-	if d.inode.kind != linux.S_IFLNK {
-		return "", linuxerr.EINVAL
-	}
-	target, err := d.inode.node.Readlink()
-	if err != nil {
-		return "", d.fs().errno(err)
-	}
-	d.inode.touchAtime(mnt)
-	return target, nil
-}
-
-// walkParent goes from d, of which it does not take over the reference, to the
-// directory of rp's last component. renameMu is held for reading or writing.
-func (fs *filesystem) walkParent(ctx context.Context, rp *vfs.ResolvingPath, d *dentry) (*dentry, error) {
-	d.IncRef()
-	for !rp.Final() {
-		next, _, err := fs.step(ctx, rp, d)
-		d.DecRef(ctx)
-		if err != nil {
-			return nil, err
-		}
-		d = next
-	}
-	if !d.inode.isDir() {
-		d.DecRef(ctx)
-		return nil, linuxerr.ENOTDIR
-	}
-	return d, nil
-}
-
-// resolve returns the file at rp with a reference.
-func (fs *filesystem) resolve(ctx context.Context, rp *vfs.ResolvingPath) (*dentry, error) {
-	d := rp.Start().Impl().(*dentry)
-	d.IncRef()
-	if !rp.Done() {
-		fs.renameMu.RLock()
-		defer fs.renameMu.RUnlock()
-	} else if d.inode.kind == linux.S_IFLNK && rp.ShouldFollowSymlink() {
-		// A descriptor of a symlink itself, opened with O_PATH.
-		target, err := d.readlink(rp.Mount())
-		if err == nil {
-			_, err = rp.HandleSymlink(target)
-		}
-		if err != nil {
-			d.DecRef(ctx)
-			return nil, err
-		}
-	}
-	for !rp.Done() {
-		next, _, err := fs.step(ctx, rp, d)
-		d.DecRef(ctx)
-		if err != nil {
-			return nil, err
-		}
-		d = next
-	}
-	if rp.MustBeDir() && !d.inode.isDir() {
-		d.DecRef(ctx)
-		return nil, linuxerr.ENOTDIR
-	}
-	return d, nil
-}
-
-// AccessAt implements vfs.FilesystemImpl.
-func (fs *filesystem) AccessAt(ctx context.Context, rp *vfs.ResolvingPath, creds *auth.Credentials, ats vfs.AccessTypes) error {
-	d, err := fs.resolve(ctx, rp)
-	if err != nil {
-		return err
-	}
-	defer d.DecRef(ctx)
-	if ats.MayWrite() && (rp.Mount().ReadOnly() || fs.readOnly.Load()) {
-		switch d.inode.kind {
-		case linux.S_IFREG, linux.S_IFDIR, linux.S_IFLNK:
-			return linuxerr.EROFS
-		}
-	}
-	return d.inode.allows(creds, ats)
-}
-
-// GetDentryAt implements vfs.FilesystemImpl.
-func (fs *filesystem) GetDentryAt(ctx context.Context, rp *vfs.ResolvingPath, opts vfs.GetDentryOptions) (*vfs.Dentry, error) {
-	d, err := fs.resolve(ctx, rp)
-	if err != nil {
-		return nil, err
-	}
-	if opts.CheckSearchable {
-		err := error(linuxerr.ENOTDIR)
-		if d.inode.isDir() {
-			err = d.inode.allows(rp.Credentials(), vfs.MayExec)
-		}
-		if err != nil {
-			d.DecRef(ctx)
-			return nil, err
-		}
-	}
-	return &d.vfsd, nil
-}
-
-// GetParentDentryAt implements vfs.FilesystemImpl.
-func (fs *filesystem) GetParentDentryAt(ctx context.Context, rp *vfs.ResolvingPath) (*vfs.Dentry, error) {
-	fs.renameMu.RLock()
-	defer fs.renameMu.RUnlock()
-	d, err := fs.walkParent(ctx, rp, rp.Start().Impl().(*dentry))
-	if err != nil {
-		return nil, err
-	}
-	return &d.vfsd, nil
-}
-
-// ReadlinkAt implements vfs.FilesystemImpl.
-func (fs *filesystem) ReadlinkAt(ctx context.Context, rp *vfs.ResolvingPath) (string, error) {
-	d, err := fs.resolve(ctx, rp)
-	if err != nil {
-		return "", err
-	}
-	defer d.DecRef(ctx)
-	return d.readlink(rp.Mount())
-}
-
-// StatAt implements vfs.FilesystemImpl.
-func (fs *filesystem) StatAt(ctx context.Context, rp *vfs.ResolvingPath, opts vfs.StatOptions) (linux.Statx, error) {
-	if rp.Done() {
-		// The caller has a reference, and may have locks that resolve must not
-		// be called with.
-		return rp.Start().Impl().(*dentry).statxIn(rp.Mount()), nil
-	}
-	d, err := fs.resolve(ctx, rp)
-	if err != nil {
-		return linux.Statx{}, err
-	}
-	defer d.DecRef(ctx)
-	return d.statxIn(rp.Mount()), nil
-}
-
-// SetStatAt implements vfs.FilesystemImpl.
-func (fs *filesystem) SetStatAt(ctx context.Context, rp *vfs.ResolvingPath, opts vfs.SetStatOptions) error {
-	d, err := fs.resolve(ctx, rp)
-	if err != nil {
-		return err
-	}
-	defer d.DecRef(ctx)
-	defer fs.changing()()
-	if err := rp.Mount().CheckBeginWrite(); err != nil {
-		return err
-	}
-	err = d.inode.setStat(ctx, rp.Credentials(), &opts)
-	rp.Mount().EndWrite()
-	if err != nil {
-		return err
-	}
-	if ev := vfs.InotifyEventFromStatMask(opts.Stat.Mask); ev != 0 {
-		d.InotifyWithParent(ctx, ev, 0, vfs.InodeEvent)
-	}
-	return nil
-}
-
-// StatFSAt implements vfs.FilesystemImpl.
-func (fs *filesystem) StatFSAt(ctx context.Context, rp *vfs.ResolvingPath) (linux.Statfs, error) {
-	d, err := fs.resolve(ctx, rp)
-	if err != nil {
-		return linux.Statfs{}, err
-	}
-	d.DecRef(ctx)
-	return fs.statfs(rp.Mount()), nil
 }

@@ -22,9 +22,9 @@ type freezer struct {
 	frozen, engine bool
 }
 
-// changing lets the caller change the filesystem until it calls what it gets. It waits
+// Changing implements tree.Filesystem. It lets the caller change the filesystem until it calls what it gets. It waits
 // while the filesystem is frozen, uninterruptibly as in Linux.
-func (fs *filesystem) changing() (done func()) {
+func (fs *filesystem) Changing() (done func()) {
 	fs.freezer.writers.RLock()
 	return fs.freezer.writers.RUnlock
 }

@@ -9,26 +9,18 @@ import (
 	"gvisor.dev/gvisor/pkg/context"
 	"gvisor.dev/gvisor/pkg/errors/linuxerr"
 	"gvisor.dev/gvisor/pkg/sentry/kernel/auth"
-	"gvisor.dev/gvisor/pkg/sentry/kernel/pipe"
-	"gvisor.dev/gvisor/pkg/sentry/socket/unix/transport"
 	"gvisor.dev/gvisor/pkg/sentry/vfs"
 
+	"github.com/umlkit/umlkit/emulator/tree"
 	"github.com/umlkit/umlkit/ext4"
 	"github.com/umlkit/umlkit/ext4/format"
 )
 
-// inode is a file, under however many names. There is one per inode number, so that
-// hard links share pages, mappings, locks and watches.
+// inode is a file, under however many names. It implements tree.Inode.
 type inode struct {
+	tree.File
 	fs   *filesystem
 	node *ext4.Inode // one reference
-	ino  uint32
-	kind uint16 // linux.S_IFREG and the like; it never changes
-
-	refs int64 // protected by fs.inodesMu
-
-	locks   vfs.FileLocks
-	watches vfs.Watches
 
 	// mu serialises what changes the file: writes, truncation, attributes.
 	mu sync.Mutex
@@ -38,100 +30,53 @@ type inode struct {
 	// noCaps is set when the file is known to have no file capabilities.
 	noCaps atomic.Bool
 
-	// nameless is set while a file made with O_TMPFILE may still be given a name.
-	nameless atomic.Bool
-
 	// content is the data of a regular file, nil for other files.
 	content *content
-
-	// pipeMu protects pipe, which a FIFO gets when it is first opened.
-	pipeMu sync.Mutex
-	pipe   *pipe.VFSPipe
-
-	// endpoint is what a socket bound at the file listens with. While it is set it
-	// holds a reference on the inode, until the file's last name is removed.
-	endpoint atomic.Pointer[endpoint]
 }
-
-type endpoint struct{ transport.BoundEndpoint }
 
 // inodeOf returns the inode of node with a reference. It takes over the caller's
 // reference on node.
 func (fs *filesystem) inodeOf(node *ext4.Inode) (*inode, error) {
 	ino := node.Number()
-	fs.inodesMu.Lock()
-	defer fs.inodesMu.Unlock()
-	if i, ok := fs.inodes[ino]; ok {
-		i.refs++
-		node.Put() // i has another reference: nothing is freed here
-		return i, nil
-	}
-	a := node.Attr()
-	i := &inode{fs: fs, node: node, ino: ino, kind: a.Mode & linux.S_IFMT, refs: 1}
-	switch i.kind {
-	case linux.S_IFREG:
-		i.content = &content{}
-		i.content.size.Store(a.Size)
-	case linux.S_IFDIR, linux.S_IFLNK, linux.S_IFIFO, linux.S_IFSOCK, linux.S_IFCHR, linux.S_IFBLK:
-	default:
-		node.Put()
-		fs.log("error: inode %d has unknown type %#o", ino, a.Mode)
-		return nil, linuxerr.EUCLEAN
-	}
-	fs.inodes[ino] = i
-	return i, nil
-}
-
-func (i *inode) incRef() {
-	i.fs.inodesMu.Lock()
-	i.refs++
-	i.fs.inodesMu.Unlock()
-}
-
-// decRef drops a reference. The last one writes back what is dirty and gives the
-// file back to the engine, which frees it if it has no name. An inode that is
-// watched stays.
-func (i *inode) decRef(ctx context.Context) {
-	fs := i.fs
-	fs.inodesMu.Lock()
-	for i.refs == 1 && i.content != nil && i.content.dirtyPages.Load() && i.node.Attr().Links != 0 {
-		// Keep the inode until its data is where the next reader looks for it.
-		fs.inodesMu.Unlock()
-		if err := i.flush(ctx, true); err != nil {
-			fs.log("warning: inode %d: lost data at writeback: %v", i.ino, err)
-			i.discardDirty()
+	i, had, err := fs.Inode(tree.Key{Ino: uint64(ino)}, func() (*inode, error) {
+		a := node.Attr()
+		i := &inode{fs: fs, node: node}
+		switch i.Kind = a.Mode & linux.S_IFMT; i.Kind {
+		case linux.S_IFREG:
+			i.content = &content{}
+			i.content.size.Store(a.Size)
+		case linux.S_IFDIR, linux.S_IFLNK, linux.S_IFIFO, linux.S_IFSOCK, linux.S_IFCHR, linux.S_IFBLK:
+		default:
+			fs.log("error: inode %d has unknown type %#o", ino, a.Mode)
+			return nil, linuxerr.EUCLEAN
 		}
-		fs.inodesMu.Lock()
+		return i, nil
+	})
+	if had || err != nil {
+		node.Put() // where i has another reference nothing is freed here
 	}
-	if i.refs--; i.refs > 0 {
-		fs.inodesMu.Unlock()
-		return
-	}
-	links := i.node.Attr().Links
-	if links != 0 && !fs.released.Load() && i.watches.Size() != 0 {
-		fs.inodesMu.Unlock()
-		return
-	}
-	i.destroyLocked(ctx, links == 0)
+	return i, err
 }
 
-// unwatched ends an inode that only its watches kept.
-func (i *inode) unwatched(ctx context.Context) {
-	i.fs.inodesMu.Lock()
-	if i.refs != 0 || i.fs.inodes[i.ino] != i || i.watches.Size() != 0 {
-		i.fs.inodesMu.Unlock()
-		return
-	}
-	i.destroyLocked(ctx, false)
+// Links implements tree.Inode.
+func (i *inode) Links() uint32 { return i.node.Attr().Links }
+
+// Unsaved implements tree.Inode. What has no name any more needs no saving.
+func (i *inode) Unsaved() bool {
+	return i.content != nil && i.content.dirtyPages.Load() && i.Links() != 0
 }
 
-// destroyLocked ends i. It unlocks fs.inodesMu.
-func (i *inode) destroyLocked(ctx context.Context, removed bool) {
-	delete(i.fs.inodes, i.ino)
-	i.fs.inodesMu.Unlock()
-	if removed {
-		i.watches.HandleDeletion(ctx)
+// Save implements tree.Inode: it writes back what is dirty.
+func (i *inode) Save(ctx context.Context) {
+	if err := i.flush(ctx, true); err != nil {
+		i.fs.log("warning: inode %d: lost data at writeback: %v", i.Ino(), err)
+		i.discardDirty()
 	}
+}
+
+// Close implements tree.Inode. It gives the file back to the engine, which frees it if it
+// has no name.
+func (i *inode) Close(ctx context.Context) {
 	if i.content != nil {
 		i.dropPages()
 	}
@@ -140,18 +85,25 @@ func (i *inode) destroyLocked(ctx context.Context, removed bool) {
 	}
 }
 
-// clearEndpoint lets go of the socket bound at i, if any.
-func (i *inode) clearEndpoint(ctx context.Context) {
-	if i.endpoint.Swap(nil) != nil {
-		i.decRef(ctx)
+// Readlink implements tree.Inode. It notes the access.
+func (i *inode) Readlink(mnt *vfs.Mount) (string, error) {
+	target, err := i.node.Readlink()
+	if err != nil {
+		return "", i.fs.errno(err)
 	}
+	i.touchAtime(mnt)
+	return target, nil
 }
 
-func (i *inode) isDir() bool { return i.kind == linux.S_IFDIR }
+// Device implements tree.Inode.
+func (i *inode) Device() (major, minor uint32, err error) {
+	a := i.node.Attr()
+	return a.Major, a.Minor, nil
+}
 
-// allows checks that creds may access i so, by mode and ACL and by the immutable
+// Allows implements tree.Inode: by mode and ACL and by the immutable
 // flag, which forbids writing to everyone.
-func (i *inode) allows(creds *auth.Credentials, ats vfs.AccessTypes) error {
+func (i *inode) Allows(creds *auth.Credentials, ats vfs.AccessTypes) error {
 	a := i.node.Attr()
 	if ats.MayWrite() && a.Flags&format.FlagImmutable != 0 {
 		return linuxerr.EPERM
@@ -163,9 +115,9 @@ func (i *inode) allows(creds *auth.Credentials, ats vfs.AccessTypes) error {
 	return vfs.GenericCheckPermissions(creds, ats, linux.FileMode(a.Mode), acl, auth.KUID(a.UID), auth.KGID(a.GID))
 }
 
-// allowsRemoval checks that creds may remove or rename child, a file of directory i.
-func (i *inode) allowsRemoval(creds *auth.Credentials, child *inode) error {
-	if err := i.allows(creds, vfs.MayWrite|vfs.MayExec); err != nil {
+// AllowsRemoval implements tree.Inode.
+func (i *inode) AllowsRemoval(creds *auth.Credentials, child *inode) error {
+	if err := i.Allows(creds, vfs.MayWrite|vfs.MayExec); err != nil {
 		return err
 	}
 	dir, a := i.node.Attr(), child.node.Attr()
@@ -175,15 +127,28 @@ func (i *inode) allowsRemoval(creds *auth.Credentials, child *inode) error {
 	return vfs.CheckDeleteSticky(creds, linux.FileMode(dir.Mode), auth.KUID(dir.UID), auth.KUID(a.UID), auth.KGID(a.GID))
 }
 
-// statx fills stat with what i is.
-func (i *inode) statx(stat *linux.Statx) {
+// AllowsLink implements tree.Inode.
+func (i *inode) AllowsLink(creds *auth.Credentials) error {
+	a := i.node.Attr()
+	if a.Flags&fixedFlags != 0 {
+		return linuxerr.EPERM
+	}
+	acl, err := i.accessACL()
+	if err != nil {
+		return err
+	}
+	return vfs.MayLink(creds, linux.FileMode(a.Mode), acl, auth.KUID(a.UID), auth.KGID(a.GID))
+}
+
+// Stat implements tree.Inode.
+func (i *inode) Stat() (stat linux.Statx, err error) {
 	a := i.node.Attr()
 	stat.Mask = linux.STATX_BASIC_STATS | linux.STATX_BTIME
 	stat.Blksize = uint32(i.fs.engine.BlockSize())
 	stat.Nlink = a.Links
 	stat.UID, stat.GID = a.UID, a.GID
 	stat.Mode = a.Mode
-	stat.Ino = uint64(i.ino)
+	stat.Ino = uint64(i.Ino())
 	stat.Size = uint64(a.Size)
 	if i.content != nil {
 		stat.Size = uint64(i.content.size.Load())
@@ -192,28 +157,16 @@ func (i *inode) statx(stat *linux.Statx) {
 	stat.Atime, stat.Mtime = statxTime(a.Atime), statxTime(a.Mtime)
 	stat.Ctime, stat.Btime = statxTime(a.Ctime), statxTime(a.Btime)
 	stat.DevMajor, stat.DevMinor = i.fs.disk.Major, i.fs.disk.Minor
-	if i.kind == linux.S_IFCHR || i.kind == linux.S_IFBLK {
+	if i.Kind == linux.S_IFCHR || i.Kind == linux.S_IFBLK {
 		stat.RdevMajor, stat.RdevMinor = a.Major, a.Minor
 	}
-	stat.AttributesMask = statxCompressed | statxImmutable | statxAppend | statxNodump | statxEncrypted | statxVerity
+	stat.AttributesMask = statxCompressed | statxImmutable | statxAppend | statxNodump | statxEncrypted | statxAutomount | statxVerity | statxDAX
 	for _, f := range statxFlags {
 		if a.Flags&f.flag != 0 {
 			stat.Attributes |= f.attr
 		}
 	}
-}
-
-// statxIn is what statx(2) tells of d seen through mnt.
-func (d *dentry) statxIn(mnt *vfs.Mount) linux.Statx {
-	var stat linux.Statx
-	d.inode.statx(&stat)
-	stat.Mask |= linux.STATX_MNT_ID
-	stat.MntID = mnt.ID
-	stat.AttributesMask |= statxAutomount | statxMountRoot | statxDAX
-	if mnt.Root() == &d.vfsd {
-		stat.Attributes |= statxMountRoot
-	}
-	return stat
+	return stat, nil
 }
 
 // The attributes of statx(2).
@@ -224,7 +177,6 @@ const (
 	statxNodump     = 0x40
 	statxEncrypted  = 0x800
 	statxAutomount  = 0x1000
-	statxMountRoot  = 0x2000
 	statxVerity     = 0x100000
 	statxDAX        = 0x200000
 )
@@ -245,28 +197,9 @@ func statxTime(t ext4.Time) linux.StatxTimestamp {
 	return linux.StatxTimestamp{Sec: t.Sec, Nsec: t.Nsec}
 }
 
-// setStat implements chmod, chown, truncate and utimensat. The caller has counted
-// itself as a writer of the mount.
-func (i *inode) setStat(ctx context.Context, creds *auth.Credentials, opts *vfs.SetStatOptions) error {
-	st := &opts.Stat
-	if st.Mask == 0 {
-		return nil
-	}
-	const known = linux.STATX_MODE | linux.STATX_UID | linux.STATX_GID | linux.STATX_ATIME | linux.STATX_MTIME | linux.STATX_CTIME | linux.STATX_SIZE
-	if st.Mask&^uint32(known) != 0 {
-		return linuxerr.EPERM
-	}
-	if err := i.fs.writable(); err != nil {
-		return err
-	}
-	if st.Mask&linux.STATX_SIZE != 0 {
-		switch {
-		case i.isDir():
-			return linuxerr.EISDIR
-		case i.content == nil || st.Size > math.MaxInt64:
-			return linuxerr.EINVAL
-		}
-	}
+// SetStat implements tree.Filesystem.
+func (fs *filesystem) SetStat(ctx context.Context, creds *auth.Credentials, d *dentry, opts *vfs.SetStatOptions, _ *vfs.FileDescription) error {
+	i, st := d.Inode, &opts.Stat
 	acl, err := i.accessACL()
 	if err != nil {
 		return err
@@ -314,7 +247,7 @@ func (i *inode) setStat(ctx context.Context, creds *auth.Credentials, opts *vfs.
 			mask |= ext4.AttrMode
 		}
 	}
-	if opts.ClearPrivs && !i.isDir() {
+	if opts.ClearPrivs && !i.IsDir() {
 		if err := i.dropFileCaps(); err != nil {
 			return err
 		}
@@ -408,7 +341,7 @@ const secondsPerDay = 24 * 60 * 60
 // touchAtime notes an access through mnt, as the mount options have it.
 func (i *inode) touchAtime(mnt *vfs.Mount) {
 	opts := i.fs.options()
-	if mnt.Options().Flags.NoATime || i.fs.writable() != nil || i.isDir() && opts.nodiratime {
+	if mnt.Options().Flags.NoATime || i.fs.writable() != nil || i.IsDir() && opts.nodiratime {
 		return
 	}
 	a := i.node.Attr()

@@ -53,7 +53,7 @@ const (
 
 // Ioctl implements vfs.FileDescriptionImpl.
 func (fd *regularFD) Ioctl(ctx context.Context, uio usermem.IO, sysno uintptr, args arch.SyscallArguments) (uintptr, error) {
-	i := fd.inode()
+	i := fd.Inode()
 	switch args[1].Uint() {
 	case ioctlFIONREAD:
 		fd.mu.Lock()
@@ -71,14 +71,14 @@ func (fd *regularFD) Ioctl(ctx context.Context, uio usermem.IO, sysno uintptr, a
 // Ioctl implements vfs.FileDescriptionImpl.
 func (fd *directoryFD) Ioctl(ctx context.Context, uio usermem.IO, sysno uintptr, args arch.SyscallArguments) (uintptr, error) {
 	if args[1].Uint() == ioctlFIOQSIZE {
-		return 0, copyOut(ctx, uio, args[2].Pointer(), fd.inode().node.Attr().Size)
+		return 0, copyOut(ctx, uio, args[2].Pointer(), fd.Inode().node.Attr().Size)
 	}
 	return fd.ioctl(ctx, uio, sysno, args)
 }
 
 // ioctl is what files and directories have in common.
 func (fd *fileDescription) ioctl(ctx context.Context, uio usermem.IO, sysno uintptr, args arch.SyscallArguments) (uintptr, error) {
-	i, fs, addr := fd.inode(), fd.filesystem(), args[2].Pointer()
+	i, fs, addr := fd.Inode(), fd.Inode().fs, args[2].Pointer()
 	switch args[1].Uint() {
 	case ioctlFIGETBSZ:
 		return 0, copyOut(ctx, uio, addr, int32(fs.blockSize))
@@ -89,7 +89,7 @@ func (fd *fileDescription) ioctl(ctx context.Context, uio usermem.IO, sysno uint
 		if err := copyIn(ctx, uio, addr, &flags); err != nil {
 			return 0, err
 		}
-		return 0, fd.change(func() error { return i.setFlags(ctx, flags) })
+		return 0, fd.Change(func() error { return i.setFlags(ctx, flags) })
 	case ioctlGetVersion, ioctlGetVersion32, ioctlExt4Version:
 		return 0, copyOut(ctx, uio, addr, i.node.Generation())
 	case ioctlFSGetXattr:
@@ -99,13 +99,13 @@ func (fd *fileDescription) ioctl(ctx context.Context, uio usermem.IO, sysno uint
 		if err := copyIn(ctx, uio, addr, &x); err != nil {
 			return 0, err
 		}
-		return 0, fd.change(func() error { return i.setFsxattr(ctx, &x) })
+		return 0, fd.Change(func() error { return i.setFsxattr(ctx, &x) })
 	case ioctlGetLabel:
 		var label [256]byte
 		copy(label[:255], fs.engine.Label())
 		return 0, copyOut(ctx, uio, addr, label)
 	case ioctlSetLabel:
-		return 0, fd.change(func() error { return fs.setLabel(ctx, uio, addr) })
+		return 0, fd.Change(func() error { return fs.setLabel(ctx, uio, addr) })
 	case ioctlGetUUID:
 		return 0, copyOut(ctx, uio, addr, struct {
 			Len  uint8
@@ -127,7 +127,7 @@ func (fd *fileDescription) ioctl(ctx context.Context, uio usermem.IO, sysno uint
 		if !auth.CredentialsFromContext(ctx).HasRootCapability(linux.CAP_SYS_RESOURCE) {
 			return 0, linuxerr.EPERM
 		}
-		return 0, fd.change(func() error { return fs.grow(blocks) })
+		return 0, fd.Change(func() error { return fs.grow(blocks) })
 	}
 	return fd.FileDescriptionDefaultImpl.Ioctl(ctx, uio, sysno, args)
 }
@@ -166,7 +166,7 @@ func (i *inode) setFlags(ctx context.Context, flags uint32) error {
 	if flags&^format.FlagsUserVisible != 0 {
 		return linuxerr.EOPNOTSUPP
 	}
-	if !i.isDir() {
+	if !i.IsDir() {
 		flags &^= format.FlagDirSync | format.FlagTopDir
 	}
 	if (flags^a.Flags)&fixedFlags != 0 && !creds.HasRootCapability(linux.CAP_LINUX_IMMUTABLE) {

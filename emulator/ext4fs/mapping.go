@@ -327,14 +327,14 @@ func (i *inode) hostPage(pos uint64, optional memmap.MappableRange, at hostarch.
 	}
 
 	h, mr, off, ok := i.hostRun(pos, limit)
-	if !ok || at.Execute && h.noexec {
+	if !ok || at.Execute && h.NoExec {
 		return memmap.Translation{}, false
 	}
 	if c.hostRuns.Add(1) > i.fs.maxHostRuns && mr.Length() < fillMany && mr.Length() < limit.Length() {
 		// Too many small pieces: the host's limit of mappings is near.
 		return memmap.Translation{}, false
 	}
-	return memmap.Translation{Source: mr, File: h, Offset: off, Perms: h.perms()}, true
+	return memmap.Translation{Source: mr, File: h, Offset: off, Perms: h.Perms()}, true
 }
 
 // zeroAfter says whether the disk holds zeros from the file's end to the end of its

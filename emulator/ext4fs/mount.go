@@ -1,7 +1,6 @@
 package ext4fs
 
 import (
-	"container/list"
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
@@ -58,7 +57,7 @@ func (t *FilesystemType) mount(ctx context.Context, vfsObj *vfs.VirtualFilesyste
 			// read by the kernel.
 			return nil, nil, linuxerr.EPERM
 		}
-		major, minor, err := blockDevice(ctx, vfsObj, creds, source)
+		major, minor, err := BlockDevice(ctx, vfsObj, creds, source)
 		if err != nil {
 			t.logf("%s: Can't lookup blockdev", source)
 			return nil, nil, err
@@ -77,10 +76,10 @@ func (t *FilesystemType) mount(ctx context.Context, vfsObj *vfs.VirtualFilesyste
 		if fs == nil {
 			break
 		}
-		if fs.vfsfs.TryIncRef() {
+		if fs.VFSFS.TryIncRef() {
 			t.mu.Unlock()
-			if fs.vfsfs.FilesystemType().Name() != fsType.Name() { // to Linux another filesystem, and the disk has one
-				fs.vfsfs.DecRef(ctx)
+			if fs.VFSFS.FilesystemType().Name() != fsType.Name() { // to Linux another filesystem, and the disk has one
+				fs.VFSFS.DecRef(ctx)
 				t.errorf("%s: Can't open blockdev", source)
 				return nil, nil, linuxerr.EBUSY
 			}
@@ -115,8 +114,8 @@ func (t *FilesystemType) mount(ctx context.Context, vfsObj *vfs.VirtualFilesyste
 		t.open = make(map[uint64]*filesystem)
 	}
 	t.open[key] = fs
-	fs.root.IncRef()
-	return &fs.vfsfs, &fs.root.vfsd, nil
+	fs.Root().IncRef()
+	return &fs.VFSFS, fs.Root().VFS(), nil
 }
 
 // mountAgain is a further mount of a filesystem, on which it has a reference. Like
@@ -128,22 +127,23 @@ func (t *FilesystemType) mountAgain(ctx context.Context, fs *filesystem, data st
 	o, err := parseOptions(data, &base)
 	if err != nil {
 		t.errorf("ext4: %v", err)
-		fs.vfsfs.DecRef(ctx)
+		fs.VFSFS.DecRef(ctx)
 		return nil, nil, linuxerr.EINVAL
 	}
 	if o.ro != now.ro {
-		fs.vfsfs.DecRef(ctx)
+		fs.VFSFS.DecRef(ctx)
 		return nil, nil, linuxerr.EBUSY
 	}
-	fs.root.IncRef()
-	return &fs.vfsfs, &fs.root.vfsd, nil
+	fs.Root().IncRef()
+	return &fs.VFSFS, fs.Root().VFS(), nil
 }
 
 // deviceKey is a device number as stat(2) has it.
 func deviceKey(major, minor uint32) uint64 { return unix.Mkdev(major, minor) }
 
-// blockDevice returns the number of the block device at source.
-func blockDevice(ctx context.Context, vfsObj *vfs.VirtualFilesystem, creds *auth.Credentials, source string) (major, minor uint32, err error) {
+// BlockDevice returns the number of the block device at source, as mount(2) has it. It fails
+// with ENOTBLK where there is something else.
+func BlockDevice(ctx context.Context, vfsObj *vfs.VirtualFilesystem, creds *auth.Credentials, source string) (major, minor uint32, err error) {
 	if source == "" {
 		return 0, 0, linuxerr.EINVAL
 	}
@@ -237,10 +237,10 @@ func (t *FilesystemType) openDisk(ctx context.Context, vfsObj *vfs.VirtualFilesy
 		clock:       ktime.RealtimeClockFromContext(ctx),
 		userns:      creds.UserNamespace.Root(),
 		closed:      make(chan struct{}),
-		cached:      list.New(),
-		inodes:      make(map[uint32]*inode),
 		hostFiles:   make(map[*os.File]*hostFile),
 	}
+	fs.MostCached = maxCachedDentries
+	fs.Init(fs)
 	// The superblock's defaults are known once it is open, and how to open it is
 	// known from the options: they are read twice.
 	o, err := parseOptions(data, defaultOptions(ext4.Info{}))
@@ -335,12 +335,12 @@ func (t *FilesystemType) openDisk(ctx context.Context, vfsObj *vfs.VirtualFilesy
 	if err != nil {
 		return nil, fs.abandon(err)
 	}
-	if !i.isDir() {
-		i.decRef(ctx)
+	if !i.IsDir() {
+		fs.DropInode(ctx, i)
 		return nil, fs.abandon(&ext4.CorruptError{What: "root inode", Field: "mode is no directory's"})
 	}
-	fs.root = newDentry(i)
-	fs.vfsfs.Init(vfsObj, fsType, fs)
+	fs.SetRoot(i)
+	fs.VFSFS.Init(vfsObj, fsType, fs)
 	mode := "r/w"
 	if fs.readOnly.Load() {
 		mode = "ro"
@@ -478,8 +478,9 @@ func (fs *filesystem) Remount(ctx context.Context, readOnly bool, data string) e
 	return nil
 }
 
-// statfs is what statfs(2) tells of the filesystem through mnt.
-func (fs *filesystem) statfs(mnt *vfs.Mount) linux.Statfs {
+// StatFS implements tree.Inode.
+func (i *inode) StatFS(mnt *vfs.Mount) (linux.Statfs, error) {
+	fs := i.fs
 	s := fs.engine.Statfs()
 	blocks := s.Blocks
 	if fs.options().minixdf {
@@ -513,20 +514,18 @@ func (fs *filesystem) statfs(mnt *vfs.Mount) linux.Statfs {
 		FSID:            [2]int32{int32(uint32(id)), int32(uint32(id >> 32))},
 		NameLength:      linux.NAME_MAX,
 		Flags:           flags,
-	}
+	}, nil
 }
 
 // hasRemoved says whether a file is in use that has no name any more. Once it is let go
 // the disk must be changed.
 func (fs *filesystem) hasRemoved() bool {
-	fs.inodesMu.Lock()
-	defer fs.inodesMu.Unlock()
-	for _, i := range fs.inodes {
-		if i.node.Attr().Links == 0 {
-			return true
-		}
-	}
-	return false
+	removed := false
+	fs.Inodes(func(i *inode) bool {
+		removed = removed || i.Links() == 0
+		return false
+	})
+	return removed
 }
 
 // forget takes a closed filesystem from the table.
@@ -547,7 +546,7 @@ func (t *FilesystemType) CloseAll(ctx context.Context) error {
 	t.mu.Lock()
 	var open []*filesystem
 	for _, fs := range t.open {
-		if fs.vfsfs.TryIncRef() {
+		if fs.VFSFS.TryIncRef() {
 			open = append(open, fs)
 		}
 	}
@@ -557,7 +556,7 @@ func (t *FilesystemType) CloseAll(ctx context.Context) error {
 		if err := fs.shutDown(ctx); err != nil {
 			errs = append(errs, fmt.Errorf("close filesystem on %s: %w", fs.disk.Name, err))
 		}
-		fs.vfsfs.DecRef(ctx)
+		fs.VFSFS.DecRef(ctx)
 	}
 	return errors.Join(errs...)
 }

@@ -4,6 +4,7 @@ import (
 	"io"
 	"sync"
 
+	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/abi/linux"
 	"gvisor.dev/gvisor/pkg/context"
 	"gvisor.dev/gvisor/pkg/errors/linuxerr"
@@ -21,15 +22,6 @@ import (
 // sector of a ubd.
 const directAlign = 512
 
-// Flags of preadv2(2) and pwritev2(2).
-const (
-	rwfHiPri  = 0x01
-	rwfDSync  = 0x02
-	rwfSync   = 0x04
-	rwfNoWait = 0x08
-	rwfAppend = 0x10
-)
-
 // regularFD is an open regular file.
 type regularFD struct {
 	fileDescription
@@ -44,10 +36,10 @@ func (fd *regularFD) PRead(ctx context.Context, dst usermem.IOSequence, offset i
 	if offset < 0 {
 		return 0, linuxerr.EINVAL
 	}
-	if opts.Flags&^uint32(rwfHiPri) != 0 {
+	if opts.Flags&^uint32(unix.RWF_HIPRI) != 0 {
 		return 0, linuxerr.EOPNOTSUPP
 	}
-	i := fd.inode()
+	i := fd.Inode()
 	if fd.direct() && !aligned(dst, offset) {
 		return 0, linuxerr.EINVAL
 	}
@@ -59,8 +51,8 @@ func (fd *regularFD) PRead(ctx context.Context, dst usermem.IOSequence, offset i
 		n, err = dst.CopyOutFrom(ctx, &reader{i, offset})
 	}
 	// A read at the end of a file is an access too.
-	if fd.vfsfd.StatusFlags()&linux.O_NOATIME == 0 {
-		i.touchAtime(fd.vfsfd.Mount())
+	if fd.VFSFD.StatusFlags()&linux.O_NOATIME == 0 {
+		i.touchAtime(fd.VFSFD.Mount())
 	}
 	return n, err
 }
@@ -74,7 +66,7 @@ func (fd *regularFD) Read(ctx context.Context, dst usermem.IOSequence, opts vfs.
 	return n, err
 }
 
-func (fd *regularFD) direct() bool { return fd.vfsfd.StatusFlags()&linux.O_DIRECT != 0 }
+func (fd *regularFD) direct() bool { return fd.VFSFD.StatusFlags()&linux.O_DIRECT != 0 }
 
 // aligned says whether O_DIRECT allows the transfer.
 func aligned(seq usermem.IOSequence, off int64) bool {
@@ -113,15 +105,15 @@ func (fd *regularFD) pwrite(ctx context.Context, src usermem.IOSequence, offset 
 	if offset < 0 {
 		return 0, offset, linuxerr.EINVAL
 	}
-	if opts.Flags&^uint32(rwfHiPri|rwfDSync|rwfSync|rwfAppend) != 0 {
+	if opts.Flags&^uint32(unix.RWF_HIPRI|unix.RWF_DSYNC|unix.RWF_SYNC|unix.RWF_APPEND) != 0 {
 		return 0, offset, linuxerr.EOPNOTSUPP
 	}
-	i, fs := fd.inode(), fd.filesystem()
-	defer fs.changing()()
+	i, fs := fd.Inode(), fd.Inode().fs
+	defer fs.Changing()()
 	if err := fs.writable(); err != nil {
 		return 0, offset, err
 	}
-	flags := fd.vfsfd.StatusFlags()
+	flags := fd.VFSFD.StatusFlags()
 	if fd.direct() && !aligned(src, offset) {
 		return 0, offset, linuxerr.EINVAL
 	}
@@ -134,7 +126,7 @@ func (fd *regularFD) pwrite(ctx context.Context, src usermem.IOSequence, offset 
 	if i.node.Attr().Flags&format.FlagImmutable != 0 {
 		return 0, offset, linuxerr.EPERM
 	}
-	if flags&linux.O_APPEND != 0 || opts.Flags&rwfAppend != 0 {
+	if flags&linux.O_APPEND != 0 || opts.Flags&unix.RWF_APPEND != 0 {
 		offset = i.content.size.Load()
 	}
 	limit, err := vfs.CheckLimit(ctx, offset, src.NumBytes())
@@ -155,8 +147,8 @@ func (fd *regularFD) pwrite(ctx context.Context, src usermem.IOSequence, offset 
 	n, err = src.CopyInTo(ctx, &writer{i, offset})
 	i.moved(offset, n)
 	if n > 0 {
-		sync := flags&linux.O_SYNC != 0 || opts.Flags&rwfSync != 0
-		if sync || flags&linux.O_DSYNC != 0 || opts.Flags&rwfDSync != 0 || i.alwaysSync() {
+		sync := flags&linux.O_SYNC != 0 || opts.Flags&unix.RWF_SYNC != 0
+		if sync || flags&linux.O_DSYNC != 0 || opts.Flags&unix.RWF_DSYNC != 0 || i.alwaysSync() {
 			if serr := i.syncRange(ctx, offset, n, !sync); serr != nil {
 				return 0, offset, serr
 			}
@@ -248,7 +240,7 @@ func (i *inode) syncRange(ctx context.Context, off, n int64, dataOnly bool) erro
 
 // Sync implements vfs.FileDescriptionImpl.
 func (fd *regularFD) Sync(ctx context.Context, opts vfs.SyncOptions) error {
-	i := fd.inode()
+	i := fd.Inode()
 	if err := i.flush(ctx, false); err != nil {
 		return err
 	}
@@ -259,7 +251,7 @@ func (fd *regularFD) Sync(ctx context.Context, opts vfs.SyncOptions) error {
 func (fd *regularFD) Seek(ctx context.Context, offset int64, whence int32) (int64, error) {
 	fd.mu.Lock()
 	defer fd.mu.Unlock()
-	i := fd.inode()
+	i := fd.Inode()
 	size := i.content.size.Load()
 	switch whence {
 	case linux.SEEK_SET:
@@ -327,14 +319,14 @@ func (i *inode) seekData(off, size int64, data bool) (int64, error) {
 
 // ConfigureMMap implements vfs.FileDescriptionImpl.
 func (fd *regularFD) ConfigureMMap(ctx context.Context, opts *memmap.MMapOpts) error {
-	i := fd.inode()
-	if !opts.Private && opts.MaxPerms.Write && fd.vfsfd.StatusFlags()&linux.O_APPEND != 0 && i.node.Attr().Flags&format.FlagAppend != 0 {
+	i := fd.Inode()
+	if !opts.Private && opts.MaxPerms.Write && fd.VFSFD.StatusFlags()&linux.O_APPEND != 0 && i.node.Attr().Flags&format.FlagAppend != 0 {
 		return linuxerr.EACCES
 	}
-	if err := vfs.GenericConfigureMMap(&fd.vfsfd, i, opts); err != nil {
+	if err := vfs.GenericConfigureMMap(&fd.VFSFD, i, opts); err != nil {
 		return err
 	}
-	i.touchAtime(fd.vfsfd.Mount())
+	i.touchAtime(fd.VFSFD.Mount())
 	return nil
 }
 
@@ -349,8 +341,8 @@ func (fd *regularFD) Allocate(ctx context.Context, mode, offset, length uint64) 
 // Fallocate implements fallocate(2) with every mode, of which the Sentry's own system
 // call knows only 0. The caller has checked that the file is open for writing.
 func (fd *regularFD) Fallocate(ctx context.Context, mode uint32, off, n int64) error {
-	i := fd.inode()
-	defer i.fs.changing()()
+	i := fd.Inode()
+	defer i.fs.Changing()()
 	if a := i.node.Attr(); a.Flags&format.FlagImmutable != 0 || a.Flags&format.FlagAppend != 0 && mode&^fallocKeepSize != 0 {
 		return linuxerr.EPERM
 	}

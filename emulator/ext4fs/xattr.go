@@ -6,7 +6,6 @@ import (
 	"sync/atomic"
 
 	"gvisor.dev/gvisor/pkg/abi/linux"
-	"gvisor.dev/gvisor/pkg/context"
 	"gvisor.dev/gvisor/pkg/errors/linuxerr"
 	"gvisor.dev/gvisor/pkg/sentry/kernel/auth"
 	"gvisor.dev/gvisor/pkg/sentry/vfs"
@@ -35,12 +34,12 @@ func (i *inode) aclState() (*aclState, error) {
 		return s, nil
 	}
 	s := &aclState{}
-	if i.kind != linux.S_IFLNK {
+	if i.Kind != linux.S_IFLNK {
 		var err error
 		if s.access, err = i.readACL(linux.XATTR_NAME_POSIX_ACL_ACCESS); err != nil {
 			return nil, err
 		}
-		if i.isDir() {
+		if i.IsDir() {
 			if s.def, err = i.readACL(linux.XATTR_NAME_POSIX_ACL_DEFAULT); err != nil {
 				return nil, err
 			}
@@ -60,7 +59,7 @@ func (i *inode) readACL(name string) (*vfs.PosixACL, error) {
 	}
 	acl, err := vfs.ParsePosixACL(b, i.fs.userns)
 	if err != nil {
-		i.fs.log("error: inode %d: %s is no ACL: %v", i.ino, name, err)
+		i.fs.log("error: inode %d: %s is no ACL: %v", i.Ino(), name, err)
 		return nil, linuxerr.EIO
 	}
 	return acl, nil
@@ -98,9 +97,9 @@ func (i *inode) storeAccessACL(acl *vfs.PosixACL) (uint16, error) {
 	return perm, i.writeACL(linux.XATTR_NAME_POSIX_ACL_ACCESS, acl)
 }
 
-// setPosixACL replaces an ACL, and the mode that follows from it.
-func (i *inode) setPosixACL(creds *auth.Credentials, t vfs.ACLType, acl *vfs.PosixACL, clearSGID bool) (*vfs.PosixACL, linux.FileMode, error) {
-	if i.kind == linux.S_IFLNK {
+// SetPosixACL implements tree.Inode. The mode follows from an ACL.
+func (i *inode) SetPosixACL(creds *auth.Credentials, t vfs.ACLType, acl *vfs.PosixACL, clearSGID bool) (*vfs.PosixACL, linux.FileMode, error) {
+	if i.Kind == linux.S_IFLNK {
 		return nil, 0, linuxerr.EOPNOTSUPP
 	}
 	if err := i.fs.writable(); err != nil {
@@ -116,7 +115,7 @@ func (i *inode) setPosixACL(creds *auth.Credentials, t vfs.ACLType, acl *vfs.Pos
 	a.Ctime = i.fs.now()
 	switch t {
 	case vfs.DefaultACL:
-		if !i.isDir() {
+		if !i.IsDir() {
 			if acl != nil {
 				return nil, 0, linuxerr.EACCES
 			}
@@ -158,7 +157,7 @@ func (i *inode) inheritACL(def *vfs.PosixACL, mode uint16) (uint16, error) {
 	if err != nil {
 		return mode, err
 	}
-	if i.isDir() {
+	if i.IsDir() {
 		if err := i.writeACL(linux.XATTR_NAME_POSIX_ACL_DEFAULT, def); err != nil {
 			return mode, err
 		}
@@ -214,7 +213,7 @@ func (i *inode) checkXattr(creds *auth.Credentials, ats vfs.AccessTypes, name st
 		if err := vfs.CheckXattrPermissions(creds, ats, linux.FileMode(a.Mode), auth.KUID(a.UID), name); err != nil {
 			return err
 		}
-		return i.allows(creds, ats)
+		return i.Allows(creds, ats)
 	case "trusted":
 		return vfs.CheckXattrPermissions(creds, ats, linux.FileMode(a.Mode), auth.KUID(a.UID), name)
 	case "security":
@@ -228,27 +227,24 @@ func (i *inode) checkXattr(creds *auth.Credentials, ats vfs.AccessTypes, name st
 	return linuxerr.EOPNOTSUPP
 }
 
-func (i *inode) listXattr(creds *auth.Credentials, size uint64) ([]string, error) {
+// ListXattr implements tree.Inode.
+func (i *inode) ListXattr(creds *auth.Credentials) ([]string, error) {
 	all, err := i.node.Xattrs()
 	if err != nil {
 		return nil, i.fs.errno(err)
 	}
-	total := uint64(0)
 	names := all[:0:0]
 	for _, n := range all {
 		if strings.HasPrefix(n, "trusted.") && !creds.HasRootCapability(linux.CAP_SYS_ADMIN) {
 			continue
 		}
 		names = append(names, n)
-		total += uint64(len(n)) + 1
-	}
-	if size != 0 && total > size {
-		return nil, linuxerr.ERANGE
 	}
 	return names, nil
 }
 
-func (i *inode) getXattr(creds *auth.Credentials, opts *vfs.GetXattrOptions) (string, error) {
+// GetXattr implements tree.Inode.
+func (i *inode) GetXattr(creds *auth.Credentials, opts *vfs.GetXattrOptions) (string, error) {
 	if err := i.checkXattr(creds, vfs.MayRead, opts.Name); err != nil {
 		return "", err
 	}
@@ -272,7 +268,8 @@ func (i *inode) getXattr(creds *auth.Credentials, opts *vfs.GetXattrOptions) (st
 	return string(b), nil
 }
 
-func (i *inode) setXattr(creds *auth.Credentials, opts *vfs.SetXattrOptions) error {
+// SetXattr implements tree.Inode.
+func (i *inode) SetXattr(creds *auth.Credentials, opts *vfs.SetXattrOptions) error {
 	if err := i.checkXattr(creds, vfs.MayWrite, opts.Name); err != nil {
 		return err
 	}
@@ -282,7 +279,7 @@ func (i *inode) setXattr(creds *auth.Credentials, opts *vfs.SetXattrOptions) err
 		if err != nil {
 			return err
 		}
-		_, _, err = i.setPosixACL(creds, t, acl, true)
+		_, _, err = i.SetPosixACL(creds, t, acl, true)
 		return err
 	}
 	value := opts.Value
@@ -305,7 +302,8 @@ func (i *inode) setXattr(creds *auth.Credentials, opts *vfs.SetXattrOptions) err
 	return i.touchCtime()
 }
 
-func (i *inode) removeXattr(creds *auth.Credentials, name string) error {
+// RemoveXattr implements tree.Inode.
+func (i *inode) RemoveXattr(creds *auth.Credentials, name string) error {
 	if err := i.checkXattr(creds, vfs.MayWrite, name); err != nil {
 		return err
 	}
@@ -315,7 +313,7 @@ func (i *inode) removeXattr(creds *auth.Credentials, name string) error {
 		if err != nil {
 			return err
 		}
-		_, _, err = i.setPosixACL(creds, t, nil, true)
+		_, _, err = i.SetPosixACL(creds, t, nil, true)
 		return err
 	}
 	if name == linux.XATTR_SECURITY_CAPABILITY && !creds.HasCapabilityOnFile(linux.CAP_SETFCAP, auth.KUID(a.UID), auth.KGID(a.GID)) {
@@ -330,8 +328,8 @@ func (i *inode) removeXattr(creds *auth.Credentials, name string) error {
 	return i.touchCtime()
 }
 
-// posixACL returns an ACL of i for the Sentry's own use.
-func (i *inode) posixACL(t vfs.ACLType) (*vfs.PosixACL, error) {
+// PosixACL implements tree.Inode.
+func (i *inode) PosixACL(t vfs.ACLType) (*vfs.PosixACL, error) {
 	s, err := i.aclState()
 	if err != nil {
 		return nil, err
@@ -343,73 +341,4 @@ func (i *inode) posixACL(t vfs.ACLType) (*vfs.PosixACL, error) {
 		return s.def, nil
 	}
 	return nil, linuxerr.EINVAL
-}
-
-// ListXattrAt implements vfs.FilesystemImpl.
-func (fs *filesystem) ListXattrAt(ctx context.Context, rp *vfs.ResolvingPath, size uint64) ([]string, error) {
-	d, err := fs.resolve(ctx, rp)
-	if err != nil {
-		return nil, err
-	}
-	defer d.DecRef(ctx)
-	return d.inode.listXattr(rp.Credentials(), size)
-}
-
-// GetXattrAt implements vfs.FilesystemImpl.
-func (fs *filesystem) GetXattrAt(ctx context.Context, rp *vfs.ResolvingPath, opts vfs.GetXattrOptions) (string, error) {
-	d, err := fs.resolve(ctx, rp)
-	if err != nil {
-		return "", err
-	}
-	defer d.DecRef(ctx)
-	return d.inode.getXattr(rp.Credentials(), &opts)
-}
-
-// SetXattrAt implements vfs.FilesystemImpl.
-func (fs *filesystem) SetXattrAt(ctx context.Context, rp *vfs.ResolvingPath, opts vfs.SetXattrOptions) error {
-	return fs.changeXattr(ctx, rp, func(i *inode) error { return i.setXattr(rp.Credentials(), &opts) })
-}
-
-// RemoveXattrAt implements vfs.FilesystemImpl.
-func (fs *filesystem) RemoveXattrAt(ctx context.Context, rp *vfs.ResolvingPath, name string) error {
-	return fs.changeXattr(ctx, rp, func(i *inode) error { return i.removeXattr(rp.Credentials(), name) })
-}
-
-func (fs *filesystem) changeXattr(ctx context.Context, rp *vfs.ResolvingPath, change func(*inode) error) error {
-	d, err := fs.resolve(ctx, rp)
-	if err != nil {
-		return err
-	}
-	defer d.DecRef(ctx)
-	defer fs.changing()()
-	if err := rp.Mount().CheckBeginWrite(); err != nil {
-		return err
-	}
-	err = change(d.inode)
-	rp.Mount().EndWrite()
-	if err == nil {
-		d.InotifyWithParent(ctx, linux.IN_ATTRIB, 0, vfs.InodeEvent)
-	}
-	return err
-}
-
-// GetPosixACLAt implements vfs.FilesystemImpl.
-func (fs *filesystem) GetPosixACLAt(ctx context.Context, rp *vfs.ResolvingPath, t vfs.ACLType) (*vfs.PosixACL, error) {
-	d, err := fs.resolve(ctx, rp)
-	if err != nil {
-		return nil, err
-	}
-	defer d.DecRef(ctx)
-	return d.inode.posixACL(t)
-}
-
-// SetPosixACLAt implements vfs.FilesystemImpl.
-func (fs *filesystem) SetPosixACLAt(ctx context.Context, rp *vfs.ResolvingPath, t vfs.ACLType, acl *vfs.PosixACL, clearSGID bool) (*vfs.PosixACL, linux.FileMode, error) {
-	d, err := fs.resolve(ctx, rp)
-	if err != nil {
-		return nil, 0, err
-	}
-	defer d.DecRef(ctx)
-	defer fs.changing()()
-	return d.inode.setPosixACL(rp.Credentials(), t, acl, clearSGID)
 }

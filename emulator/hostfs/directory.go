@@ -48,7 +48,7 @@ const (
 func (fd *directoryFD) IterDirents(ctx context.Context, cb vfs.IterDirentsCallback) error {
 	fd.mu.Lock()
 	defer fd.mu.Unlock()
-	d := fd.dentry()
+	d := fd.Dentry()
 	for {
 		for len(fd.unread) >= direntAlways {
 			e := fd.unread
@@ -65,7 +65,7 @@ func (fd *directoryFD) IterDirents(ctx context.Context, cb vfs.IterDirentsCallba
 			switch {
 			case dirent.Name == "..":
 				dirent.Ino = parentIno(d)
-			case d.inode.fs.opts.remember && dirent.Type == linux.DT_REG:
+			case d.Inode.fs.opts.remember && dirent.Type == linux.DT_REG:
 				dirent.Type = fd.noted(dirent.Name)
 			}
 			if err := cb.Handle(dirent); err != nil {
@@ -124,10 +124,10 @@ func (fd *directoryFD) noted(name string) uint8 {
 
 // parentIno is the number of "..". Above the mount the host has nothing to tell.
 func parentIno(d *dentry) uint64 {
-	if parent := d.parent.Load(); parent != nil {
-		return parent.inode.key.ino
+	if parent := d.Parent(); parent != nil {
+		return parent.Inode.Ino()
 	}
-	return d.inode.key.ino
+	return d.Inode.Ino()
 }
 
 // Seek implements vfs.FileDescriptionImpl. From the beginning on the host is asked again.

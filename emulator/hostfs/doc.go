@@ -1,7 +1,7 @@
 // Package hostfs is a directory of the host as a filesystem of the guest.
 //
-// The words are Linux's. A dentry is a name in a directory, an inode a file of the host;
-// hard links are several dentries of one inode. An export is a directory of the host that
+// The words are Linux's; paths and names are package tree's. An inode is a file of the host.
+// An export is a directory of the host that
 // the command line opened to the guest; every mount shows it or a directory below.
 //
 // # Confinement
@@ -33,19 +33,11 @@
 //
 // In the order in which they are taken:
 //
-//	filesystem.renameMu               the shape of the tree
-//	  dentry.cachingMu                whether a dentry is among the unreferenced
-//	    dentry.dirMu                  a directory; parents before children
-//	      vfs mount and dentry locks  (taken by vfs.Prepare…Dentry)
-//	        inode.mu                  what changes a file's attributes
-//	          mm.MemoryManager.mappingMu
-//	            inode.mapsMu          who maps a file
-//	              mm.MemoryManager.activeMu
-//	                inode.filesMu     the descriptors and pages that are mapped
-//	filesystem.inodesMu               the table of inodes
-//	filesystem.ancestryMu             parent and name of dentries; under it nothing
-//	filesystem.cacheMu                the list of unreferenced dentries; likewise
-//	inode.pipeMu, filesystem.devicesMu
-//
-// References on dentries are dropped with no dirMu held.
+//	the locks of package tree, down to those of the VFS's mounts and dentries
+//	  inode.mu                        what changes a file's attributes
+//	    mm.MemoryManager.mappingMu
+//	      inode.mapsMu                who maps a file
+//	        mm.MemoryManager.activeMu
+//	          inode.filesMu           the descriptors and pages that are mapped
+//	filesystem.devicesMu
 package hostfs

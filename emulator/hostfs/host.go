@@ -121,6 +121,9 @@ func newDescriptors() *descriptors {
 	return &descriptors{mostInodes: n / 2, mostFiles: n / 4}
 }
 
+// full says whether inodes hold too many.
+func (d *descriptors) full() bool { return d.inodes.Load() >= d.mostInodes }
+
 // openFile counts a file that is to be opened, unless there are too many.
 func (d *descriptors) openFile() error {
 	if d.files.Add(1) > d.mostFiles {

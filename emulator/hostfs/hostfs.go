@@ -1,7 +1,6 @@
 package hostfs
 
 import (
-	"container/list"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -13,6 +12,8 @@ import (
 	"gvisor.dev/gvisor/pkg/sentry/kernel/auth"
 	"gvisor.dev/gvisor/pkg/sentry/pgalloc"
 	"gvisor.dev/gvisor/pkg/sentry/vfs"
+
+	"github.com/umlkit/umlkit/emulator/tree"
 )
 
 // Name is the filesystem type's name in mount(2) and /proc/filesystems.
@@ -90,51 +91,54 @@ func (t *FilesystemType) GetFilesystem(ctx context.Context, v *vfs.VirtualFilesy
 	fs := &filesystem{
 		typ: t, opts: o, grow: export.Append, source: source,
 		mf:      pgalloc.MemoryFileFromContext(ctx),
-		cached:  list.New(),
-		inodes:  make(map[inodeKey]*inode),
 		devices: make(map[uint64]uint32),
 	}
 	fs.readOnly.Store(o.ro)
-	fs.mostCached = int(min(maxCachedDentries, t.fds.mostInodes/2))
-	fs.vfsfs.Init(v, t, fs)
-	i, err := fs.inodeOf(ctx, fd)
+	fs.MostCached = int(min(maxCachedDentries, t.fds.mostInodes/2))
+	fs.Still, fs.Full = still, t.fds.full
+	fs.Init(fs)
+	fs.VFSFS.Init(v, t, fs)
+	i, err := fs.inodeOf(fd)
 	if err != nil {
-		fs.vfsfs.DecRef(ctx)
+		fs.VFSFS.DecRef(ctx)
 		return nil, nil, err
 	}
-	fs.root = newDentry(i)
+	fs.SetRoot(i)
 	if o.remember && !fs.remembers() {
 		t.errorf("%s: option remember: the host keeps no attributes %s* there", o.dir, hiddenXattr)
-		fs.vfsfs.DecRef(ctx)
+		fs.VFSFS.DecRef(ctx)
 		return nil, nil, linuxerr.EOPNOTSUPP
 	}
-	fs.root.IncRef()
-	return &fs.vfsfs, &fs.root.vfsd, nil
+	fs.Root().IncRef()
+	return &fs.VFSFS, fs.Root().VFS(), nil
 }
 
 // remembers says whether the host has the attributes that the option remember needs.
 func (fs *filesystem) remembers() bool {
-	_, err := unix.Getxattr(procPath(fs.root.inode.fd), ownerXattr, make([]byte, maxOwner))
+	_, err := unix.Getxattr(procPath(fs.Root().Inode.fd), ownerXattr, make([]byte, maxOwner))
 	return err == nil || err == unix.ENODATA || err == unix.ERANGE
 }
 
+// dentry is a name in a directory.
+type dentry = tree.Dentry[*inode]
+
+// maxCachedDentries is how many unreferenced dentries a filesystem keeps, each with a
+// descriptor of the host.
+const maxCachedDentries = 4096
+
+// enoent is compared with ==.
+var enoent error = linuxerr.ENOENT
+
 // filesystem is a mounted directory. It implements vfs.FilesystemImpl.
 type filesystem struct {
-	vfsfs vfs.Filesystem
+	tree.Tree[*inode]
 
 	// These do not change.
-	typ        *FilesystemType
-	opts       options
-	grow       bool // files may only grow
-	source     string
-	mf         *pgalloc.MemoryFile
-	mostCached int
-
-	// renameMu keeps the tree in shape: walks hold it for reading, a rename for
-	// writing. ancestryMu protects parent and name of dentries; a rename holds it
-	// for writing only while it changes them.
-	renameMu   sync.RWMutex
-	ancestryMu sync.RWMutex
+	typ    *FilesystemType
+	opts   options
+	grow   bool // files may only grow
+	source string
+	mf     *pgalloc.MemoryFile
 
 	// readOnly is whether the filesystem is, whatever a mount of it is.
 	readOnly atomic.Bool
@@ -143,15 +147,6 @@ type filesystem struct {
 	// mapping may have changed something at any time.
 	changed, stored atomic.Bool
 
-	root     *dentry // nil only where the mount failed
-	released atomic.Bool
-
-	cacheMu sync.Mutex
-	cached  *list.List // of *dentry: the unreferenced ones, latest first
-
-	inodesMu sync.Mutex
-	inodes   map[inodeKey]*inode
-
 	// devices gives the host's filesystems numbers that the guest has for nothing else.
 	devicesMu sync.Mutex
 	devices   map[uint64]uint32
@@ -159,27 +154,11 @@ type filesystem struct {
 
 // Release implements vfs.FilesystemImpl. It runs when the last mount is gone.
 func (fs *filesystem) Release(ctx context.Context) {
-	fs.released.Store(true)
-	for fs.evictOldest(ctx) {
-	}
-	if fs.root != nil {
-		fs.root.DecRef(ctx)
-	}
-	fs.inodesMu.Lock()
-	var left []*inode
-	for _, i := range fs.inodes {
-		left = append(left, i)
-		i.refs++
-	}
-	fs.inodesMu.Unlock()
-	for _, i := range left {
-		i.clearEndpoint(ctx)
-		i.decRef(ctx)
-	}
+	fs.ReleaseAll(ctx)
 	fs.devicesMu.Lock()
 	defer fs.devicesMu.Unlock()
 	for _, minor := range fs.devices {
-		fs.vfsfs.VirtualFilesystem().PutAnonBlockDevMinor(minor)
+		fs.VFSFS.VirtualFilesystem().PutAnonBlockDevMinor(minor)
 	}
 	fs.devices = nil
 }
@@ -193,7 +172,7 @@ func (fs *filesystem) minor(st *unix.Statx_t) uint32 {
 	if minor, ok := fs.devices[key]; ok {
 		return minor
 	}
-	minor, err := fs.vfsfs.VirtualFilesystem().GetAnonBlockDevMinor()
+	minor, err := fs.VFSFS.VirtualFilesystem().GetAnonBlockDevMinor()
 	if err != nil || fs.devices == nil {
 		return 0
 	}
@@ -207,7 +186,7 @@ func (fs *filesystem) Sync(ctx context.Context) error {
 	if !fs.changed.Swap(false) && !fs.stored.Load() {
 		return nil
 	}
-	fd, err := reopen(fs.root.inode.fd, unix.O_RDONLY|unix.O_DIRECTORY)
+	fd, err := reopen(fs.Root().Inode.fd, unix.O_RDONLY|unix.O_DIRECTORY)
 	if err != nil {
 		return errno(err)
 	}
@@ -244,16 +223,22 @@ func (fs *filesystem) Remount(ctx context.Context, readOnly bool, data string) e
 	return nil
 }
 
-// beginWrite begins a change through mnt, which endWrite ends.
-func (fs *filesystem) beginWrite(mnt *vfs.Mount) error {
+// ReadOnly implements tree.Filesystem.
+func (fs *filesystem) ReadOnly() bool { return fs.readOnly.Load() }
+
+// Changing implements tree.Filesystem.
+func (fs *filesystem) Changing() (done func()) { return func() {} }
+
+// BeginWrite implements tree.Filesystem.
+func (fs *filesystem) BeginWrite(mnt *vfs.Mount) error {
 	if err := fs.writable(); err != nil {
 		return err
 	}
 	return mnt.CheckBeginWrite()
 }
 
-// endWrite ends a change: it is noted when it is made, so that no Sync misses it.
-func (fs *filesystem) endWrite(mnt *vfs.Mount) {
+// EndWrite implements tree.Filesystem: the change is noted when it is made, so that no Sync misses it.
+func (fs *filesystem) EndWrite(mnt *vfs.Mount) {
 	fs.changed.Store(true)
 	mnt.EndWrite()
 }
@@ -266,8 +251,8 @@ func (fs *filesystem) writable() error {
 	return nil
 }
 
-// statfs is what statfs(2) tells of the filesystem of i through mnt.
-func (i *inode) statfs(mnt *vfs.Mount) (linux.Statfs, error) {
+// StatFS implements tree.Inode.
+func (i *inode) StatFS(mnt *vfs.Mount) (linux.Statfs, error) {
 	const magic = 0x00c0ffee // HOSTFS_SUPER_MAGIC
 	var st unix.Statfs_t
 	if err := again(func() error { return unix.Fstatfs(i.fd, &st) }); err != nil {

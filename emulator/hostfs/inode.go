@@ -2,129 +2,80 @@ package hostfs
 
 import (
 	"errors"
-	"math"
 	"sync"
-	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/abi/linux"
 	"gvisor.dev/gvisor/pkg/context"
 	"gvisor.dev/gvisor/pkg/errors/linuxerr"
 	"gvisor.dev/gvisor/pkg/sentry/kernel/auth"
-	"gvisor.dev/gvisor/pkg/sentry/kernel/pipe"
-	"gvisor.dev/gvisor/pkg/sentry/socket/unix/transport"
 	"gvisor.dev/gvisor/pkg/sentry/vfs"
+
+	"github.com/umlkit/umlkit/emulator/tree"
 )
 
-// inodeKey is a file of the host: its filesystem and its number. While an inode holds
-// the file open the host gives the number to no other.
-type inodeKey struct {
-	dev, ino uint64
-}
-
-// inode is a file, under however many names. There is one per file of the host, so that
-// hard links share mappings, locks and watches.
+// inode is a file, under however many names. While it holds the file open the host gives
+// the number to no other. It implements tree.Inode.
 type inode struct {
-	fs  *filesystem
-	key inodeKey
+	tree.File
+	fs *filesystem
 
 	// fd is the file, opened with O_PATH.
 	fd int
 
-	// kind is the type that the guest sees, hostKind the host's: linux.S_IFREG and the
-	// like. Neither changes.
-	kind, hostKind uint16
-
-	refs int64 // protected by fs.inodesMu
-
-	locks   vfs.FileLocks
-	watches vfs.Watches
+	// hostKind is the type that the host sees, as Kind the guest's. It never changes.
+	hostKind uint16
 
 	// mu serialises the guest's changes of attributes.
 	mu sync.Mutex
 
-	// nameless is set while a file made with O_TMPFILE may still be given a name.
-	nameless atomic.Bool
-
 	mapped mapped
-
-	// pipeMu protects pipe, which a FIFO gets when it is first opened.
-	pipeMu sync.Mutex
-	pipe   *pipe.VFSPipe
-
-	// endpoint is what a socket bound at the file listens with. While it is set it
-	// holds a reference on the inode, until the file's last name is removed.
-	endpoint atomic.Pointer[endpoint]
-}
-
-type endpoint struct{ transport.BoundEndpoint }
-
-// makeRoom lets go of files that nobody uses while inodes hold too many. No dirMu is held.
-func (fs *filesystem) makeRoom(ctx context.Context) {
-	for fs.typ.fds.inodes.Load() >= fs.typ.fds.mostInodes && fs.evictOldest(ctx) {
-	}
-}
-
-// room fails where makeRoom did not help.
-func (fs *filesystem) room() error {
-	if fs.typ.fds.inodes.Load() >= fs.typ.fds.mostInodes {
-		return linuxerr.ENFILE
-	}
-	return nil
 }
 
 // inodeOf returns the inode of the file behind fd, opened with O_PATH, with a reference.
 // It takes fd over.
-func (fs *filesystem) inodeOf(ctx context.Context, fd int) (*inode, error) {
+func (fs *filesystem) inodeOf(fd int) (*inode, error) {
 	var st unix.Statx_t
 	if err := statx(fd, &st); err != nil {
 		unix.Close(fd)
 		return nil, errno(err)
 	}
-	key := inodeKey{unix.Mkdev(st.Dev_major, st.Dev_minor), st.Ino}
-	fs.inodesMu.Lock()
-	defer fs.inodesMu.Unlock()
-	if i, ok := fs.inodes[key]; ok {
-		i.refs++
-		unix.Close(fd)
-		return i, nil
-	}
-	i := &inode{fs: fs, key: key, fd: fd, kind: st.Mode & linux.S_IFMT, refs: 1}
-	i.hostKind = i.kind
-	if o, ok := fs.noted(fd, st.Mode); ok {
-		i.kind = o.mode & linux.S_IFMT
-	}
-	fs.inodes[key] = i
-	fs.typ.fds.inodes.Add(1)
-	return i, nil
-}
-
-func (i *inode) incRef() {
-	i.fs.inodesMu.Lock()
-	i.refs++
-	i.fs.inodesMu.Unlock()
-}
-
-// decRef drops a reference. An inode that is watched stays as long as it has a name.
-func (i *inode) decRef(ctx context.Context) {
-	fs := i.fs
-	fs.inodesMu.Lock()
-	if i.refs--; i.refs > 0 {
-		fs.inodesMu.Unlock()
-		return
-	}
-	removed := false
-	if i.watches.Size() != 0 && !fs.released.Load() {
-		if removed = i.links() == 0; !removed {
-			fs.inodesMu.Unlock()
-			return
+	key := tree.Key{Dev: unix.Mkdev(st.Dev_major, st.Dev_minor), Ino: st.Ino}
+	i, had, err := fs.Inode(key, func() (*inode, error) {
+		i := &inode{fs: fs, fd: fd, hostKind: st.Mode & linux.S_IFMT}
+		i.Kind = i.hostKind
+		if o, ok := fs.noted(fd, st.Mode); ok {
+			i.Kind = o.mode & linux.S_IFMT
 		}
+		fs.typ.fds.inodes.Add(1)
+		return i, nil
+	})
+	if had {
+		unix.Close(fd)
 	}
-	i.destroyLocked(ctx, removed)
+	return i, err
 }
 
-// links is how many names the file has, as far as the host tells.
-func (i *inode) links() uint32 {
+// key asks the host which file a name in the directory i is.
+func (i *inode) key(name string) (tree.Key, error) {
+	if !plain(name) {
+		return tree.Key{}, enoent
+	}
+	var st unix.Stat_t
+	err := again(func() error {
+		return unix.Fstatat(i.fd, name, &st, unix.AT_SYMLINK_NOFOLLOW|unix.AT_NO_AUTOMOUNT)
+	})
+	return tree.Key{Dev: uint64(st.Dev), Ino: st.Ino}, err
+}
+
+// still says whether a name in dir is child yet.
+func still(dir, child *inode, name string) bool {
+	key, err := dir.key(name)
+	return err == nil && key == child.Key()
+}
+
+// Links implements tree.Inode, as far as the host tells.
+func (i *inode) Links() uint32 {
 	var st unix.Statx_t
 	if statx(i.fd, &st) != nil {
 		return 0
@@ -132,39 +83,27 @@ func (i *inode) links() uint32 {
 	return st.Nlink
 }
 
-// unwatched ends an inode that only its watches kept.
-func (i *inode) unwatched(ctx context.Context) {
-	i.fs.inodesMu.Lock()
-	if i.refs != 0 || i.fs.inodes[i.key] != i || i.watches.Size() != 0 {
-		i.fs.inodesMu.Unlock()
-		return
-	}
-	i.destroyLocked(ctx, false)
-}
+// Unsaved implements tree.Inode: what is written is the host's.
+func (i *inode) Unsaved() bool { return false }
 
-// destroyLocked ends i. It unlocks fs.inodesMu.
-func (i *inode) destroyLocked(ctx context.Context, removed bool) {
-	delete(i.fs.inodes, i.key)
-	i.fs.inodesMu.Unlock()
-	if removed {
-		i.watches.HandleDeletion(ctx)
-	}
+// Save implements tree.Inode.
+func (i *inode) Save(ctx context.Context) {}
+
+// Close implements tree.Inode.
+func (i *inode) Close(ctx context.Context) {
 	i.dropMapped()
 	unix.Close(i.fd)
 	i.fs.typ.fds.inodes.Add(-1)
 }
 
-// clearEndpoint lets go of the socket bound at i, if any.
-func (i *inode) clearEndpoint(ctx context.Context) {
-	if i.endpoint.Swap(nil) != nil {
-		i.decRef(ctx)
-	}
+// Device implements tree.Inode.
+func (i *inode) Device() (major, minor uint32, err error) {
+	a, err := i.attr()
+	return a.major, a.minor, err
 }
 
-func (i *inode) isDir() bool { return i.kind == linux.S_IFDIR }
-
-// allows checks that creds may access i so. The host has the last word, when it is asked.
-func (i *inode) allows(creds *auth.Credentials, ats vfs.AccessTypes) error {
+// Allows implements tree.Inode. The host has the last word, when it is asked.
+func (i *inode) Allows(creds *auth.Credentials, ats vfs.AccessTypes) error {
 	a, err := i.attr()
 	if err != nil {
 		return err
@@ -172,8 +111,8 @@ func (i *inode) allows(creds *auth.Credentials, ats vfs.AccessTypes) error {
 	return vfs.GenericCheckPermissions(creds, ats, linux.FileMode(a.mode), nil, auth.KUID(a.uid), auth.KGID(a.gid))
 }
 
-// allowsRemoval checks that creds may remove or rename child, a file of directory i.
-func (i *inode) allowsRemoval(creds *auth.Credentials, child *inode) error {
+// AllowsRemoval implements tree.Inode.
+func (i *inode) AllowsRemoval(creds *auth.Credentials, child *inode) error {
 	dir, err := i.attr()
 	if err != nil {
 		return err
@@ -188,8 +127,17 @@ func (i *inode) allowsRemoval(creds *auth.Credentials, child *inode) error {
 	return vfs.CheckDeleteSticky(creds, linux.FileMode(dir.mode), auth.KUID(dir.uid), auth.KUID(a.uid), auth.KGID(a.gid))
 }
 
-// readlink returns the target of a symlink.
-func (i *inode) readlink() (string, error) {
+// AllowsLink implements tree.Inode.
+func (i *inode) AllowsLink(creds *auth.Credentials) error {
+	a, err := i.attr()
+	if err != nil {
+		return err
+	}
+	return vfs.MayLink(creds, linux.FileMode(a.mode), nil, auth.KUID(a.uid), auth.KGID(a.gid))
+}
+
+// Readlink implements tree.Inode.
+func (i *inode) Readlink(*vfs.Mount) (string, error) {
 	buf := make([]byte, linux.PATH_MAX)
 	if i.hostKind == linux.S_IFLNK {
 		n, err := unix.Readlinkat(i.fd, "", buf)
@@ -214,11 +162,11 @@ func (i *inode) readlink() (string, error) {
 	return string(buf[:n]), nil
 }
 
-// statx fills stat with what i is.
-func (i *inode) statx(stat *linux.Statx) error {
+// Stat implements tree.Inode.
+func (i *inode) Stat() (stat linux.Statx, err error) {
 	a, err := i.attr()
 	if err != nil {
-		return err
+		return stat, err
 	}
 	h := &a.host
 	stat.Mask = h.Mask & statxMask
@@ -227,7 +175,7 @@ func (i *inode) statx(stat *linux.Statx) error {
 	stat.UID, stat.GID, stat.Mode = a.uid, a.gid, a.mode
 	stat.Ino = h.Ino
 	stat.Size, stat.Blocks = h.Size, h.Blocks
-	if i.kind != i.hostKind && i.kind != linux.S_IFLNK {
+	if i.Kind != i.hostKind && i.Kind != linux.S_IFLNK {
 		stat.Size, stat.Blocks = 0, 0
 	}
 	stat.Atime, stat.Mtime = statxTime(h.Atime), statxTime(h.Mtime)
@@ -236,51 +184,17 @@ func (i *inode) statx(stat *linux.Statx) error {
 	if isDevice(a.mode) {
 		stat.RdevMajor, stat.RdevMinor = a.major, a.minor
 	}
-	return nil
+	return stat, nil
 }
 
 func statxTime(t unix.StatxTimestamp) linux.StatxTimestamp {
 	return linux.StatxTimestamp{Sec: t.Sec, Nsec: t.Nsec}
 }
 
-// statxMountRoot is the attribute of a mount's root.
-const statxMountRoot = 0x2000
-
-// statxIn is what statx(2) tells of d seen through mnt.
-func (d *dentry) statxIn(mnt *vfs.Mount) (linux.Statx, error) {
-	var stat linux.Statx
-	if err := d.inode.statx(&stat); err != nil {
-		return stat, err
-	}
-	stat.Mask |= linux.STATX_MNT_ID
-	stat.MntID = mnt.ID
-	stat.AttributesMask |= statxMountRoot
-	if mnt.Root() == &d.vfsd {
-		stat.Attributes |= statxMountRoot
-	}
-	return stat, nil
-}
-
-// setStat implements chmod, chown, truncate and utimensat. The caller has counted
-// itself as a writer of the mount. A descriptor of the file that is open for writing
+// setStat is SetStat of any file but those that have to be remade. A descriptor of the file that is open for writing
 // serves to change the size; -1 stands for none.
 func (i *inode) setStat(ctx context.Context, creds *auth.Credentials, opts *vfs.SetStatOptions, fd int) error {
 	st := &opts.Stat
-	if st.Mask == 0 {
-		return nil
-	}
-	const known = linux.STATX_MODE | linux.STATX_UID | linux.STATX_GID | linux.STATX_ATIME | linux.STATX_MTIME | linux.STATX_CTIME | linux.STATX_SIZE
-	if st.Mask&^uint32(known) != 0 {
-		return linuxerr.EPERM
-	}
-	if st.Mask&linux.STATX_SIZE != 0 {
-		switch {
-		case i.isDir():
-			return linuxerr.EISDIR
-		case i.kind != linux.S_IFREG || st.Size > math.MaxInt64:
-			return linuxerr.EINVAL
-		}
-	}
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	a, err := i.attr()

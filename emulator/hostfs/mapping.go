@@ -1,12 +1,9 @@
 package hostfs
 
 import (
-	"fmt"
 	"io"
 	"math"
-	"os"
 	"sync"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/context"
@@ -18,6 +15,8 @@ import (
 	"gvisor.dev/gvisor/pkg/sentry/memmap"
 	"gvisor.dev/gvisor/pkg/sentry/pgalloc"
 	"gvisor.dev/gvisor/pkg/sentry/usage"
+
+	"github.com/umlkit/umlkit/emulator/hostfile"
 )
 
 // mapped is what an inode needs to be mapped: descriptors of the host, opened when it is
@@ -70,7 +69,7 @@ func (i *inode) openMapped(host int, writable, store bool) error {
 		}
 	}
 	m.filesMu.Unlock()
-	if store && have.unmappable {
+	if store && have.Unmappable {
 		return linuxerr.ENODEV
 	}
 	return i.refreshCopies()
@@ -192,11 +191,11 @@ func (i *inode) Translate(ctx context.Context, required, optional memmap.Mappabl
 		f = m.read
 	}
 	m.filesMu.RUnlock()
-	if f == nil || at.Write && !f.writable {
+	if f == nil || at.Write && !f.Writable {
 		return nil, &memmap.BusError{Err: linuxerr.EACCES}
 	}
 	var st unix.Stat_t
-	if err := again(func() error { return unix.Fstat(f.fd, &st) }); err != nil {
+	if err := again(func() error { return unix.Fstat(f.FD(), &st) }); err != nil {
 		return nil, &memmap.BusError{Err: errno(err)}
 	}
 	end := (uint64(st.Size) + hostarch.PageSize - 1) &^ (hostarch.PageSize - 1)
@@ -211,14 +210,14 @@ func (i *inode) Translate(ctx context.Context, required, optional memmap.Mappabl
 		Start: required.Start - min(required.Start, window),
 		End:   min(end, required.End+window),
 	})
-	if f.unmappable || at.Execute && f.noexec {
+	if f.Unmappable || at.Execute && f.NoExec {
 		ts, err := i.copy(ctx, f, required, optional, uint64(st.Size), at)
 		if err == nil {
 			err = eof
 		}
 		return ts, err
 	}
-	return []memmap.Translation{{Source: optional, File: f, Offset: optional.Start, Perms: f.perms()}}, eof
+	return []memmap.Translation{{Source: optional, File: f, Offset: optional.Start, Perms: f.Perms()}}, eof
 }
 
 // copyBytes is how much is copied around a page that must be.
@@ -245,7 +244,7 @@ func (i *inode) copy(ctx context.Context, f *hostFile, required, optional memmap
 		MemCgID: pgalloc.MemoryCgroupIDFromContext(ctx),
 		Mode:    pgalloc.AllocateAndWritePopulate,
 	}, func(ctx context.Context, dsts safemem.BlockSeq, off uint64) (uint64, error) {
-		return hostfd.Preadv2(int32(f.fd), dsts, int64(off), 0)
+		return hostfd.Preadv2(int32(f.FD()), dsts, int64(off), 0)
 	})
 	var ts []memmap.Translation
 	for pos := required.Start; pos < required.End; {
@@ -263,121 +262,25 @@ func (i *inode) copy(ctx context.Context, f *hostFile, required, optional memmap
 	return ts, nil
 }
 
-// chunkSize is the unit in which the Sentry itself maps a host file. A chunk costs
-// address space and one host mapping until its pages are touched.
-const chunkSize = 64 << 20
-
-// hostFile is a memmap.File over a file of the host. Its pages are the host's page cache.
-// It lives until the inode and every mapping are gone.
+// hostFile is a file of the host that an inode has open to be mapped. It lives until the
+// inode and every mapping are gone.
 type hostFile struct {
-	memmap.DefaultMemoryType
-	memmap.NoBufferedIOFallback
+	hostfile.File
 	fsutil.MmapFileRefs
-
-	fd       int
-	fds      *descriptors
-	writable bool
-
-	// noexec is set where the host refuses to map the file with PROT_EXEC, unmappable
-	// where it refuses to map it at all.
-	noexec, unmappable bool
-
-	mu     sync.Mutex
-	chunks map[uint64]uintptr // address of the chunk that starts at the key
+	fds *descriptors
 }
 
-// newHostFile probes how the file behind fd, which it takes over, can be mapped.
+// newHostFile takes fd over.
 func newHostFile(fd int, writable bool, fds *descriptors) *hostFile {
-	h := &hostFile{fd: fd, fds: fds, writable: writable, chunks: make(map[uint64]uintptr)}
+	h := &hostFile{fds: fds}
+	h.Init(fd, "a file of the host", writable)
 	h.Closer = h
-	prot := uintptr(unix.PROT_READ)
-	if writable {
-		prot |= unix.PROT_WRITE
-	}
-	h.unmappable = !h.maps(prot)
-	h.noexec = !h.maps(unix.PROT_READ | unix.PROT_EXEC)
 	return h
-}
-
-// maps says whether the host maps the file so.
-func (h *hostFile) maps(prot uintptr) bool {
-	addr, _, errno := unix.Syscall6(unix.SYS_MMAP, 0, hostarch.PageSize, prot, unix.MAP_SHARED, uintptr(h.fd), 0)
-	if errno != 0 {
-		return false
-	}
-	unix.RawSyscall(unix.SYS_MUNMAP, addr, hostarch.PageSize, 0)
-	return true
-}
-
-// perms is what a translation to h may be mapped for.
-func (h *hostFile) perms() hostarch.AccessType {
-	return hostarch.AccessType{Read: true, Write: h.writable, Execute: !h.noexec}
-}
-
-// DataFD implements memmap.File.
-func (h *hostFile) DataFD(fr memmap.FileRange) (int, error) { return h.fd, nil }
-
-// FD implements memmap.File.
-func (h *hostFile) FD() int { return h.fd }
-
-// MapInternal implements memmap.File.
-func (h *hostFile) MapInternal(fr memmap.FileRange, at hostarch.AccessType) (safemem.BlockSeq, error) {
-	if at.Write && !h.writable {
-		return safemem.BlockSeq{}, unix.EACCES
-	}
-	var blocks []safemem.Block
-	for fr.Length() > 0 {
-		start := fr.Start &^ (chunkSize - 1)
-		addr, err := h.chunk(start)
-		if err != nil {
-			return safemem.BlockSeq{}, err
-		}
-		end := min(fr.End, start+chunkSize)
-		b := blockAt(addr+uintptr(fr.Start-start), int(end-fr.Start))
-		if end == fr.End && blocks == nil {
-			return safemem.BlockSeqOf(b), nil
-		}
-		blocks = append(blocks, b)
-		fr.Start = end
-	}
-	return safemem.BlockSeqFromSlice(blocks), nil
-}
-
-func (h *hostFile) chunk(start uint64) (uintptr, error) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.chunks == nil {
-		return 0, fmt.Errorf("map a file of the host: %w", os.ErrClosed)
-	}
-	if addr, ok := h.chunks[start]; ok {
-		return addr, nil
-	}
-	prot := uintptr(unix.PROT_READ)
-	if h.writable {
-		prot |= unix.PROT_WRITE
-	}
-	addr, _, errno := unix.Syscall6(unix.SYS_MMAP, 0, chunkSize, prot, unix.MAP_SHARED, uintptr(h.fd), uintptr(start))
-	if errno != 0 {
-		return 0, fmt.Errorf("map a file of the host at %d: %w", start, errno)
-	}
-	h.chunks[start] = addr
-	return addr, nil
 }
 
 // Close implements io.Closer for MmapFileRefs: no page of h is mapped any more.
 func (h *hostFile) Close() error {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	for _, addr := range h.chunks {
-		unix.RawSyscall(unix.SYS_MUNMAP, addr, chunkSize, 0)
-	}
-	h.chunks = nil
-	h.fds.closeFile(h.fd)
+	h.Unmap()
+	h.fds.closeFile(h.FD())
 	return nil
-}
-
-// blockAt is the memory at addr. It counts as unsafe: someone may truncate the host
-// file below the mapping, and touching it then raises SIGBUS.
-func blockAt(addr uintptr, n int) safemem.Block {
-	return safemem.BlockFromUnsafePointer(*(*unsafe.Pointer)(unsafe.Pointer(&addr)), n)
 }

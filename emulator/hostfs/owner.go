@@ -201,20 +201,26 @@ func (i *inode) withGrant(call func() error) error {
 	return err
 }
 
-// setStat is that of the inode, and makes another file where the host's cannot have the
-// owner that shall be remembered: a symlink, FIFO or socket becomes a regular file with
+// SetStat implements tree.Filesystem. It makes another file where the host's cannot have
+// the owner that shall be remembered: a symlink, FIFO or socket becomes a regular file with
 // the attribute.
-func (d *dentry) setStat(ctx context.Context, creds *auth.Credentials, opts *vfs.SetStatOptions, fd int) error {
-	err := d.inode.setStat(ctx, creds, opts, fd)
+func (fs *filesystem) SetStat(ctx context.Context, creds *auth.Credentials, d *dentry, opts *vfs.SetStatOptions, fd *vfs.FileDescription) error {
+	host := -1
+	if fd != nil && fd.IsWritable() {
+		if f, ok := fd.Impl().(*regularFD); ok {
+			host = f.host
+		}
+	}
+	err := d.Inode.setStat(ctx, creds, opts, host)
 	if err != errRemake {
 		return err
 	}
-	i, parent := d.inode, d.parent.Load()
+	i, parent := d.Inode, d.Parent()
 	a, err := i.attr()
 	if err != nil {
 		return err
 	}
-	if parent == nil || i.endpoint.Load() != nil {
+	if parent == nil || i.Bound() {
 		return linuxerr.EPERM
 	}
 	o := a.owner
@@ -225,30 +231,30 @@ func (d *dentry) setStat(ctx context.Context, creds *auth.Credentials, opts *vfs
 		o.gid = opts.Stat.GID
 	}
 	target := ""
-	if i.kind == linux.S_IFLNK {
-		if target, err = i.readlink(); err != nil {
+	if i.Kind == linux.S_IFLNK {
+		if target, err = i.Readlink(nil); err != nil {
 			return err
 		}
 	}
-	parent.dirMu.Lock()
-	defer parent.dirMu.Unlock()
-	if key, err := parent.key(d.name); err != nil || key != i.key {
+	parent.Lock()
+	defer parent.Unlock()
+	if key, err := parent.Inode.key(d.Name()); err != nil || key != i.Key() {
 		return enoent
 	}
 	temp := fmt.Sprintf(".umlkit.%016x", rand.Uint64())
-	if err := i.fs.placeholder(parent, temp, o, target); err != nil {
+	if err := fs.placeholder(parent.Inode, temp, o, target); err != nil {
 		return err
 	}
-	if err := unix.Renameat(parent.inode.fd, temp, parent.inode.fd, d.name); err != nil {
-		_ = unix.Unlinkat(parent.inode.fd, temp, 0)
+	if err := unix.Renameat(parent.Inode.fd, temp, parent.Inode.fd, d.Name()); err != nil {
+		_ = unix.Unlinkat(parent.Inode.fd, temp, 0)
 		return errno(err)
 	}
 	return nil // the next look-up finds the other file
 }
 
 // placeholder makes a regular file on the host that stands for one of another kind.
-func (fs *filesystem) placeholder(parent *dentry, name string, o owner, target string) error {
-	fd, err := open(parent.inode.fd, name, unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY|unix.O_NOFOLLOW, 0o600)
+func (fs *filesystem) placeholder(parent *inode, name string, o owner, target string) error {
+	fd, err := open(parent.fd, name, unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return errno(err)
 	}
@@ -258,7 +264,7 @@ func (fs *filesystem) placeholder(parent *dentry, name string, o owner, target s
 		err = unix.Fsetxattr(fd, ownerXattr, []byte(o.String()), unix.XATTR_CREATE)
 	}
 	if err != nil {
-		_ = unix.Unlinkat(parent.inode.fd, name, 0)
+		_ = unix.Unlinkat(parent.fd, name, 0)
 		if err == unix.EOPNOTSUPP {
 			return linuxerr.EPERM
 		}

@@ -18,15 +18,6 @@ import (
 	"gvisor.dev/gvisor/pkg/usermem"
 )
 
-// Flags of preadv2(2) and pwritev2(2).
-const (
-	rwfHiPri  = 0x01
-	rwfDSync  = 0x02
-	rwfSync   = 0x04
-	rwfNoWait = 0x08
-	rwfAppend = 0x10
-)
-
 // regularFD is an open regular file. Data goes between the guest's memory and the host's
 // file, without a copy in between.
 type regularFD struct {
@@ -58,7 +49,7 @@ func setDirect(fd int, direct bool) error {
 // followDirect makes the host's descriptor follow fcntl(2), of which the Sentry does not
 // tell.
 func (fd *regularFD) followDirect() error {
-	want := fd.vfsfd.StatusFlags()&linux.O_DIRECT != 0
+	want := fd.VFSFD.StatusFlags()&linux.O_DIRECT != 0
 	fd.directMu.Lock()
 	defer fd.directMu.Unlock()
 	if fd.direct == want {
@@ -76,7 +67,7 @@ func (fd *regularFD) PRead(ctx context.Context, dst usermem.IOSequence, offset i
 	if offset < 0 {
 		return 0, linuxerr.EINVAL
 	}
-	if opts.Flags&^uint32(rwfHiPri|rwfNoWait) != 0 {
+	if opts.Flags&^uint32(unix.RWF_HIPRI|unix.RWF_NOWAIT) != 0 {
 		return 0, linuxerr.EOPNOTSUPP
 	}
 	if err := fd.followDirect(); err != nil {
@@ -134,13 +125,13 @@ func (fd *regularFD) pwrite(ctx context.Context, src usermem.IOSequence, offset 
 	if offset < 0 {
 		return 0, offset, linuxerr.EINVAL
 	}
-	if opts.Flags&^uint32(rwfHiPri|rwfDSync|rwfSync|rwfNoWait|rwfAppend) != 0 {
+	if opts.Flags&^uint32(unix.RWF_HIPRI|unix.RWF_DSYNC|unix.RWF_SYNC|unix.RWF_NOWAIT|unix.RWF_APPEND) != 0 {
 		return 0, offset, linuxerr.EOPNOTSUPP
 	}
 	if err := fd.followDirect(); err != nil {
 		return 0, offset, err
 	}
-	i, status, flags := fd.inode(), fd.vfsfd.StatusFlags(), opts.Flags
+	i, status, flags := fd.Inode(), fd.VFSFD.StatusFlags(), opts.Flags
 	if src.NumBytes() == 0 {
 		return 0, offset, nil
 	}
@@ -149,14 +140,14 @@ func (fd *regularFD) pwrite(ctx context.Context, src usermem.IOSequence, offset 
 	}
 	switch {
 	case status&linux.O_SYNC == linux.O_SYNC:
-		flags |= rwfSync
+		flags |= unix.RWF_SYNC
 	case status&linux.O_DSYNC != 0:
-		flags |= rwfDSync
+		flags |= unix.RWF_DSYNC
 	}
 	if status&linux.O_APPEND != 0 || i.fs.grow {
-		flags |= rwfAppend
+		flags |= unix.RWF_APPEND
 	}
-	if flags&rwfAppend != 0 {
+	if flags&unix.RWF_APPEND != 0 {
 		// Where it will be, but for those on the host who append too.
 		if offset, err = fd.size(); err != nil {
 			return 0, 0, err
@@ -175,7 +166,7 @@ func (fd *regularFD) pwrite(ctx context.Context, src usermem.IOSequence, offset 
 	n, err = src.CopyInTo(ctx, rw)
 	i.fs.changed.Store(true)
 	end = offset + n
-	if flags&rwfAppend != 0 && n > 0 {
+	if flags&unix.RWF_APPEND != 0 && n > 0 {
 		if size, err := fd.size(); err == nil {
 			end = size
 		}
@@ -276,17 +267,17 @@ func (fd *regularFD) Seek(ctx context.Context, offset int64, whence int32) (int6
 
 // ConfigureMMap implements vfs.FileDescriptionImpl.
 func (fd *regularFD) ConfigureMMap(ctx context.Context, opts *memmap.MMapOpts) error {
-	i := fd.inode()
+	i := fd.Inode()
 	if i.fs.grow && !opts.Private {
 		if opts.Perms.Write {
 			return linuxerr.EACCES
 		}
 		opts.MaxPerms.Write = false
 	}
-	if err := i.openMapped(fd.host, fd.vfsfd.IsWritable(), !opts.Private && opts.MaxPerms.Write); err != nil {
+	if err := i.openMapped(fd.host, fd.VFSFD.IsWritable(), !opts.Private && opts.MaxPerms.Write); err != nil {
 		return err
 	}
-	return vfs.GenericConfigureMMap(&fd.vfsfd, i, opts)
+	return vfs.GenericConfigureMMap(&fd.VFSFD, i, opts)
 }
 
 // Allocate implements vfs.FileDescriptionImpl.
@@ -300,24 +291,24 @@ func (fd *regularFD) Allocate(ctx context.Context, mode, offset, length uint64) 
 // Fallocate implements fallocate(2) with every mode that the host has. The caller has
 // checked that the file is open for writing.
 func (fd *regularFD) Fallocate(ctx context.Context, mode uint32, off, n int64) error {
-	if fd.inode().fs.grow && mode&^unix.FALLOC_FL_KEEP_SIZE != 0 {
+	if fd.Inode().fs.grow && mode&^unix.FALLOC_FL_KEEP_SIZE != 0 {
 		return linuxerr.EPERM
 	}
-	if err := fd.inode().fs.writable(); err != nil {
+	if err := fd.Inode().fs.writable(); err != nil {
 		return err
 	}
-	if err := fd.inode().dropPrivileges(ctx); err != nil {
+	if err := fd.Inode().dropPrivileges(ctx); err != nil {
 		return err
 	}
 	if err := again(func() error { return unix.Fallocate(fd.host, mode, off, n) }); err != nil {
 		return errno(err)
 	}
-	fd.inode().fs.changed.Store(true)
+	fd.Inode().fs.changed.Store(true)
 	switch {
 	case mode&(unix.FALLOC_FL_COLLAPSE_RANGE|unix.FALLOC_FL_INSERT_RANGE) != 0:
-		fd.inode().unmapFrom(off &^ (hostarch.PageSize - 1))
+		fd.Inode().unmapFrom(off &^ (hostarch.PageSize - 1))
 	case mode&unix.FALLOC_FL_PUNCH_HOLE != 0:
-		fd.inode().unmap(uint64(off), uint64(off+n))
+		fd.Inode().unmap(uint64(off), uint64(off+n))
 	}
 	return nil
 }
@@ -334,7 +325,7 @@ func (fd *regularFD) Ioctl(ctx context.Context, uio usermem.IO, sysno uintptr, a
 	answer := make([]byte, 0, 8)
 	switch args[1].Uint() {
 	case ioctlFIGETBSZ:
-		s, err := fd.inode().statfs(nil)
+		s, err := fd.Inode().StatFS(nil)
 		if err != nil {
 			return 0, err
 		}

@@ -5,7 +5,6 @@ import (
 
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/abi/linux"
-	"gvisor.dev/gvisor/pkg/context"
 	"gvisor.dev/gvisor/pkg/errors/linuxerr"
 	"gvisor.dev/gvisor/pkg/sentry/kernel/auth"
 	"gvisor.dev/gvisor/pkg/sentry/vfs"
@@ -37,10 +36,11 @@ func (i *inode) checkXattr(creds *auth.Credentials, ats vfs.AccessTypes, name st
 
 // hasXattrs says whether the host lets users give the file attributes.
 func (i *inode) hasXattrs() bool {
-	return i.kind == i.hostKind && (i.kind == linux.S_IFREG || i.kind == linux.S_IFDIR)
+	return i.Kind == i.hostKind && (i.Kind == linux.S_IFREG || i.Kind == linux.S_IFDIR)
 }
 
-func (i *inode) listXattr(size uint64) ([]string, error) {
+// ListXattr implements tree.Inode.
+func (i *inode) ListXattr(*auth.Credentials) ([]string, error) {
 	if !i.hasXattrs() {
 		return nil, nil
 	}
@@ -50,21 +50,17 @@ func (i *inode) listXattr(size uint64) ([]string, error) {
 		return nil, errno(err)
 	}
 	var names []string
-	total := uint64(0)
 	for _, name := range strings.Split(string(buf[:n]), "\x00") {
 		if !strings.HasPrefix(name, linux.XATTR_USER_PREFIX) || strings.HasPrefix(name, hiddenXattr) {
 			continue
 		}
 		names = append(names, name)
-		total += uint64(len(name)) + 1
-	}
-	if size != 0 && total > size {
-		return nil, linuxerr.ERANGE
 	}
 	return names, nil
 }
 
-func (i *inode) getXattr(creds *auth.Credentials, opts *vfs.GetXattrOptions) (string, error) {
+// GetXattr implements tree.Inode.
+func (i *inode) GetXattr(creds *auth.Credentials, opts *vfs.GetXattrOptions) (string, error) {
 	if err := i.checkXattr(creds, vfs.MayRead, opts.Name); err != nil {
 		return "", err
 	}
@@ -83,7 +79,8 @@ func (i *inode) getXattr(creds *auth.Credentials, opts *vfs.GetXattrOptions) (st
 	return string(buf[:n]), nil
 }
 
-func (i *inode) setXattr(creds *auth.Credentials, opts *vfs.SetXattrOptions) error {
+// SetXattr implements tree.Inode.
+func (i *inode) SetXattr(creds *auth.Credentials, opts *vfs.SetXattrOptions) error {
 	if err := i.checkXattr(creds, vfs.MayWrite, opts.Name); err != nil {
 		return err
 	}
@@ -95,7 +92,8 @@ func (i *inode) setXattr(creds *auth.Credentials, opts *vfs.SetXattrOptions) err
 	}))
 }
 
-func (i *inode) removeXattr(creds *auth.Credentials, name string) error {
+// RemoveXattr implements tree.Inode.
+func (i *inode) RemoveXattr(creds *auth.Credentials, name string) error {
 	if err := i.checkXattr(creds, vfs.MayWrite, name); err != nil {
 		return err
 	}
@@ -105,69 +103,10 @@ func (i *inode) removeXattr(creds *auth.Credentials, name string) error {
 	return errno(i.withGrant(func() error { return unix.Removexattr(procPath(i.fd), name) }))
 }
 
-// ListXattrAt implements vfs.FilesystemImpl.
-func (fs *filesystem) ListXattrAt(ctx context.Context, rp *vfs.ResolvingPath, size uint64) ([]string, error) {
-	d, err := fs.resolve(ctx, rp)
-	if err != nil {
-		return nil, err
-	}
-	defer d.DecRef(ctx)
-	return d.inode.listXattr(size)
-}
+// PosixACL implements tree.Inode: there are none.
+func (i *inode) PosixACL(vfs.ACLType) (*vfs.PosixACL, error) { return nil, nil }
 
-// GetXattrAt implements vfs.FilesystemImpl.
-func (fs *filesystem) GetXattrAt(ctx context.Context, rp *vfs.ResolvingPath, opts vfs.GetXattrOptions) (string, error) {
-	d, err := fs.resolve(ctx, rp)
-	if err != nil {
-		return "", err
-	}
-	defer d.DecRef(ctx)
-	return d.inode.getXattr(rp.Credentials(), &opts)
-}
-
-// SetXattrAt implements vfs.FilesystemImpl.
-func (fs *filesystem) SetXattrAt(ctx context.Context, rp *vfs.ResolvingPath, opts vfs.SetXattrOptions) error {
-	return fs.changeXattr(ctx, rp, func(i *inode) error { return i.setXattr(rp.Credentials(), &opts) })
-}
-
-// RemoveXattrAt implements vfs.FilesystemImpl.
-func (fs *filesystem) RemoveXattrAt(ctx context.Context, rp *vfs.ResolvingPath, name string) error {
-	return fs.changeXattr(ctx, rp, func(i *inode) error { return i.removeXattr(rp.Credentials(), name) })
-}
-
-func (fs *filesystem) changeXattr(ctx context.Context, rp *vfs.ResolvingPath, change func(*inode) error) error {
-	d, err := fs.resolve(ctx, rp)
-	if err != nil {
-		return err
-	}
-	defer d.DecRef(ctx)
-	if err := fs.beginWrite(rp.Mount()); err != nil {
-		return err
-	}
-	err = change(d.inode)
-	fs.endWrite(rp.Mount())
-	if err == nil {
-		d.InotifyWithParent(ctx, linux.IN_ATTRIB, 0, vfs.InodeEvent)
-	}
-	return err
-}
-
-// GetPosixACLAt implements vfs.FilesystemImpl: there are none.
-func (fs *filesystem) GetPosixACLAt(ctx context.Context, rp *vfs.ResolvingPath, t vfs.ACLType) (*vfs.PosixACL, error) {
-	d, err := fs.resolve(ctx, rp)
-	if err != nil {
-		return nil, err
-	}
-	d.DecRef(ctx)
-	return nil, nil
-}
-
-// SetPosixACLAt implements vfs.FilesystemImpl.
-func (fs *filesystem) SetPosixACLAt(ctx context.Context, rp *vfs.ResolvingPath, t vfs.ACLType, acl *vfs.PosixACL, clearSGID bool) (*vfs.PosixACL, linux.FileMode, error) {
-	d, err := fs.resolve(ctx, rp)
-	if err != nil {
-		return nil, 0, err
-	}
-	d.DecRef(ctx)
+// SetPosixACL implements tree.Inode.
+func (i *inode) SetPosixACL(*auth.Credentials, vfs.ACLType, *vfs.PosixACL, bool) (*vfs.PosixACL, linux.FileMode, error) {
 	return nil, 0, linuxerr.EOPNOTSUPP
 }

@@ -84,6 +84,15 @@ func (o *Options) Parse(args []string) ([]string, error) {
 	return operands, nil
 }
 
+// ParseSome is Parse where at least n operands are wanted.
+func (o *Options) ParseSome(args []string, n int) ([]string, error) {
+	operands, err := o.Parse(args)
+	if err == nil && len(operands) < n {
+		return nil, Usagef("missing operand")
+	}
+	return operands, err
+}
+
 func (o *Options) short(letters string, args []string) ([]string, error) {
 	for i := 0; i < len(letters); i++ {
 		opt := o.find(letters[i])

@@ -21,12 +21,9 @@ func Mkdir(e *applet.Env, args []string) error {
 	o.Bool(&parents, 'p', "parents")
 	o.Bool(&verbose, 'v', "verbose")
 	o.String(&modeText, 'm', "mode")
-	names, err := o.Parse(args)
+	names, err := o.ParseSome(args, 1)
 	if err != nil {
 		return err
-	}
-	if len(names) == 0 {
-		return applet.Usagef("missing operand")
 	}
 	mode := filemode.Number(0o777)
 	if modeText != "" {
@@ -89,32 +86,40 @@ func mkParents(path string, made func(string)) *fs.PathError {
 // Mkfifo makes named pipes.
 func Mkfifo(e *applet.Env, args []string) error {
 	var o applet.Options
-	mode := filemode.Number(0o666)
-	given := false
-	o.Value('m', "mode", func(s string) (err error) {
-		given = true
-		mode, err = parseMode(s)
-		return err
-	})
-	names, err := o.Parse(args)
+	n := newNodes(&o)
+	names, err := o.ParseSome(args, 1)
 	if err != nil {
 		return err
 	}
-	if len(names) == 0 {
-		return applet.Usagef("missing operand")
-	}
 	for _, name := range names {
-		if err := node(name, unix.S_IFIFO, mode, given, 0); err != nil {
+		if err := n.make(name, unix.S_IFIFO, 0); err != nil {
 			e.Warnf("cannot create fifo %s: %s", applet.Quote(name), applet.Reason(err))
 		}
 	}
 	return nil
 }
 
-func node(name string, kind uint32, mode filemode.Change, given bool, dev uint64) error {
-	perm := mode.Apply(0o666, umask())
+// nodes makes nodes, with the mode that -m gives.
+type nodes struct {
+	mode  filemode.Change
+	given bool
+}
+
+// newNodes declares -m.
+func newNodes(o *applet.Options) *nodes {
+	n := &nodes{mode: filemode.Number(0o666)}
+	o.Value('m', "mode", func(s string) (err error) {
+		n.given = true
+		n.mode, err = parseMode(s)
+		return err
+	})
+	return n
+}
+
+func (n *nodes) make(name string, kind uint32, dev uint64) error {
+	perm := n.mode.Apply(0o666, umask())
 	err := unix.Mknod(name, kind|perm&0o777, int(dev))
-	if err == nil && given {
+	if err == nil && n.given {
 		err = unix.Chmod(name, perm)
 	}
 	return err
@@ -123,19 +128,10 @@ func node(name string, kind uint32, mode filemode.Change, given bool, dev uint64
 // Mknod makes device nodes and named pipes.
 func Mknod(e *applet.Env, args []string) error {
 	var o applet.Options
-	mode := filemode.Number(0o666)
-	given := false
-	o.Value('m', "mode", func(s string) (err error) {
-		given = true
-		mode, err = parseMode(s)
-		return err
-	})
-	operands, err := o.Parse(args)
+	n := newNodes(&o)
+	operands, err := o.ParseSome(args, 2)
 	if err != nil {
 		return err
-	}
-	if len(operands) < 2 {
-		return applet.Usagef("missing operand")
 	}
 	kind, want := uint32(0), 4
 	switch operands[1] {
@@ -160,7 +156,7 @@ func Mknod(e *applet.Env, args []string) error {
 		}
 		dev = unix.Mkdev(uint32(major), uint32(minor))
 	}
-	if err := node(operands[0], kind, mode, given, dev); err != nil {
+	if err := n.make(operands[0], kind, dev); err != nil {
 		return &fs.PathError{Path: operands[0], Err: err}
 	}
 	return nil

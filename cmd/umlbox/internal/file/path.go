@@ -52,12 +52,9 @@ func Dirname(e *applet.Env, args []string) error {
 	var zero bool
 	var o applet.Options
 	o.Bool(&zero, 'z', "zero")
-	names, err := o.Parse(args)
+	names, err := o.ParseSome(args, 1)
 	if err != nil {
 		return err
-	}
-	if len(names) == 0 {
-		return applet.Usagef("missing operand")
 	}
 	for _, name := range names {
 		dir := "."
@@ -184,12 +181,9 @@ func Readlink(e *applet.Env, args []string) error {
 	o.Bool(&noNewline, 'n', "no-newline")
 	o.Bool(&verbose, 'v', "verbose")
 	o.Bool(&zero, 'z', "zero")
-	names, err := o.Parse(args)
+	names, err := o.ParseSome(args, 1)
 	if err != nil {
 		return err
-	}
-	if len(names) == 0 {
-		return applet.Usagef("missing operand")
 	}
 	for _, name := range names {
 		var target string
@@ -222,12 +216,9 @@ func Realpath(e *applet.Env, args []string) error {
 	o.Bool(&noLinks, 's', "no-symlinks")
 	o.Bool(&quiet, 'q', "quiet")
 	o.Bool(&zero, 'z', "zero")
-	names, err := o.Parse(args)
+	names, err := o.ParseSome(args, 1)
 	if err != nil {
 		return err
-	}
-	if len(names) == 0 {
-		return applet.Usagef("missing operand")
 	}
 	for _, name := range names {
 		var path string

@@ -113,12 +113,9 @@ func Rmdir(e *applet.Env, args []string) error {
 	var o applet.Options
 	o.Bool(&parents, 'p', "parents")
 	o.Bool(&verbose, 'v', "verbose")
-	names, err := o.Parse(args)
+	names, err := o.ParseSome(args, 1)
 	if err != nil {
 		return err
-	}
-	if len(names) == 0 {
-		return applet.Usagef("missing operand")
 	}
 	for _, name := range names {
 		for {

@@ -23,12 +23,9 @@ func Stat(e *applet.Env, args []string) error {
 	o.Bool(&terse, 't', "terse")
 	o.Value('c', "format", func(s string) error { format, escapes = s+"\n", false; return nil })
 	o.Value(0, "printf", func(s string) error { format, escapes = s, true; return nil })
-	names, err := o.Parse(args)
+	names, err := o.ParseSome(args, 1)
 	if err != nil {
 		return err
-	}
-	if len(names) == 0 {
-		return applet.Usagef("missing operand")
 	}
 	if escapes {
 		format = printfEscapes(format)

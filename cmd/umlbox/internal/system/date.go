@@ -140,12 +140,9 @@ func setTime(t time.Time) error {
 // Sleep waits.
 func Sleep(e *applet.Env, args []string) error {
 	var o applet.Options
-	times, err := o.Parse(args)
+	times, err := o.ParseSome(args, 1)
 	if err != nil {
 		return err
-	}
-	if len(times) == 0 {
-		return applet.Usagef("missing operand")
 	}
 	var total time.Duration
 	for _, s := range times {

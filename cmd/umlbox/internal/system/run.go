@@ -177,12 +177,9 @@ func Which(e *applet.Env, args []string) error {
 func Chroot(e *applet.Env, args []string) error {
 	var o applet.Options
 	o.InOrder = true
-	operands, err := o.Parse(args)
+	operands, err := o.ParseSome(args, 1)
 	if err != nil {
 		return err
-	}
-	if len(operands) == 0 {
-		return applet.Usagef("missing operand")
 	}
 	fail := func(err error) error {
 		fmt.Fprintf(e.Stderr, "chroot: cannot change root directory to %s: %s\n", applet.Quote(operands[0]), applet.Reason(err))

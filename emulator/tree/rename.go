@@ -1,4 +1,4 @@
-package hostfs
+package tree
 
 import (
 	"golang.org/x/sys/unix"
@@ -11,32 +11,33 @@ import (
 )
 
 // renaming is a rename under way.
-type renaming struct {
-	fs               *filesystem
+type renaming[I Inode[I]] struct {
+	t                *Tree[I]
 	rp               *vfs.ResolvingPath
-	oldDir, newDir   *dentry
+	oldDir, newDir   *Dentry[I]
 	oldName, newName string
-	renamed          *dentry
-	replaced         *dentry // nil where the new name is free
+	renamed          *Dentry[I]
+	replaced         *Dentry[I] // nil where the new name is free
 	mustBeDir        bool
 	flags            uint32
 }
 
 // RenameAt implements vfs.FilesystemImpl.
-func (fs *filesystem) RenameAt(ctx context.Context, rp *vfs.ResolvingPath, oldParentVD vfs.VirtualDentry, oldName string, opts vfs.RenameOptions) error {
+func (t *Tree[I]) RenameAt(ctx context.Context, rp *vfs.ResolvingPath, oldParentVD vfs.VirtualDentry, oldName string, opts vfs.RenameOptions) error {
 	if opts.Flags&^(linux.RENAME_NOREPLACE|linux.RENAME_EXCHANGE|unix.RENAME_WHITEOUT) != 0 ||
 		opts.Flags&linux.RENAME_EXCHANGE != 0 && opts.Flags&^uint32(linux.RENAME_EXCHANGE) != 0 {
 		return linuxerr.EINVAL
 	}
-	r := &renaming{fs: fs, rp: rp, oldName: oldName, mustBeDir: opts.MustBeDir, flags: opts.Flags}
+	r := &renaming[I]{t: t, rp: rp, oldName: oldName, mustBeDir: opts.MustBeDir, flags: opts.Flags}
 
 	// References are dropped when no lock is held.
 	var drop []refs.RefCounter
 	defer func() { dropAll(ctx, drop) }()
-	fs.renameMu.Lock()
-	defer fs.renameMu.Unlock()
+	defer t.fs.Changing()()
+	t.renameMu.Lock()
+	defer t.renameMu.Unlock()
 	var err error
-	if r.newDir, err = fs.walkParent(ctx, rp, rp.Start().Impl().(*dentry)); err != nil {
+	if r.newDir, err = t.walkParent(ctx, rp, rp.Start().Impl().(*Dentry[I])); err != nil {
 		return err
 	}
 	drop = append(drop, r.newDir)
@@ -54,12 +55,12 @@ func (fs *filesystem) RenameAt(ctx context.Context, rp *vfs.ResolvingPath, oldPa
 	if mnt != oldParentVD.Mount() {
 		return linuxerr.EXDEV
 	}
-	if err := fs.beginWrite(mnt); err != nil {
+	if err := t.fs.BeginWrite(mnt); err != nil {
 		return err
 	}
-	defer fs.endWrite(mnt)
-	r.oldDir = oldParentVD.Dentry().Impl().(*dentry)
-	if !r.oldDir.inode.isDir() {
+	defer t.fs.EndWrite(mnt)
+	r.oldDir = oldParentVD.Dentry().Impl().(*Dentry[I])
+	if !r.oldDir.file.IsDir() {
 		return linuxerr.ENOTDIR
 	}
 
@@ -77,20 +78,20 @@ func (fs *filesystem) RenameAt(ctx context.Context, rp *vfs.ResolvingPath, oldPa
 
 // run checks and does the rename. Both directories' dirMu are held. It returns the
 // references to be dropped.
-func (r *renaming) run(ctx context.Context) (drop []refs.RefCounter, err error) {
-	if err := r.oldDir.inode.allows(r.rp.Credentials(), vfs.MayWrite|vfs.MayExec); err != nil {
+func (r *renaming[I]) run(ctx context.Context) (drop []refs.RefCounter, err error) {
+	if err := r.oldDir.Inode.Allows(r.rp.Credentials(), vfs.MayWrite|vfs.MayExec); err != nil {
 		return nil, err
 	}
-	r.renamed, drop, err = r.oldDir.lookupLocked(ctx, r.oldName)
+	r.renamed, drop, err = r.oldDir.LookupLocked(ctx, r.oldName)
 	if err != nil {
 		return drop, err
 	}
 	drop = append(drop, r.renamed)
-	if r.newDir.deleted.Load() && r.newDir.inode.links() == 0 {
+	if r.newDir.gone() {
 		return drop, enoent
 	}
 	var stale []refs.RefCounter
-	r.replaced, stale, err = r.newDir.lookupLocked(ctx, r.newName)
+	r.replaced, stale, err = r.newDir.LookupLocked(ctx, r.newName)
 	drop = append(drop, stale...)
 	switch err {
 	case nil:
@@ -109,23 +110,18 @@ func (r *renaming) run(ctx context.Context) (drop []refs.RefCounter, err error) 
 	mntns := vfs.MountNamespaceFromContext(ctx)
 	defer mntns.DecRef(ctx)
 	var replaced *vfs.Dentry
+	var gone I
 	if r.replaced != nil {
-		replaced = &r.replaced.vfsd
+		replaced, gone = &r.replaced.vfsd, r.replaced.Inode
 	}
 	handle, err := vfsObj.PrepareRenameDentry(mntns, &r.renamed.vfsd, replaced)
 	if err != nil {
 		return drop, err
 	}
 	vfsObj.RenameBegin(&handle)
-	host := func() error {
-		return unix.Renameat2(r.oldDir.inode.fd, r.oldName, r.newDir.inode.fd, r.newName, uint(r.flags))
-	}
-	if err = r.oldDir.inode.withGrant(host); err == unix.EACCES && r.newDir != r.oldDir {
-		err = r.newDir.inode.withGrant(host)
-	}
-	if err != nil {
+	if err := r.t.fs.Rename(r.oldDir.Inode, r.oldName, r.newDir.Inode, r.newName, gone, r.flags); err != nil {
 		vfsObj.AbortRenameDentry(&handle, &r.renamed.vfsd, replaced)
-		return drop, errno(err)
+		return drop, err
 	}
 
 	delete(r.oldDir.children, r.oldName)
@@ -138,23 +134,27 @@ func (r *renaming) run(ctx context.Context) (drop []refs.RefCounter, err error) 
 		vfsObj.CommitRenameExchangeDentry(&handle, &r.renamed.vfsd, replaced)
 	} else {
 		if r.replaced != nil {
-			r.newDir.unlinked(r.replaced)
-			if i := r.replaced.inode; i.endpoint.Load() != nil && i.links() == 0 && i.endpoint.Swap(nil) != nil {
-				drop = append(drop, inodeRef{i})
-			}
+			r.newDir.Unlinked(r.replaced)
+			drop = append(drop, r.t.unbind(r.replaced)...)
 		}
 		drop = appendDentry(drop, r.renamed.setParentAndName(r.newDir, r.newName))
 		r.newDir.insert(r.renamed, r.newName)
+		delete(r.oldDir.absent, r.oldName) // a whiteout may be there
 		drop = append(drop, vfsObj.CommitRenameReplaceDentry(ctx, &handle, &r.renamed.vfsd, replaced)...)
 	}
 	r.notify(ctx)
+	for _, d := range []*Dentry[I]{r.oldDir, r.newDir} {
+		if err := d.Inode.Changed(); err != nil {
+			return drop, err
+		}
+	}
 	return drop, nil
 }
 
 // exchange says whether the two names change places.
-func (r *renaming) exchange() bool { return r.flags&linux.RENAME_EXCHANGE != 0 }
+func (r *renaming[I]) exchange() bool { return r.flags&linux.RENAME_EXCHANGE != 0 }
 
-func appendDentry(drop []refs.RefCounter, d *dentry) []refs.RefCounter {
+func appendDentry[I Inode[I]](drop []refs.RefCounter, d *Dentry[I]) []refs.RefCounter {
 	if d != nil {
 		drop = append(drop, d)
 	}
@@ -164,10 +164,10 @@ func appendDentry(drop []refs.RefCounter, d *dentry) []refs.RefCounter {
 // check says whether the rename is allowed, and whether both names are the same file
 // already, in which case nothing happens. The order of the checks is Linux's as far
 // as it shows.
-func (r *renaming) check() (same bool, err error) {
+func (r *renaming[I]) check() (same bool, err error) {
 	renamed, replaced := r.renamed, r.replaced
 	creds := r.rp.Credentials()
-	if err := r.newDir.inode.allows(creds, vfs.MayExec); err != nil {
+	if err := r.newDir.Inode.Allows(creds, vfs.MayExec); err != nil {
 		return false, err
 	}
 	switch {
@@ -177,12 +177,12 @@ func (r *renaming) check() (same bool, err error) {
 		return false, enoent
 	}
 	// A slash at the end of either name asks for a directory.
-	if !renamed.inode.isDir() {
+	if !renamed.file.IsDir() {
 		if r.mustBeDir || !r.exchange() && r.rp.MustBeDir() {
 			return false, linuxerr.ENOTDIR
 		}
 	}
-	if r.exchange() && r.rp.MustBeDir() && !replaced.inode.isDir() {
+	if r.exchange() && r.rp.MustBeDir() && !replaced.file.IsDir() {
 		return false, linuxerr.ENOTDIR
 	}
 	if renamed == r.newDir || renamed.isAncestorOf(r.newDir) {
@@ -194,28 +194,25 @@ func (r *renaming) check() (same bool, err error) {
 		}
 		return false, linuxerr.ENOTEMPTY
 	}
-	if replaced != nil && replaced.inode == renamed.inode {
+	if replaced != nil && replaced.Inode == renamed.Inode {
 		return true, nil
 	}
-	if replaced != nil && r.fs.grow && !r.exchange() && !replaced.inode.isDir() {
-		return false, linuxerr.EPERM
-	}
-	if err := r.oldDir.inode.allowsRemoval(creds, renamed.inode); err != nil {
+	if err := r.oldDir.Inode.AllowsRemoval(creds, renamed.Inode); err != nil {
 		return false, err
 	}
 	if replaced == nil {
-		if err := r.newDir.inode.allows(creds, vfs.MayWrite|vfs.MayExec); err != nil {
+		if err := r.newDir.Inode.Allows(creds, vfs.MayWrite|vfs.MayExec); err != nil {
 			return false, err
 		}
 	} else {
-		if err := r.newDir.inode.allowsRemoval(creds, replaced.inode); err != nil {
+		if err := r.newDir.Inode.AllowsRemoval(creds, replaced.Inode); err != nil {
 			return false, err
 		}
 		if !r.exchange() {
 			switch {
-			case renamed.inode.isDir() && !replaced.inode.isDir():
+			case renamed.file.IsDir() && !replaced.file.IsDir():
 				return false, linuxerr.ENOTDIR
-			case !renamed.inode.isDir() && replaced.inode.isDir():
+			case !renamed.file.IsDir() && replaced.file.IsDir():
 				return false, linuxerr.EISDIR
 			}
 		}
@@ -234,22 +231,22 @@ func (r *renaming) check() (same bool, err error) {
 	return false, nil
 }
 
-func allowsMove(creds *auth.Credentials, d *dentry) error {
-	if !d.inode.isDir() {
+func allowsMove[I Inode[I]](creds *auth.Credentials, d *Dentry[I]) error {
+	if !d.file.IsDir() {
 		return nil
 	}
-	return d.inode.allows(creds, vfs.MayWrite)
+	return d.Inode.Allows(creds, vfs.MayWrite)
 }
 
 // notify tells those who watch.
-func (r *renaming) notify(ctx context.Context) {
-	oldDir, newDir := &r.oldDir.inode.watches, &r.newDir.inode.watches
-	vfs.InotifyRename(ctx, &r.renamed.inode.watches, oldDir, newDir, r.oldName, r.newName, r.renamed.inode.isDir())
+func (r *renaming[I]) notify(ctx context.Context) {
+	oldDir, newDir := &r.oldDir.file.Watches, &r.newDir.file.Watches
+	vfs.InotifyRename(ctx, &r.renamed.file.Watches, oldDir, newDir, r.oldName, r.newName, r.renamed.file.IsDir())
 	switch {
 	case r.replaced == nil:
 	case r.exchange():
-		vfs.InotifyRename(ctx, &r.replaced.inode.watches, newDir, oldDir, r.newName, r.oldName, r.replaced.inode.isDir())
+		vfs.InotifyRename(ctx, &r.replaced.file.Watches, newDir, oldDir, r.newName, r.oldName, r.replaced.file.IsDir())
 	default:
-		r.replaced.inode.watches.Notify(ctx, "", linux.IN_ATTRIB, 0, vfs.InodeEvent, true)
+		r.replaced.file.Watches.Notify(ctx, "", linux.IN_ATTRIB, 0, vfs.InodeEvent, true)
 	}
 }
