@@ -31,7 +31,7 @@ func (s *sentry) sysrq(key byte) string {
 		return text
 	case key == 'b':
 		text := say("Resetting")
-		s.Restart()
+		s.request(ending{reason: Halted, restart: true, abrupt: true})
 		return text
 	case key == 'c':
 		text := say("Trigger a crash")

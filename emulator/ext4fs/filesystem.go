@@ -57,6 +57,8 @@ type filesystem struct {
 
 	root     *dentry
 	released atomic.Bool
+	// cut says that the filesystem was left as a power cut leaves one.
+	cut atomic.Bool
 
 	cacheMu sync.Mutex
 	cached  *list.List // of *dentry: the unreferenced ones, latest first
@@ -229,7 +231,9 @@ func (fs *filesystem) Release(ctx context.Context) {
 	if err := fs.engine.Close(); err != nil {
 		fs.logError("error: close: %v", err)
 	}
-	fs.log("unmounting filesystem %s.", uuidString(fs.info.UUID))
+	if !fs.cut.Load() {
+		fs.log("unmounting filesystem %s.", uuidString(fs.info.UUID))
+	}
 	fs.typ.forget(fs)
 	if fs.disk.Release != nil {
 		fs.disk.Release()

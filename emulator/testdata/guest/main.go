@@ -75,6 +75,8 @@ func do(name, value string) {
 			flags |= syscall.MS_RDONLY
 		}
 		check(value, syscall.Mount("", f[0], "", flags, ""))
+	case "sync":
+		syscall.Sync()
 	case "umount":
 		check(value, syscall.Unmount(value, 0))
 	case "cat":
