@@ -9,10 +9,9 @@ import (
 	"strings"
 
 	"gvisor.dev/gvisor/pkg/abi/linux"
+	"gvisor.dev/gvisor/pkg/errors/linuxerr"
 	"gvisor.dev/gvisor/pkg/fspath"
-	"gvisor.dev/gvisor/pkg/hostarch"
 	"gvisor.dev/gvisor/pkg/sentry/fsimpl/proc"
-	"gvisor.dev/gvisor/pkg/sentry/kernel"
 	"gvisor.dev/gvisor/pkg/sentry/vfs"
 	"gvisor.dev/gvisor/pkg/usermem"
 
@@ -106,7 +105,7 @@ func (c management) Go() bool { return c.m.hold(false) }
 // Sysrq implements mconsole.Machine.
 func (c management) Sysrq(key byte) string {
 	if s := c.m.current(); s != nil {
-		return s.sysrq(key)
+		return s.keyPressed(key)
 	}
 	return ""
 }
@@ -148,50 +147,29 @@ func (c management) ReadProc(name string) ([]byte, error) {
 	for all.Len() < maxProc {
 		n, err := file.Read(ctx, usermem.BytesIOSequence(chunk), vfs.ReadOptions{})
 		all.Write(chunk[:n])
-		if errors.Is(err, io.EOF) || err == nil && n == 0 {
+		if errors.Is(err, io.EOF) || err == nil && n == 0 || linuxerr.Equals(linuxerr.EWOULDBLOCK, err) {
+			// The last is a file that waits for more to come, as kmsg.
 			break
 		}
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("%w: %w", server.ErrRead, err)
 		}
 	}
 	return all.Bytes(), nil
 }
 
-// stackWords is how much of a task's stack is shown.
-const stackWords = 32
-
-// Stack implements mconsole.Machine: the task's registers and the top of its stack.
-// The kernel's own frames are not the guest's and are left out.
+// Stack implements mconsole.Machine.
 func (c management) Stack(pid int) (string, error) {
 	s := c.m.current()
 	if s == nil {
 		return "", errGone
 	}
-	t := s.k.RootPIDNamespace().TaskWithID(kernel.ThreadID(pid))
-	if t == nil {
-		return "", fmt.Errorf("no task %d", pid)
+	return s.stack(pid)
+}
+
+// Interrupted implements mconsole.Machine.
+func (c management) Interrupted() {
+	if s := c.m.current(); s != nil {
+		s.managed.Add(1)
 	}
-	s.k.Pause()
-	defer s.k.Unpause()
-	if t.ExitState() != kernel.TaskExitNone {
-		return "", fmt.Errorf("no task %d", pid)
-	}
-	s.k.ReceiveTaskStates()
-	var b strings.Builder
-	fmt.Fprintf(&b, "task:%s state:%s pid:%d\n", t.Name(), t.StateStatus(), pid)
-	ip, sp := t.Arch().IP(), t.Arch().Stack()
-	fmt.Fprintf(&b, "IP: %016x SP: %016x\nStack:\n", ip, sp)
-	words := make([]byte, 8*stackWords)
-	n, err := t.MemoryManager().CopyIn(s.ctx, hostarch.Addr(sp), words, usermem.IOOpts{IgnorePermissions: true})
-	if err != nil && n == 0 {
-		fmt.Fprintf(&b, " (not readable: %v)\n", err)
-	}
-	for i := 0; i+8 <= n; i += 8 {
-		fmt.Fprintf(&b, " %016x", hostarch.ByteOrder.Uint64(words[i:]))
-		if i%32 == 24 {
-			b.WriteByte('\n')
-		}
-	}
-	return b.String(), nil
 }

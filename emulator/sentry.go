@@ -46,6 +46,8 @@ type sentry struct {
 	// askInit is whether ctrl-alt-del is init's business.
 	askInit atomic.Bool
 
+	// managed counts the packets of the management console.
+	managed atomic.Int64
 	// sysrqMask is /proc/sys/kernel/sysrq.
 	sysrqMask atomic.Int32
 	// uevents is where udev hears of devices.

@@ -3,7 +3,6 @@ package mconsole
 import (
 	"fmt"
 	"net"
-	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -39,16 +38,13 @@ func receive(conn *net.UnixConn, b []byte) (n int, from address, err error) {
 	return n, from, err
 }
 
-// send sends a packet, and waits as long as patience for room in its reader's queue.
-func send(conn *net.UnixConn, b []byte, to *address, patience time.Duration) error {
+// send sends a packet. It fails with EAGAIN where its reader's queue has no room.
+func send(conn *net.UnixConn, b []byte, to *address) error {
 	raw, err := conn.SyscallConn()
 	if err != nil {
 		return err
 	}
-	// The queue that is full is the reader's: ours counts as writable all the while,
-	// and only trying again tells.
-	deadline := time.Now().Add(patience)
-	for wait := time.Millisecond; ; wait = min(2*wait, 50*time.Millisecond) {
+	for {
 		var errno unix.Errno
 		err := raw.Control(func(fd uintptr) {
 			_, _, errno = unix.Syscall6(unix.SYS_SENDTO, fd, uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)),
@@ -59,11 +55,30 @@ func send(conn *net.UnixConn, b []byte, to *address, patience time.Duration) err
 			return err
 		case errno == 0:
 			return nil
-		case errno != unix.EAGAIN && errno != unix.EINTR:
+		case errno != unix.EINTR:
 			return fmt.Errorf("sendto: %w", errno)
-		case time.Now().After(deadline):
-			return fmt.Errorf("sendto: no room for %v: %w", patience, errno)
 		}
-		time.Sleep(wait)
 	}
+}
+
+// bufferSize is how many bytes a socket may have sent that are not read yet, as the host
+// counts them, 0 where it does not tell; unsent is how many they are.
+func bufferSize(conn *net.UnixConn) int {
+	return number(conn, func(fd int) (int, error) { return unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF) })
+}
+
+func unsent(conn *net.UnixConn) int {
+	return number(conn, func(fd int) (int, error) { return unix.IoctlGetInt(fd, unix.SIOCOUTQ) })
+}
+
+func number(conn *net.UnixConn, ask func(fd int) (int, error)) int {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return 0
+	}
+	var n int
+	if raw.Control(func(fd uintptr) { n, err = ask(int(fd)) }) != nil || err != nil {
+		return 0
+	}
+	return n
 }
