@@ -9,9 +9,11 @@ import (
 	"strings"
 
 	"gvisor.dev/gvisor/pkg/abi/linux"
+	"gvisor.dev/gvisor/pkg/context"
 	"gvisor.dev/gvisor/pkg/errors/linuxerr"
 	"gvisor.dev/gvisor/pkg/fspath"
 	"gvisor.dev/gvisor/pkg/sentry/fsimpl/proc"
+	"gvisor.dev/gvisor/pkg/sentry/kernel"
 	"gvisor.dev/gvisor/pkg/sentry/vfs"
 	"gvisor.dev/gvisor/pkg/usermem"
 
@@ -116,6 +118,31 @@ func (c management) Log(text string) { c.m.printk(klog.Notice, "%s", text) }
 // errGone says that no kernel runs at the moment.
 var errGone = errors.New("no kernel is running")
 
+// onlooker is a context that may see what only a tracer of a task may.
+type onlooker struct{ context.Context }
+
+// Value implements context.Context.
+func (o onlooker) Value(key any) any {
+	if key == kernel.CtxCanTrace {
+		return func(*kernel.Task, bool) bool { return true }
+	}
+	return o.Context.Value(key)
+}
+
+// ownEntries is a name below /proc without what leads to the reader's own entries: who
+// asks from outside is no task, and sees those of the first.
+func ownEntries(name string) string {
+	name = strings.TrimLeft(name, "/")
+	first, rest, _ := strings.Cut(name, "/")
+	switch first {
+	case "self", "thread-self":
+		return strings.TrimSuffix("1/"+rest, "/")
+	case "net", "mounts":
+		return "1/" + name
+	}
+	return name
+}
+
 // maxProc bounds what is read of a file in /proc, in bytes.
 const maxProc = 4 << 20
 
@@ -125,7 +152,7 @@ func (c management) ReadProc(name string) ([]byte, error) {
 	if s == nil {
 		return nil, errGone
 	}
-	ctx := s.proc.NewContext(s.k)
+	ctx := onlooker{s.proc.NewContext(s.k)}
 	mount, err := s.k.VFS().MountDisconnected(ctx, s.proc.Credentials, "proc", proc.Name,
 		&vfs.MountOptions{GetFilesystemOptions: vfs.GetFilesystemOptions{InternalMount: true}})
 	if err != nil {
@@ -136,7 +163,7 @@ func (c management) ReadProc(name string) ([]byte, error) {
 	root.IncRef()
 	defer root.DecRef(ctx)
 	file, err := s.k.VFS().OpenAt(ctx, s.proc.Credentials, &vfs.PathOperation{
-		Root: root, Start: root, Path: fspath.Parse(name), FollowFinalSymlink: true,
+		Root: root, Start: root, Path: fspath.Parse(ownEntries(name)), FollowFinalSymlink: true,
 	}, &vfs.OpenOptions{Flags: linux.O_RDONLY | linux.O_NONBLOCK})
 	if err != nil {
 		return nil, err
@@ -147,7 +174,7 @@ func (c management) ReadProc(name string) ([]byte, error) {
 	for all.Len() < maxProc {
 		n, err := file.Read(ctx, usermem.BytesIOSequence(chunk), vfs.ReadOptions{})
 		all.Write(chunk[:n])
-		if errors.Is(err, io.EOF) || err == nil && n == 0 || linuxerr.Equals(linuxerr.EWOULDBLOCK, err) {
+		if errors.Is(err, io.EOF) || err == nil && n == 0 || errors.Is(err, linuxerr.ErrWouldBlock) {
 			// The last is a file that waits for more to come, as kmsg.
 			break
 		}

@@ -4,9 +4,14 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
+	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/context"
 	"gvisor.dev/gvisor/pkg/hostarch"
+	"gvisor.dev/gvisor/pkg/sentry/arch"
 	"gvisor.dev/gvisor/pkg/sentry/kernel"
+	"gvisor.dev/gvisor/pkg/sentry/mm"
 	"gvisor.dev/gvisor/pkg/usermem"
 )
 
@@ -19,6 +24,61 @@ const (
 	maxFrames = 64
 )
 
+// stopPatience is how long a task that runs may take to be stopped for a look.
+const stopPatience = time.Second
+
+// snapshot is what a task's registers were at a moment.
+type snapshot struct {
+	registers map[string]uintptr
+	ip, sp    uint64
+	result    int64 // of the system call
+	number    uintptr
+	args      arch.SyscallArguments
+}
+
+func registersOf(t *kernel.Task) (snapshot, error) {
+	a := t.Arch()
+	all, err := a.RegisterMap()
+	return snapshot{all, uint64(a.IP()), uint64(a.Stack()), int64(a.Return()), a.SyscallNo(), a.SyscallArgs()}, err
+}
+
+func asleep(state kernel.TaskGoroutineState) bool {
+	return state == kernel.TaskGoroutineBlockedInterruptible || state == kernel.TaskGoroutineBlockedUninterruptible
+}
+
+// look takes a task's registers. One that sleeps is not disturbed: a stop would end its
+// sleep as a signal does. Its registers are good if it sleeps the same sleep afterwards.
+// Others are stopped for a moment.
+func look(t *kernel.Task) (snapshot, error) {
+	if state, since := t.TaskGoroutineStateTime(); asleep(state) {
+		snap, err := registersOf(t)
+		if again, then := t.TaskGoroutineStateTime(); again == state && then == since {
+			return snap, err
+		}
+	}
+	t.BeginExternalStop()
+	defer t.EndExternalStop()
+	for deadline := time.Now().Add(stopPatience); t.TaskGoroutineState() != kernel.TaskGoroutineStopped; time.Sleep(time.Millisecond) {
+		if t.ExitState() != kernel.TaskExitNone || time.Now().After(deadline) {
+			break
+		}
+	}
+	return registersOf(t)
+}
+
+// taskState is a task's state as /proc has it. One that is held from outside has that
+// which it was held in.
+func taskState(t *kernel.Task, result int64) string {
+	state := t.StateStatus()
+	if t.TaskGoroutineState() == kernel.TaskGoroutineStopped && strings.HasPrefix(state, "D") {
+		if result >= restartFirst && result <= restartLast {
+			return "S (sleeping)"
+		}
+		return "R (running)"
+	}
+	return state
+}
+
 // stack describes a task: its state, the system call that it is in, its registers, where
 // it is and where it came from, in the shape of Linux's own dumps. The kernel's frames are
 // no guest's and are left out.
@@ -28,57 +88,52 @@ func (s *sentry) stack(pid int) (string, error) {
 	if t == nil {
 		return "", fmt.Errorf("no task %d", pid)
 	}
-	// A task that is held shows no other state than that.
-	state, where := t.StateStatus(), t.TaskGoroutineState()
-	s.k.Pause()
-	defer s.k.Unpause()
-	if t.ExitState() != kernel.TaskExitNone || t.MemoryManager() == nil {
+	where := t.TaskGoroutineState()
+	mm := t.MemoryManager()
+	if t.ExitState() != kernel.TaskExitNone || mm == nil {
 		return "", fmt.Errorf("no task %d", pid)
 	}
-	s.k.ReceiveTaskStates()
-	call, within := inCall(t, where)
-	if where == kernel.TaskGoroutineStopped && strings.HasPrefix(state, "D") {
-		state = "R (running)"
-		if within {
-			state = "S (sleeping)"
-		}
+	snap, err := look(t)
+	if err != nil {
+		return "", err
 	}
+	var b strings.Builder
+	s.writeTask(&b, t, snap.result)
+	if snap.inCall(where) {
+		var args []string
+		for _, a := range snap.args {
+			args = append(args, fmt.Sprintf("%#x", a.Value))
+		}
+		fmt.Fprintf(&b, "In system call %d %s(%s)\n", snap.number, t.SyscallTable().LookupName(snap.number), strings.Join(args, ", "))
+	}
+	snap.writeRegisters(&b)
+	snap.writeBacktrace(&b, t.AsyncContext(), mm)
+	return b.String(), nil
+}
+
+// writeTask writes a task's line.
+func (s *sentry) writeTask(b *strings.Builder, t *kernel.Task, result int64) {
+	root := s.k.RootPIDNamespace()
 	parent := kernel.ThreadID(0)
 	if p := t.Parent(); p != nil {
 		parent = root.IDOfTask(p)
 	}
-	var b strings.Builder
-	fmt.Fprintf(&b, "task:%-15s state:%-14s pid:%-5d ppid:%-5d\n", t.Name(), state, pid, parent)
-	if within {
-		fmt.Fprintf(&b, "In system call %s\n", call)
-	}
-	writeRegisters(&b, t)
-	writeBacktrace(&b, t)
-	return b.String(), nil
+	fmt.Fprintf(b, "task:%-15s state:%-14s pid:%-5d ppid:%-5d\n", t.Name(), taskState(t, result), root.IDOfTask(t), parent)
 }
 
 // What a system call has for a result while it is not done: -ENOSYS from its beginning
-// on, and one of the codes for a restart when a pause takes it out of its sleep.
+// on, and -EINTR or one of the codes for a restart when a stop takes it out of its sleep.
 const (
-	noResult     = -38
+	noResult     = -int64(unix.ENOSYS)
+	interrupted  = -int64(unix.EINTR)
 	restartFirst = -516
 	restartLast  = -512
 )
 
-// inCall is the system call that a paused task is in, if it is in one. where is the
-// task's state before the pause.
-func inCall(t *kernel.Task, where kernel.TaskGoroutineState) (string, bool) {
-	result := int64(t.Arch().Return())
-	blocked := where == kernel.TaskGoroutineBlockedInterruptible || where == kernel.TaskGoroutineBlockedUninterruptible
-	if (result < restartFirst || result > restartLast) && !(blocked && result == noResult) && !(blocked && result == -4) {
-		return "", false
-	}
-	number := t.Arch().SyscallNo()
-	var args []string
-	for _, a := range t.Arch().SyscallArgs() {
-		args = append(args, fmt.Sprintf("%#x", a.Value))
-	}
-	return fmt.Sprintf("%d %s(%s)", number, t.SyscallTable().LookupName(number), strings.Join(args, ", ")), true
+// inCall says whether the task is in the system call of the registers. where is the task's
+// state before the look.
+func (s *snapshot) inCall(where kernel.TaskGoroutineState) bool {
+	return s.result >= restartFirst && s.result <= restartLast || asleep(where) && (s.result == noResult || s.result == interrupted)
 }
 
 // registerOrder is how Linux's dumps order the registers of amd64. Those of other
@@ -88,12 +143,9 @@ var registerOrder = []string{
 	"Orig_rax", "Fs_base", "Gs_base",
 }
 
-// writeRegisters writes a task's registers.
-func writeRegisters(b *strings.Builder, t *kernel.Task) {
-	all, err := t.Arch().RegisterMap()
-	if err != nil {
-		return
-	}
+// writeRegisters writes the registers.
+func (s *snapshot) writeRegisters(b *strings.Builder) {
+	all := s.registers
 	var names []string
 	for _, name := range registerOrder {
 		if _, ok := all[name]; ok {
@@ -123,8 +175,7 @@ type code struct {
 
 // writeBacktrace writes where a task is, by the frame pointers of its functions, and then
 // what else on its stack may be return addresses, which is marked "?".
-func writeBacktrace(b *strings.Builder, t *kernel.Task) {
-	ctx, mm := t.AsyncContext(), t.MemoryManager()
+func (s *snapshot) writeBacktrace(b *strings.Builder, ctx context.Context, mm *mm.MemoryManager) {
 	var codes []code
 	mm.ReadMapsDataInto(ctx, func(start, end hostarch.Addr, at hostarch.AccessType, _ string, offset uint64, _, _ uint32, _ uint64, name string) {
 		if at.Execute {
@@ -149,14 +200,14 @@ func writeBacktrace(b *strings.Builder, t *kernel.Task) {
 		return hostarch.ByteOrder.Uint64(w[:]), err == nil
 	}
 
-	ip, sp := uint64(t.Arch().IP()), uint64(t.Arch().Stack())
+	ip, sp := s.ip, s.sp
 	place := describe(ip)
 	if place == "" {
 		place = "not in code"
 	}
 	fmt.Fprintf(b, "Call Trace:\n [<%016x>] %s\n", ip, place)
 	known := map[uint64]bool{}
-	for frame, n := framePointer(t), 0; n < maxFrames && frame >= sp && frame%8 == 0; n++ {
+	for frame, n := s.framePointer(), 0; n < maxFrames && frame >= sp && frame%8 == 0; n++ {
 		next, ok := word(frame)
 		from, ok2 := word(frame + 8)
 		if place = describe(from); !ok || !ok2 || place == "" {
@@ -196,13 +247,9 @@ func writeBacktrace(b *strings.Builder, t *kernel.Task) {
 }
 
 // framePointer is the register that by convention points to the caller's frame.
-func framePointer(t *kernel.Task) uint64 {
-	all, err := t.Arch().RegisterMap()
-	if err != nil {
-		return 0
-	}
+func (s *snapshot) framePointer() uint64 {
 	for _, name := range []string{"Rbp", "R29"} {
-		if v, ok := all[name]; ok {
+		if v, ok := s.registers[name]; ok {
 			return uint64(v)
 		}
 	}

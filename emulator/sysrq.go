@@ -112,17 +112,15 @@ func (s *sentry) signalAll(signal linux.Signal) {
 
 // showTasks lists the tasks whose state begins with a letter, all if it is empty.
 func (s *sentry) showTasks(state string) string {
-	root := s.k.RootPIDNamespace()
 	var b strings.Builder
-	for _, t := range root.Tasks() {
-		if !strings.HasPrefix(t.StateStatus(), state) {
-			continue
+	for _, t := range s.k.RootPIDNamespace().Tasks() {
+		var result int64
+		if t.TaskGoroutineState() == kernel.TaskGoroutineStopped {
+			result = int64(t.Arch().Return())
 		}
-		parent := kernel.ThreadID(0)
-		if p := t.Parent(); p != nil {
-			parent = root.IDOfTask(p)
+		if strings.HasPrefix(taskState(t, result), state) {
+			s.writeTask(&b, t, result)
 		}
-		fmt.Fprintf(&b, "task:%-15s state:%-14s pid:%-5d ppid:%-5d\n", t.Name(), t.StateStatus(), root.IDOfTask(t), parent)
 	}
 	text := b.String()
 	for line := range strings.Lines(text) {
