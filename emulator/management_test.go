@@ -16,6 +16,7 @@ import (
 
 	"github.com/umlkit/umlkit/internal/guest"
 	"github.com/umlkit/umlkit/internal/oracle"
+	"github.com/umlkit/umlkit/mconsole"
 )
 
 // managed boots a machine and returns it with what asks its management console, which
@@ -408,4 +409,31 @@ func TestSysrqBehindBreak(t *testing.T) {
 	}
 	ask(t, filepath.Join(dir, "T", "mconsole"), "halt")
 	m.Wait(limit)
+}
+
+// TestListed holds that a machine that runs is found by its socket, answers, and is known
+// as gone at once when it was killed.
+func TestListed(t *testing.T) {
+	m, _ := managed(t, "initrd="+initrd(t), "con0=null,fd:1", "forever")
+	m.Expect(limit, "waiting")
+	find := func() mconsole.Machine {
+		t.Helper()
+		for _, found := range mconsole.Discover(filepath.Dir(filepath.Dir(socketOf(t, m)))) {
+			if found.Socket == socketOf(t, m) {
+				mine := []mconsole.Machine{found}
+				mconsole.Client{Timeout: limit}.Ask(t.Context(), mine)
+				return mine[0]
+			}
+		}
+		t.Fatal("the machine is not found")
+		return mconsole.Machine{}
+	}
+	if found := find(); found.State != mconsole.Running || found.PID != m.PID() || found.UMID != "T" || !strings.HasPrefix(found.Version, "Linux (none) ") {
+		t.Errorf("%+v", found)
+	}
+	m.Signal(unix.SIGKILL)
+	m.Wait(limit)
+	if found := find(); found.State != mconsole.Stale || found.Version != "" {
+		t.Errorf("killed: %+v", found)
+	}
 }
