@@ -42,7 +42,7 @@ func TestNobodyOutlivesMain(t *testing.T) {
 	for _, platform := range []string{"on", "off"} {
 		for _, signal := range []unix.Signal{unix.SIGKILL, unix.SIGSEGV, unix.SIGABRT} {
 			what := fmt.Sprintf("seccomp=%s, %v", platform, signal)
-			m := guest.Start(t, guest.Binary(t, "linux"), "mem=64M", "uml_dir="+dir, "umid=T", "ubd0="+img, "rw", "seccomp="+platform,
+			m := guest.Start(t, guest.Binary(t, "linux"), "mem=64M", "uml_dir="+dir, "umid=T", "ubd0="+img, "rw", "seccomp="+platform, "mount:proc,/proc,proc",
 				"begin:sigwait", "begin:forever", "forever")
 			m.Expect(limit, "(?s)waiting.*waiting.*waiting")
 			for _, complaint := range []string{"already in use", "Failed to lock", "is locked"} {
@@ -93,9 +93,9 @@ func TestManyBoots(t *testing.T) {
 		end := func(*guest.Machine) {}
 		switch n % 5 {
 		case 0:
-			words = append(words, "ubd0="+img, "rw", "write:/x,text", "begin:forever")
+			words = append(words, "ubd0="+img, "rw", "write:/x,text", "mount:proc,/proc,proc", "begin:forever")
 		case 1:
-			words = append(words, "ubd0="+img, "rw", "begin:forever", "halt")
+			words = append(words, "ubd0="+img, "rw", "mount:proc,/proc,proc", "begin:forever", "halt")
 		case 2:
 			words = append(words, "initrd="+rd, "exit:1")
 			status = 134
