@@ -63,8 +63,7 @@ var ErrRead = errors.New("the file cannot be read")
 // Server answers on a socket until it is closed.
 type Server struct {
 	machine  Machine
-	conn     *net.UnixConn
-	path     string
+	sock     *socket
 	patience time.Duration
 	buffer   int           // bytes that may be sent and not be read yet
 	done     chan struct{} // closed when serve has returned
@@ -94,22 +93,20 @@ func Listen(path string, machine Machine) (*Server, error) {
 
 // listen is Listen with how long a packet may wait.
 func listen(path string, machine Machine, patience time.Duration) (*Server, error) {
-	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+	sock, err := listenAt(path)
 	if err != nil {
 		return nil, fmt.Errorf("management console: %w", err)
 	}
 	s := &Server{
-		machine: machine, conn: conn, path: path, patience: patience,
+		machine: machine, sock: sock, patience: patience, buffer: sock.setBuffer(sendBuffer),
 		done: make(chan struct{}), closing: make(chan struct{}), waiting: make(map[address]*backlog),
 	}
-	_ = conn.SetWriteBuffer(sendBuffer) // as much as the host allows
-	s.buffer = bufferSize(conn)
 	go s.serve()
 	return s, nil
 }
 
 // Path is where the socket is.
-func (s *Server) Path() string { return s.path }
+func (s *Server) Path() string { return s.sock.path }
 
 // Close ends the service and removes the socket. It may be called on nil.
 func (s *Server) Close() error {
@@ -118,9 +115,10 @@ func (s *Server) Close() error {
 	}
 	s.once.Do(func() {
 		close(s.closing)
-		s.err = s.conn.Close()
+		s.sock.wake()
 		<-s.done
 		s.drains.Wait()
+		s.err = s.sock.close()
 	})
 	return s.err
 }
@@ -129,11 +127,15 @@ func (s *Server) serve() {
 	defer close(s.done)
 	b := make([]byte, mconsole.MaxPacket+1)
 	for {
-		n, from, err := receive(s.conn, b)
-		if errors.Is(err, net.ErrClosed) {
+		n, from, err := s.sock.receive(b)
+		select {
+		case <-s.closing:
 			return
+		default:
 		}
 		if err != nil {
+			// Want of memory, at most: it passes, and must not make a loop.
+			time.Sleep(time.Millisecond)
 			continue
 		}
 		s.machine.Interrupted()
@@ -198,7 +200,7 @@ func (s *Server) send(to address, packets []packet) {
 			if !first && !s.room() {
 				break
 			}
-			err := send(s.conn, packets[0].bytes, &to)
+			err := s.sock.send(packets[0].bytes, &to)
 			if errors.Is(err, unix.EAGAIN) {
 				break
 			}
@@ -264,7 +266,7 @@ func (s *Server) sendWithin(b []byte, to *address, patience time.Duration) error
 	for wait := time.Millisecond; ; wait = min(2*wait, 50*time.Millisecond) {
 		err := error(unix.EAGAIN)
 		if s.room() {
-			err = send(s.conn, b, to)
+			err = s.sock.send(b, to)
 		}
 		if !errors.Is(err, unix.EAGAIN) || time.Now().After(deadline) {
 			return err
@@ -280,7 +282,7 @@ func (s *Server) sendWithin(b []byte, to *address, patience time.Duration) error
 // room says whether there is room to send more than the beginning of an answer. What was
 // sent and not read yet lies in the server's own buffer, without any other bound where a
 // reader is connected to it; half of that is kept for those who do read.
-func (s *Server) room() bool { return s.buffer == 0 || unsent(s.conn) < s.buffer/2 }
+func (s *Server) room() bool { return s.buffer == 0 || s.sock.unsent() < s.buffer/2 }
 
 func (p packet) done() {
 	if p.after != nil {
