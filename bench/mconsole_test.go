@@ -12,7 +12,7 @@ import (
 )
 
 // BenchmarkManagementConsole asks both machines, which wait at their shell's prompt, for
-// their version, in turns.
+// their version, in turns. Most of the time is the client's own, and the same for both.
 func BenchmarkManagementConsole(b *testing.B) {
 	dir := b.TempDir()
 	image := small(b, dir)
@@ -26,8 +26,8 @@ func BenchmarkManagementConsole(b *testing.B) {
 		machines = append(machines, m)
 		clients = append(clients, mconsole.Client{Socket: filepath.Join(dir, k.name, "m", "mconsole")})
 	}
-	const rounds, each = 50, 40
-	medians := make([]float64, len(all))
+	const rounds, each = 100, 20
+	medians, best := make([]float64, len(all)), make([]float64, len(all))
 	times := make([][]float64, len(all))
 	for range rounds {
 		for i, c := range clients {
@@ -41,11 +41,13 @@ func BenchmarkManagementConsole(b *testing.B) {
 		}
 	}
 	for i := range all {
-		medians[i] = median(times[i])
+		medians[i] = median(times[i]) // which sorts them
+		best[i] = times[i][0]
 		machines[i].Type("poweroff -f\n")
 		machines[i].Wait(time.Minute)
 	}
 	b.ReportMetric(medians[0]*1e6, "us")
 	b.ReportMetric(medians[0]/medians[1], "ratio")
-	fmt.Printf("mconsole version: %.0f us, real kernel %.0f us, ratio %.2f (wanted: at most 1)\n", medians[0]*1e6, medians[1]*1e6, medians[0]/medians[1])
+	fmt.Printf("mconsole version: %.0f us, real kernel %.0f us, ratio %.2f (wanted: at most 1); at best %.0f us, real kernel %.0f us, ratio %.2f\n",
+		medians[0]*1e6, medians[1]*1e6, medians[0]/medians[1], best[0]*1e6, best[1]*1e6, best[0]/best[1])
 }
