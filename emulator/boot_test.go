@@ -99,8 +99,37 @@ func TestHelp(t *testing.T) {
 	if out, status := boot(t, "--version"); status != 0 || out != release.Name+"\n" {
 		t.Errorf("--version: status %d, %q", status, out)
 	}
-	if out, status := boot(t, "--showconfig"); status != 0 || !strings.Contains(out, "kernel=gvisor.dev/gvisor v") {
-		t.Errorf("--showconfig: status %d, %q", status, out)
+}
+
+// TestShowConfig holds that --showconfig has the lines that scripts look for, each in the
+// form of a kernel's configuration, and that what it says of files a guest finds so.
+func TestShowConfig(t *testing.T) {
+	out, status := boot(t, "--showconfig")
+	if status != 0 {
+		t.Errorf("--showconfig: status %d", status)
+	}
+	want(t, out, "CONFIG_MCONSOLE=y\n", "CONFIG_HOSTFS=y\n", "CONFIG_BLK_DEV_UBD=y\n", "CONFIG_SSL=y\n", "CONFIG_MAGIC_SYSRQ=y\n",
+		"# CONFIG_MODULES is not set\n", "# kernel=gvisor.dev/gvisor v")
+	form := regexp.MustCompile(`^(CONFIG_[A-Z0-9_]+=(y|"[^"]*")|# .*)\n$`)
+	for line := range strings.Lines(out) {
+		if !form.MatchString(line) {
+			t.Errorf("--showconfig: the line %q", line)
+		}
+	}
+	guest, _ := boot(t, "initrd="+initrd(t), "mount:proc,/proc,proc", "cat:/proc/filesystems", "ls:/proc/self/ns", "ls:/proc/sys", "cat:/proc/sys/kernel/modules_disabled", "cat:/proc/swaps", "ls:/proc/net")
+	for option, text := range map[string]string{
+		"HOSTFS": "\thostfs\n", "EXT4_FS": "\text4\n", "TMPFS": "\ttmpfs\n", "DEVTMPFS": "\tdevtmpfs\n", "PROC_FS": "\tproc\n", "SYSFS": "\tsysfs\n",
+		"OVERLAY_FS": "\toverlay\n", "FUSE_FS": "\tfuse\n", "CGROUPS": "\tcgroup2\n", "EXT4_USE_FOR_EXT2": "\text2\n", "POSIX_MQUEUE": "\tmqueue\n", "UTS_NS": "\nuts\n",
+		"IPC_NS": "\nipc\n", "USER_NS": "\nuser\n", "PID_NS": "\npid\n", "NET_NS": "\nnet\n", "PROC_SYSCTL": "\nkernel\n", "INET": "\ntcp\n", "UNIX": "\nunix\n",
+		"PACKET": "\npacket\n", "IPV6": "\ntcp6\n",
+	} {
+		said, found := strings.Contains(out, "CONFIG_"+option+"=y\n"), strings.Contains(guest, text)
+		if !said || !found {
+			t.Errorf("CONFIG_%s: said %v, found in the guest %v", option, said, found)
+		}
+	}
+	if t.Failed() {
+		t.Log(guest)
 	}
 }
 

@@ -105,6 +105,7 @@ func (s *sentry) openTerminals() error {
 	if s.m.umid != nil {
 		options.Machine = s.m.umid.name
 	}
+	options.Sysrq = func(key byte) { s.keyPressed(key) }
 	terminals, err := tty.New(s.ctx, options)
 	if err != nil {
 		return fmt.Errorf("make the terminals: %w", err)

@@ -126,14 +126,14 @@ func (m *Machine) Wait() (Exit, error) {
 	return m.exit, m.err
 }
 
-// Halt ends the machine as if the guest had halted.
-func (m *Machine) Halt() { m.request(ending{reason: Halted}) }
+// Halt ends the machine at once, without asking the guest and without syncing its disks.
+func (m *Machine) Halt() { m.request(ending{reason: Halted, abrupt: true}) }
 
 // PowerOff ends the machine as if the guest had switched the power off.
 func (m *Machine) PowerOff() { m.request(ending{reason: PoweredOff}) }
 
-// Reboot boots the machine again, without asking the guest.
-func (m *Machine) Reboot() { m.request(ending{reason: Halted, restart: true}) }
+// Reboot boots the machine again at once, as Halt ends it.
+func (m *Machine) Reboot() { m.request(ending{reason: Halted, restart: true, abrupt: true}) }
 
 // Terminate ends the machine on the host's behalf.
 func (m *Machine) Terminate() {
@@ -200,6 +200,8 @@ func (m *Machine) run(s *sentry) {
 type ending struct {
 	reason  Reason
 	restart bool
+	// abrupt is whether the disks are left as they are, without a sync.
+	abrupt  bool
 	message string
 }
 
@@ -258,7 +260,7 @@ func (m *Machine) once() (e ending, again bool, err error) {
 		}
 	}
 	m.run(nil)
-	s.stop()
+	s.stop(e.abrupt)
 	m.say(e)
 	again = m.again(&e)
 	s.release()

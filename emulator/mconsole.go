@@ -9,8 +9,9 @@ import (
 	"strings"
 
 	"gvisor.dev/gvisor/pkg/abi/linux"
+	"gvisor.dev/gvisor/pkg/context"
+	"gvisor.dev/gvisor/pkg/errors/linuxerr"
 	"gvisor.dev/gvisor/pkg/fspath"
-	"gvisor.dev/gvisor/pkg/hostarch"
 	"gvisor.dev/gvisor/pkg/sentry/fsimpl/proc"
 	"gvisor.dev/gvisor/pkg/sentry/kernel"
 	"gvisor.dev/gvisor/pkg/sentry/vfs"
@@ -106,7 +107,7 @@ func (c management) Go() bool { return c.m.hold(false) }
 // Sysrq implements mconsole.Machine.
 func (c management) Sysrq(key byte) string {
 	if s := c.m.current(); s != nil {
-		return s.sysrq(key)
+		return s.keyPressed(key)
 	}
 	return ""
 }
@@ -117,6 +118,31 @@ func (c management) Log(text string) { c.m.printk(klog.Notice, "%s", text) }
 // errGone says that no kernel runs at the moment.
 var errGone = errors.New("no kernel is running")
 
+// onlooker is a context that may see what only a tracer of a task may.
+type onlooker struct{ context.Context }
+
+// Value implements context.Context.
+func (o onlooker) Value(key any) any {
+	if key == kernel.CtxCanTrace {
+		return func(*kernel.Task, bool) bool { return true }
+	}
+	return o.Context.Value(key)
+}
+
+// ownEntries is a name below /proc without what leads to the reader's own entries: who
+// asks from outside is no task, and sees those of the first.
+func ownEntries(name string) string {
+	name = strings.TrimLeft(name, "/")
+	first, rest, _ := strings.Cut(name, "/")
+	switch first {
+	case "self", "thread-self":
+		return strings.TrimSuffix("1/"+rest, "/")
+	case "net", "mounts":
+		return "1/" + name
+	}
+	return name
+}
+
 // maxProc bounds what is read of a file in /proc, in bytes.
 const maxProc = 4 << 20
 
@@ -126,7 +152,7 @@ func (c management) ReadProc(name string) ([]byte, error) {
 	if s == nil {
 		return nil, errGone
 	}
-	ctx := s.proc.NewContext(s.k)
+	ctx := onlooker{s.proc.NewContext(s.k)}
 	mount, err := s.k.VFS().MountDisconnected(ctx, s.proc.Credentials, "proc", proc.Name,
 		&vfs.MountOptions{GetFilesystemOptions: vfs.GetFilesystemOptions{InternalMount: true}})
 	if err != nil {
@@ -137,7 +163,7 @@ func (c management) ReadProc(name string) ([]byte, error) {
 	root.IncRef()
 	defer root.DecRef(ctx)
 	file, err := s.k.VFS().OpenAt(ctx, s.proc.Credentials, &vfs.PathOperation{
-		Root: root, Start: root, Path: fspath.Parse(name), FollowFinalSymlink: true,
+		Root: root, Start: root, Path: fspath.Parse(ownEntries(name)), FollowFinalSymlink: true,
 	}, &vfs.OpenOptions{Flags: linux.O_RDONLY | linux.O_NONBLOCK})
 	if err != nil {
 		return nil, err
@@ -148,50 +174,29 @@ func (c management) ReadProc(name string) ([]byte, error) {
 	for all.Len() < maxProc {
 		n, err := file.Read(ctx, usermem.BytesIOSequence(chunk), vfs.ReadOptions{})
 		all.Write(chunk[:n])
-		if errors.Is(err, io.EOF) || err == nil && n == 0 {
+		if errors.Is(err, io.EOF) || err == nil && n == 0 || errors.Is(err, linuxerr.ErrWouldBlock) {
+			// The last is a file that waits for more to come, as kmsg.
 			break
 		}
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("%w: %w", server.ErrRead, err)
 		}
 	}
 	return all.Bytes(), nil
 }
 
-// stackWords is how much of a task's stack is shown.
-const stackWords = 32
-
-// Stack implements mconsole.Machine: the task's registers and the top of its stack.
-// The kernel's own frames are not the guest's and are left out.
+// Stack implements mconsole.Machine.
 func (c management) Stack(pid int) (string, error) {
 	s := c.m.current()
 	if s == nil {
 		return "", errGone
 	}
-	t := s.k.RootPIDNamespace().TaskWithID(kernel.ThreadID(pid))
-	if t == nil {
-		return "", fmt.Errorf("no task %d", pid)
+	return s.stack(pid)
+}
+
+// Interrupted implements mconsole.Machine.
+func (c management) Interrupted() {
+	if s := c.m.current(); s != nil {
+		s.managed.Add(1)
 	}
-	s.k.Pause()
-	defer s.k.Unpause()
-	if t.ExitState() != kernel.TaskExitNone {
-		return "", fmt.Errorf("no task %d", pid)
-	}
-	s.k.ReceiveTaskStates()
-	var b strings.Builder
-	fmt.Fprintf(&b, "task:%s state:%s pid:%d\n", t.Name(), t.StateStatus(), pid)
-	ip, sp := t.Arch().IP(), t.Arch().Stack()
-	fmt.Fprintf(&b, "IP: %016x SP: %016x\nStack:\n", ip, sp)
-	words := make([]byte, 8*stackWords)
-	n, err := t.MemoryManager().CopyIn(s.ctx, hostarch.Addr(sp), words, usermem.IOOpts{IgnorePermissions: true})
-	if err != nil && n == 0 {
-		fmt.Fprintf(&b, " (not readable: %v)\n", err)
-	}
-	for i := 0; i+8 <= n; i += 8 {
-		fmt.Fprintf(&b, " %016x", hostarch.ByteOrder.Uint64(words[i:]))
-		if i%32 == 24 {
-			b.WriteByte('\n')
-		}
-	}
-	return b.String(), nil
 }

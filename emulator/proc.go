@@ -44,6 +44,7 @@ func (s *sentry) procOptions() procfs.Options {
 		"partitions":  live(func(b *bytes.Buffer) { b.Write(s.m.disks.Partitions()) }),
 		"diskstats":   live(func(b *bytes.Buffer) { b.Write(s.m.disks.Diskstats()) }),
 		"filesystems": live(s.filesystems),
+		"interrupts":  live(s.interrupts),
 		"sysrq-trigger": {Perm: 0o200, Write: func(ctx context.Context, text string) error {
 			if text != "" {
 				s.sysrq(text[0])

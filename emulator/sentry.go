@@ -46,6 +46,8 @@ type sentry struct {
 	// askInit is whether ctrl-alt-del is init's business.
 	askInit atomic.Bool
 
+	// managed counts the packets of the management console.
+	managed atomic.Int64
 	// sysrqMask is /proc/sys/kernel/sysrq.
 	sysrqMask atomic.Int32
 	// uevents is where udev hears of devices.
@@ -177,9 +179,14 @@ func (m *Machine) newSentry() (*sentry, error) {
 // taskEnd is how long tasks may take to die before the machine goes on without them.
 const taskEnd = 5 * time.Second
 
-// stop ends every task and closes every filesystem.
-func (s *sentry) stop() {
+// stop ends every task and closes every filesystem. An abrupt stop leaves the disks as
+// they are.
+func (s *sentry) stop(abrupt bool) {
 	s.k.Kill(linux.WaitStatusTerminationSignal(linux.SIGKILL))
+	if abrupt {
+		// Before the tasks go: they write back what they have mapped.
+		s.ext4.AbandonAll(s.ctx)
+	}
 	s.holding.Lock()
 	s.over = true
 	if s.held {

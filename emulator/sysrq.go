@@ -17,13 +17,36 @@ import (
 const sysrqHelp = "HELP : loglevel(0-9) reboot(b) crash(c) terminate-all-tasks(e) kill-all-tasks(i) show-backtrace-all-active-cpus(l) " +
 	"show-memory-usage(m) poweroff(o) sync(s) show-task-states(t) unmount(u) show-blocked-tasks(w)"
 
-// sysrq does what a key of the magic sysrq asks for.
-func (s *sentry) sysrq(key byte) string {
-	say := func(format string, args ...any) string {
-		text := "sysrq: " + fmt.Sprintf(format, args...)
-		s.m.printk(klog.Info, "%s", text)
-		return text
+// sysrqAllowed are the bits of /proc/sys/kernel/sysrq that allow a key, as Linux has
+// them; 1 allows them all. Who may write to /proc/sysrq-trigger is not asked.
+var sysrqAllowed = map[byte]int32{
+	'0': 2, '1': 2, '2': 2, '3': 2, '4': 2, '5': 2, '6': 2, '7': 2, '8': 2, '9': 2,
+	'c': 8, 'l': 8, 'm': 8, 't': 8, 'w': 8, 's': 16, 'u': 32, 'e': 64, 'i': 64, 'b': 128, 'o': 128,
+}
+
+// keyPressed is sysrq for a key that came from outside: from the management console or
+// behind a break on the console's line. The guest may have forbidden it.
+func (s *sentry) keyPressed(key byte) string {
+	mask := s.sysrqMask.Load()
+	if mask == 0 {
+		return ""
 	}
+	if bit, ok := sysrqAllowed[key]; ok && mask != 1 && mask&bit == 0 {
+		return s.saySysrq("This sysrq operation is disabled.")
+	}
+	return s.sysrq(key)
+}
+
+// saySysrq logs what sysrq says.
+func (s *sentry) saySysrq(text string) string {
+	text = "sysrq: " + text
+	s.m.printk(klog.Info, "%s", text)
+	return text
+}
+
+// sysrq does what a key of the magic sysrq asks for, and returns what it said.
+func (s *sentry) sysrq(key byte) string {
+	say := s.saySysrq
 	switch {
 	case key >= '0' && key <= '9':
 		text := say("Changing Loglevel")
@@ -31,7 +54,7 @@ func (s *sentry) sysrq(key byte) string {
 		return text
 	case key == 'b':
 		text := say("Resetting")
-		s.Restart()
+		s.request(ending{reason: Halted, restart: true, abrupt: true})
 		return text
 	case key == 'c':
 		text := say("Trigger a crash")
@@ -73,9 +96,9 @@ func (s *sentry) sysrq(key byte) string {
 	case key == 'w':
 		return say("Show Blocked State") + "\n" + s.showTasks("D")
 	case key == 'l':
-		return say("Show backtrace of all active CPUs") + "\n" + s.showTasks("R")
+		return say("Show backtrace of all active CPUs") + "\n" + s.showRunning()
 	}
-	return say("%s", sysrqHelp)
+	return say(sysrqHelp)
 }
 
 // signalAll signals every process but the first.
@@ -89,17 +112,34 @@ func (s *sentry) signalAll(signal linux.Signal) {
 
 // showTasks lists the tasks whose state begins with a letter, all if it is empty.
 func (s *sentry) showTasks(state string) string {
+	var b strings.Builder
+	for _, t := range s.k.RootPIDNamespace().Tasks() {
+		var result int64
+		if t.TaskGoroutineState() == kernel.TaskGoroutineStopped {
+			result = int64(t.Arch().Return())
+		}
+		if strings.HasPrefix(taskState(t, result), state) {
+			s.writeTask(&b, t, result)
+		}
+	}
+	text := b.String()
+	for line := range strings.Lines(text) {
+		s.m.printk(klog.Info, "%s", line)
+	}
+	return text
+}
+
+// showRunning shows the tasks that run, and where.
+func (s *sentry) showRunning() string {
 	root := s.k.RootPIDNamespace()
 	var b strings.Builder
 	for _, t := range root.Tasks() {
-		if !strings.HasPrefix(t.StateStatus(), state) {
+		if !strings.HasPrefix(t.StateStatus(), "R") {
 			continue
 		}
-		parent := kernel.ThreadID(0)
-		if p := t.Parent(); p != nil {
-			parent = root.IDOfTask(p)
+		if text, err := s.stack(int(root.IDOfTask(t))); err == nil {
+			b.WriteString(text)
 		}
-		fmt.Fprintf(&b, "task:%-15s state:%-14s pid:%-5d ppid:%-5d\n", t.Name(), t.StateStatus(), root.IDOfTask(t), parent)
 	}
 	text := b.String()
 	for line := range strings.Lines(text) {

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -23,6 +24,7 @@ const maxUMID = 64
 type umid struct {
 	name string
 	dir  string
+	lock *os.File // the directory, locked
 }
 
 // takeUMID makes the machine's directory. A name that is taken by a living machine
@@ -58,26 +60,84 @@ func (m *Machine) takeUMID() {
 	}
 }
 
-// claimUMID makes the directory for name, or returns nil and says why not.
+// stubPatience is how long a directory may stay locked after its machine's process is
+// gone: those that ran its guest's code hold the lock until the host has ended them.
+const stubPatience = 5 * time.Second
+
+// claimUMID makes the directory for name, or returns nil and says why not. The directory
+// is locked for as long as a machine of ours has it; other kernels know of its pid alone.
 func (m *Machine) claimUMID(base, name string) *umid {
 	u := &umid{name: name, dir: filepath.Join(base, name)}
-	err := os.Mkdir(u.dir, 0o777)
-	if errors.Is(err, fs.ErrExist) {
-		if pid := u.holder(); pid != 0 {
-			m.printk(klog.Err, "umid \"%s\" is already in use by pid %d", name, pid)
-			return nil
-		}
-		u.empty()
-		err = nil
+	pid, err := u.claim()
+	for n := 0; n < 3 && errors.Is(err, fs.ErrNotExist); n++ {
+		// Its last machine removed it just now.
+		u.unlock()
+		pid, err = u.claim()
 	}
-	if err == nil {
-		err = os.WriteFile(filepath.Join(u.dir, "pid"), fmt.Appendf(nil, "%d\n", os.Getpid()), 0o644)
-	}
-	if err != nil {
+	switch {
+	case err == nil && pid == 0:
+		return u
+	case err == nil:
+		m.printk(klog.Err, "umid \"%s\" is already in use by pid %d", name, pid)
+	default:
 		m.printk(klog.Err, "umid \"%s\": %v", name, err)
-		return nil
 	}
-	return u
+	u.unlock()
+	return nil
+}
+
+// claim makes the directory, or takes over one that nobody has any more. It returns the
+// process that has it otherwise.
+func (u *umid) claim() (pid int, err error) {
+	err = os.Mkdir(u.dir, 0o700)
+	if err != nil && !errors.Is(err, fs.ErrExist) {
+		return 0, err
+	}
+	fd, err := unix.Open(u.dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return 0, fmt.Errorf("%s: %w", u.dir, err)
+	}
+	u.lock = os.NewFile(uintptr(fd), u.dir)
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return 0, fmt.Errorf("%s: %w", u.dir, err)
+	}
+	if int(st.Uid) != os.Geteuid() {
+		return 0, fmt.Errorf("%s belongs to user %d", u.dir, st.Uid)
+	}
+	for deadline := time.Now().Add(stubPatience); ; time.Sleep(time.Millisecond) {
+		err := unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB)
+		pid = u.holder()
+		if pid != 0 {
+			return pid, nil
+		}
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, unix.EWOULDBLOCK) {
+			return 0, fmt.Errorf("lock %s: %w", u.dir, err)
+		}
+		if time.Now().After(deadline) {
+			return 0, fmt.Errorf("%s is locked by a process that is not known", u.dir)
+		}
+	}
+	if err := os.Chmod(u.dir, 0o700); err != nil {
+		return 0, err
+	}
+	u.empty()
+	f, err := os.OpenFile(filepath.Join(u.dir, "pid"), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+	if err != nil {
+		return 0, err
+	}
+	_, err = fmt.Fprintf(f, "%d\n", os.Getpid())
+	return 0, errors.Join(err, f.Close())
+}
+
+// unlock lets others have the directory.
+func (u *umid) unlock() {
+	if u.lock != nil {
+		u.lock.Close()
+	}
 }
 
 // holder is the process that the directory belongs to, 0 if it is gone. A number that
@@ -95,9 +155,13 @@ func (u *umid) holder() int {
 		return 0
 	}
 	theirs, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid))
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0 // it is dead, and its parent has not asked after it
+	}
 	if err == nil {
-		if ours, err := os.Readlink("/proc/self/exe"); err == nil && filepath.Base(theirs) != filepath.Base(ours) &&
-			!strings.HasPrefix(filepath.Base(theirs), "linux") {
+		program := func(exe string) string { return strings.TrimSuffix(filepath.Base(exe), " (deleted)") }
+		if ours, err := os.Readlink("/proc/self/exe"); err == nil && program(theirs) != program(ours) &&
+			!strings.HasPrefix(program(theirs), "linux") {
 			return 0
 		}
 	}
@@ -116,6 +180,7 @@ func (u *umid) remove() {
 	if u != nil {
 		u.empty()
 		_ = os.Remove(u.dir)
+		u.unlock()
 	}
 }
 

@@ -161,6 +161,27 @@ func (fs *FS) markClean() error {
 	return nil
 }
 
+// errAbandoned is why nothing is written after Abandon.
+var errAbandoned = fmt.Errorf("ext4: abandoned: %w", unix.EROFS)
+
+// Abandon leaves the filesystem as a power cut would: what was not committed is lost, and
+// what was is in the log, for the next who opens it to replay. A commit that has begun is
+// finished. Afterwards there are no changes, and Close writes nothing. It must not be
+// called while the filesystem is frozen.
+func (fs *FS) Abandon() {
+	t := &fs.txn
+	t.commitMu.Lock() // before gate, as a commit takes them
+	defer t.commitMu.Unlock()
+	t.gate.Lock()
+	defer t.gate.Unlock()
+	fs.readOnly.Store(true)
+	t.mu.Lock()
+	if t.err == nil {
+		t.err = errAbandoned
+	}
+	t.mu.Unlock()
+}
+
 func (fs *FS) commitIfDirty() error {
 	t := &fs.txn
 	t.mu.Lock()
@@ -212,7 +233,9 @@ func (fs *FS) Close() error {
 		err = errors.Join(err, fs.stopWriting())
 	} else {
 		fs.txn.mu.Lock()
-		err = fs.txn.err
+		if fs.txn.err != errAbandoned {
+			err = fs.txn.err
+		}
 		fs.txn.mu.Unlock()
 	}
 	fs.closed.Store(true)

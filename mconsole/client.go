@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 )
 
@@ -37,9 +38,9 @@ func (c Client) Command(ctx context.Context, command string, packet func(Reply) 
 	}
 	// A socket of its own for every command: a late packet of another one's answer
 	// cannot be taken for this one's. It is connected: nobody else can answer.
-	conn, err := dial(c.Socket)
+	conn, err := c.connect()
 	if err != nil {
-		return 0, fmt.Errorf("connect to %s: %w", c.Socket, cause(err))
+		return 0, err
 	}
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })()
@@ -55,17 +56,30 @@ func (c Client) Command(ctx context.Context, command string, packet func(Reply) 
 	}
 	var b [MaxPacket]byte
 	total := 0
+	end := time.Now().Add(timeout)
 	for {
-		if err := conn.SetReadDeadline(time.Now().Add(timeout)); err != nil {
+		// A socket that goes away does not wake who waits for its answer.
+		soon := time.Now().Add(lookEvery)
+		if soon.After(end) {
+			soon = end
+		}
+		if err := conn.SetReadDeadline(soon); err != nil {
 			return 0, err
 		}
 		if ctx.Err() != nil { // its deadline may just have been overwritten
 			return 0, ctx.Err()
 		}
 		n, err := conn.Read(b[:])
+		if errors.Is(err, os.ErrDeadlineExceeded) && time.Now().Before(end) && ctx.Err() == nil {
+			if err := c.gone(); err != nil {
+				return 0, err
+			}
+			continue
+		}
 		if err != nil {
 			return 0, c.failed(ctx, "receive from", err, timeout)
 		}
+		end = time.Now().Add(timeout)
 		reply, err := DecodeReply(b[:n])
 		if err != nil {
 			return 0, fmt.Errorf("receive from %s: %w", c.Socket, err)
@@ -80,6 +94,30 @@ func (c Client) Command(ctx context.Context, command string, packet func(Reply) 
 			return reply.Err, nil
 		}
 	}
+}
+
+// lookEvery is how often a Client that waits looks whether the machine is still there.
+const lookEvery = 250 * time.Millisecond
+
+// gone is why the machine cannot be connected to any more.
+func (c Client) gone() error {
+	conn, err := c.connect()
+	if err != nil {
+		return err
+	}
+	return conn.Close()
+}
+
+func (c Client) connect() (*net.UnixConn, error) {
+	conn, err := dial(c.Socket)
+	if err == nil {
+		return conn, nil
+	}
+	err = cause(err)
+	if errors.Is(err, syscall.ECONNREFUSED) {
+		return nil, fmt.Errorf("connect to %s: %w: its machine is gone", c.Socket, err)
+	}
+	return nil, fmt.Errorf("connect to %s: %w", c.Socket, err)
 }
 
 // maxAddress is the longest path that a socket address takes.
@@ -105,7 +143,7 @@ func (c Client) failed(ctx context.Context, what string, err error, timeout time
 		return ctx.Err()
 	}
 	if errors.Is(err, os.ErrDeadlineExceeded) {
-		return fmt.Errorf("%s %s: nothing came for %v", what, c.Socket, timeout)
+		return fmt.Errorf("%s %s: the machine does not answer: nothing came for %v", what, c.Socket, timeout)
 	}
 	return fmt.Errorf("%s %s: %w", what, c.Socket, cause(err))
 }

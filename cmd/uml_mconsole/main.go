@@ -11,14 +11,24 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"golang.org/x/term"
+
+	"github.com/umlkit/umlkit/mconsole"
 )
 
-const usage = `usage: uml_mconsole UMID|SOCKET [command ...]
+const usage = `usage: uml_mconsole [--timeout SECONDS] UMID|SOCKET [command ...]
+       uml_mconsole [--timeout SECONDS] --list [--json]
+       uml_mconsole --completion bash|zsh|fish
 Sends a command to a machine's management console, or reads commands at a prompt.
+    --list - show this user's machines: running, silent, or stale
+    --json - show them as JSON
+    --timeout SECONDS - how long to wait for a machine, 10 if not said, 2 for --list
+    --completion SHELL - print the completion script of a shell
 `
 
 func main() {
@@ -28,35 +38,122 @@ func main() {
 	os.Exit(status)
 }
 
+// listTimeout is how long --list waits for a machine.
+const listTimeout = 2 * time.Second
+
+// arguments are what the command line says.
+type arguments struct {
+	help, list, json bool
+	timeout          time.Duration
+	completion       string
+	complete         *string
+	rest             []string
+}
+
+// parse reads the options, which stand before the machine.
+func parse(args []string) (a arguments, err error) {
+	value := func(option string) (string, error) {
+		if len(args) < 2 {
+			return "", fmt.Errorf("%s: its value is missing", option)
+		}
+		args = args[1:]
+		return args[0], nil
+	}
+	for ; len(args) > 0 && strings.HasPrefix(args[0], "-"); args = args[1:] {
+		option, text := args[0], ""
+		switch option {
+		case "-h", "--help":
+			a.help = true
+		case "--list":
+			a.list = true
+		case "--json":
+			a.json = true
+		case "--timeout":
+			if text, err = value(option); err != nil {
+				return a, err
+			}
+			seconds, err := strconv.ParseFloat(text, 64)
+			if err != nil || !(seconds > 0 && seconds <= 1e6) {
+				return a, fmt.Errorf("--timeout %s: a number of seconds more than 0 is wanted", text)
+			}
+			a.timeout = time.Duration(seconds * float64(time.Second))
+		case "--completion":
+			if a.completion, err = value(option); err != nil {
+				return a, err
+			}
+		case "--complete": // for the scripts of --completion
+			if text, err = value(option); err != nil {
+				return a, err
+			}
+			a.complete = &text
+		default:
+			return a, fmt.Errorf("there is no option %s", option)
+		}
+	}
+	a.rest = args
+	switch {
+	case a.json && !a.list:
+		return a, errors.New("--json goes with --list")
+	case a.list && len(args) > 0:
+		return a, fmt.Errorf("--list takes no machine: %s", args[0])
+	}
+	return a, nil
+}
+
 // run returns the exit status: what the command's reply says, 1 for other failures.
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
-	switch {
-	case len(args) == 1 && (args[0] == "--help" || args[0] == "-h"):
-		fmt.Fprint(stdout, usage, localHelp)
-		return 0
-	case len(args) == 0 || strings.HasPrefix(args[0], "-"):
-		fmt.Fprint(stderr, usage)
-		return 1
-	}
-	s := &session{ctx: ctx, out: stdout, errs: stderr, dirs: dirs()}
-	if f, ok := stdout.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
-		s.out = &printable{w: stdout}
-	}
-	if err := s.switchTo(args[0]); err != nil {
+	fail := func(err error) int {
 		fmt.Fprintln(stderr, "uml_mconsole:", err)
 		return 1
 	}
-	if len(args) > 1 {
-		status, err := s.do(strings.Join(args[1:], " "))
+	a, err := parse(args)
+	out := stdout
+	if f, ok := stdout.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
+		out = &printable{w: stdout}
+	}
+	switch {
+	case err != nil:
+		fail(err)
+		fmt.Fprint(stderr, usage)
+		return 1
+	case a.help:
+		fmt.Fprint(stdout, usage, localHelp)
+		return 0
+	case a.completion != "":
+		if err := completion(a.completion, stdout); err != nil {
+			return fail(err)
+		}
+		return 0
+	case a.complete != nil:
+		for _, word := range completeArguments(*a.complete, dirs()) {
+			fmt.Fprintln(stdout, oneField(word))
+		}
+		return 0
+	case a.list:
+		if a.timeout == 0 {
+			a.timeout = listTimeout
+		}
+		if err := list(ctx, mconsole.Client{Timeout: a.timeout}, a.json, out); err != nil {
+			return fail(err)
+		}
+		return 0
+	case len(a.rest) == 0:
+		fmt.Fprint(stderr, usage)
+		return 1
+	}
+	s := &session{ctx: ctx, out: out, errs: stderr, dirs: dirs(), client: mconsole.Client{Timeout: a.timeout}}
+	if err := s.switchTo(a.rest[0]); err != nil {
+		return fail(err)
+	}
+	if len(a.rest) > 1 {
+		status, err := s.do(strings.Join(a.rest[1:], " "))
 		if err != nil && !errors.Is(err, errQuit) {
-			fmt.Fprintln(stderr, "uml_mconsole:", err)
-			return 1
+			return fail(err)
 		}
 		return status
 	}
 	if err := s.prompt(stdin); err != nil {
-		fmt.Fprintln(stderr, "uml_mconsole:", err)
-		return 1
+		return fail(err)
 	}
 	return 0
 }
@@ -122,6 +219,12 @@ func (s *session) lineReader(stdin io.Reader) (lines func() (string, error), res
 		io.Reader
 		io.Writer
 	}{in, os.Stdout}, "")
+	t.AutoCompleteCallback = func(line string, pos int, key rune) (string, int, bool) {
+		if key != '\t' {
+			return "", 0, false
+		}
+		return s.tab(line, pos, t)
+	}
 	before, err := term.GetState(fd)
 	if err != nil {
 		return nil, nil, err

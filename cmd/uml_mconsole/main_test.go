@@ -143,8 +143,15 @@ func TestCommands(t *testing.T) {
 		{"debian " + strings.Repeat("x", 512), 1, "", "uml_mconsole: the command has 512 bytes; a request takes 511\n"},
 		{"none version", 1, "", fmt.Sprintf("uml_mconsole: no machine \"none\": there is no socket %s/.uml/none/mconsole, /tmp/uml/none/mconsole, none/mconsole, none\n", m.home)},
 		{"", 1, "", usage},
-		{"-x", 1, "", usage},
+		{"-x", 1, "", "uml_mconsole: there is no option -x\n" + usage},
 		{"--help", 0, usage + localHelp, ""},
+		{"-h", 0, usage + localHelp, ""},
+		{"--json", 1, "", "uml_mconsole: --json goes with --list\n" + usage},
+		{"--list debian", 1, "", "uml_mconsole: --list takes no machine: debian\n" + usage},
+		{"--timeout", 1, "", "uml_mconsole: --timeout: its value is missing\n" + usage},
+		{"--timeout 0 debian version", 1, "", "uml_mconsole: --timeout 0: a number of seconds more than 0 is wanted\n" + usage},
+		{"--timeout 20.5 debian version", 0, "OK Linux (none) 6.18.0\n", ""},
+		{"--completion csh", 1, "", "uml_mconsole: --completion: no script for \"csh\": bash, zsh or fish\n"},
 	} {
 		status, stdout, stderr := call(t, "", strings.Fields(test.args)...)
 		if status != test.status || stdout != test.stdout || stderr != test.stderr {
@@ -222,7 +229,7 @@ func TestBadAnswers(t *testing.T) {
 		packets        [][]byte
 		stdout, stderr string
 	}{
-		"none":     {nil, "", "nothing came for 200ms"},
+		"none":     {nil, "", "the machine does not answer: nothing came for 200ms"},
 		"half":     {[][]byte{first}, "OK " + strings.Repeat("x", 511) + "\n", "nothing came for 200ms"},
 		"short":    {[][]byte{{1, 2, 3}}, "", "mconsole reply: bad packet length 3"},
 		"too long": {[][]byte{append(make([]byte, 8), 0xff, 0xff, 0, 0)}, "", "mconsole reply: bad len 65535"},
@@ -246,6 +253,24 @@ func TestBadAnswers(t *testing.T) {
 	conn.Close() // which leaves the name
 	if status, _, stderr := call(t, "", dead, "version"); status != 1 || !strings.Contains(stderr, "connect to "+dead+": connection refused") {
 		t.Errorf("a machine that was killed: status %d, %q", status, stderr)
+	}
+}
+
+// TestMachineDies holds that a machine that goes while it is asked is not waited for.
+func TestMachineDies(t *testing.T) {
+	dir, err := os.MkdirTemp("", "ml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	conn := socketOf(t, filepath.Join(dir, "dies"), 1)
+	go func() {
+		_, _ = conn.Read(make([]byte, 1000))
+		conn.Close()
+	}()
+	status, _, stderr := call(t, "", "--timeout", "1000", filepath.Join(dir, "dies"), "version")
+	if status != 1 || !strings.Contains(stderr, "/dies/mconsole: connection refused: its machine is gone\n") {
+		t.Errorf("status %d, %q", status, stderr)
 	}
 }
 
@@ -331,6 +356,14 @@ func TestTerminal(t *testing.T) {
 	expect(`\(debian\) $`)
 	typed("\x1b[A\x1b[A\r") // the line before the last one
 	expect(`OK Linux`)
+	expect(`\(debian\) $`)
+	typed("vers\t\r") // completed
+	expect(`OK Linux`)
+	expect(`\(debian\) $`)
+	typed("co\tubd1\t") // which is one of several
+	expect(`ubd1  ubd10  ubd11  ubd12  ubd13  ubd14  ubd15`)
+	typed("2\t\r")
+	expect(`ERR Unknown command\r\n`)
 	expect(`\(debian\) $`)
 	typed("\x04")
 	if err := cmd.Wait(); err != nil {

@@ -47,7 +47,7 @@ func (s *session) switchTo(name string) error {
 // do does a command, here or in the machine, and returns the exit status that stands for
 // its reply.
 func (s *session) do(line string) (status int, err error) {
-	line = strings.TrimRight(line, "\r\n")
+	line = strings.TrimRight(line, " \t\r\n")
 	word, rest, _ := strings.Cut(strings.TrimSpace(line), " ")
 	rest = strings.TrimSpace(rest)
 	switch word {

@@ -302,7 +302,7 @@ var Options = []Option{
 		Text:  "Print the release and end.",
 		apply: func(c *Config, _ setting) string { c.Action = Version; return "" }},
 	{Name: "--showconfig", Form: Word, Show: "--showconfig",
-		Text:  "Print what this kernel was built with and end.",
+		Text:  "Print what this kernel can do, as CONFIG_ lines of a real kernel, and what it was built with, and end.",
 		apply: func(c *Config, _ setting) string { c.Action = ShowConfig; return "" }},
 }
 

@@ -296,6 +296,10 @@ func (i *inode) flush(ctx context.Context, unmapped bool) error {
 	if c == nil || !c.dirtyPages.Load() {
 		return nil
 	}
+	if i.fs.cut.Load() {
+		i.discardDirty()
+		return nil
+	}
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	if !unmapped {

@@ -51,6 +51,9 @@ type filesystem struct {
 	opts     atomic.Pointer[options]
 	readOnly atomic.Bool
 
+	// cut says that the filesystem was left as a power cut leaves one.
+	cut atomic.Bool
+
 	hostMu    sync.Mutex
 	hostFiles map[*os.File]*hostFile
 
@@ -219,7 +222,9 @@ func (fs *filesystem) Release(ctx context.Context) {
 	if err := fs.engine.Close(); err != nil {
 		fs.logError("error: close: %v", err)
 	}
-	fs.log("unmounting filesystem %s.", uuidString(fs.info.UUID))
+	if !fs.cut.Load() {
+		fs.log("unmounting filesystem %s.", uuidString(fs.info.UUID))
+	}
 	fs.typ.forget(fs)
 	if fs.disk.Release != nil {
 		fs.disk.Release()

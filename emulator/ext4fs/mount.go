@@ -543,6 +543,29 @@ func (t *FilesystemType) forget(fs *filesystem) {
 // machine calls it when the guest's processes are gone. It is not an unmount:
 // Disk.Release is not called for a filesystem that is still mounted.
 func (t *FilesystemType) CloseAll(ctx context.Context) error {
+	var errs []error
+	t.each(ctx, func(fs *filesystem) {
+		if err := fs.shutDown(ctx); err != nil {
+			errs = append(errs, fmt.Errorf("close filesystem on %s: %w", fs.disk.Name, err))
+		}
+	})
+	return errors.Join(errs...)
+}
+
+// AbandonAll is CloseAll for a machine that ends without syncing: what is not on the
+// disks yet is lost, and who mounts them next replays their logs.
+func (t *FilesystemType) AbandonAll(ctx context.Context) {
+	t.each(ctx, func(fs *filesystem) {
+		fs.cut.Store(true)
+		fs.endFreeze()
+		fs.stopFlushing()
+		fs.readOnly.Store(true)
+		fs.engine.Abandon()
+	})
+}
+
+// each calls f for every open filesystem.
+func (t *FilesystemType) each(ctx context.Context, f func(*filesystem)) {
 	t.mu.Lock()
 	var open []*filesystem
 	for _, fs := range t.open {
@@ -551,14 +574,10 @@ func (t *FilesystemType) CloseAll(ctx context.Context) error {
 		}
 	}
 	t.mu.Unlock()
-	var errs []error
 	for _, fs := range open {
-		if err := fs.shutDown(ctx); err != nil {
-			errs = append(errs, fmt.Errorf("close filesystem on %s: %w", fs.disk.Name, err))
-		}
+		f(fs)
 		fs.VFSFS.DecRef(ctx)
 	}
-	return errors.Join(errs...)
 }
 
 // shutDown makes the image clean while the filesystem stays mounted.

@@ -64,10 +64,11 @@ func (h *Host) Openable(p Pair) error {
 type Options struct {
 	// Title is that of a window.
 	Title string
-	// Resized is called when the channel's window has a new size, and Break when
-	// whoever is at the other end sends a break. They must not wait, and may be nil.
+	// Resized is called when the channel's window has a new size, and Break within a
+	// Read when whoever is at the other end sends a break, after so many bytes of what
+	// the Read returns. They must not wait, and may be nil.
 	Resized func(Size)
-	Break   func()
+	Break   func(after int)
 	// Cancel ends an Open that waits, with ErrClosed, when it is closed.
 	Cancel <-chan struct{}
 }
@@ -78,9 +79,9 @@ func (o *Options) resized(s Size) {
 	}
 }
 
-func (o *Options) pressed() {
+func (o *Options) pressed(after int) {
 	if o.Break != nil {
-		o.Break()
+		o.Break(after)
 	}
 }
 

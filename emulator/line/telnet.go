@@ -41,9 +41,10 @@ const maxSub = 16
 // commands, and answers those. What a client sends is hostile: the state is a few words
 // and every option is answered at most once in each direction.
 type telnet struct {
-	// resized and pressed are told of a window's size and of a break.
+	// resized and pressed are told of a window's size and of a break after so many bytes
+	// of data.
 	resized func(Size)
-	pressed func()
+	pressed func(after int)
 
 	// state is the reader's alone.
 	state   telnetState
@@ -77,7 +78,7 @@ const (
 
 // newTelnet begins a connection: the client shall not echo, shall send each key at
 // once and shall tell the size of its window.
-func newTelnet(resized func(Size), pressed func()) *telnet {
+func newTelnet(resized func(Size), pressed func(after int)) *telnet {
 	t := &telnet{resized: resized, pressed: pressed}
 	t.ours[optEcho], t.ours[optSGA] = true, true
 	t.replies = []byte{telIAC, telWill, optEcho, telIAC, telWill, optSGA, telIAC, telDo, optSGA, telIAC, telDo, optNAWS}
@@ -113,7 +114,7 @@ func (t *telnet) decode(b []byte) []byte {
 			case telSB:
 				t.subLen, t.state = 0, telSub
 			case telBreak:
-				t.pressed()
+				t.pressed(len(out))
 			case telAYT:
 				t.reply("\r\n[yes]\r\n")
 			default:

@@ -15,7 +15,7 @@ type talk struct {
 
 func newTalk() *talk {
 	k := &talk{}
-	k.telnet = newTelnet(func(s Size) { k.sizes = append(k.sizes, s) }, func() { k.breaks++ })
+	k.telnet = newTelnet(func(s Size) { k.sizes = append(k.sizes, s) }, func(int) { k.breaks++ })
 	return k
 }
 

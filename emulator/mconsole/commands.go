@@ -1,6 +1,7 @@
 package mconsole
 
 import (
+	"errors"
 	"strconv"
 	"strings"
 
@@ -62,6 +63,9 @@ var commands = map[string]command{
 	},
 	"proc": func(m Machine, args string) (int32, string, func()) {
 		text, err := m.ReadProc(strings.TrimSpace(args))
+		if errors.Is(err, ErrRead) {
+			return 1, "Read of file failed", nil
+		}
 		if err != nil {
 			return 1, "Failed to open file", nil
 		}

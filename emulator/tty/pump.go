@@ -103,6 +103,7 @@ func (p *pump) output() {
 		}
 		// A line that fails swallows what it is given: the guest runs on.
 		_, _ = p.channel.Write(chunk)
+		p.term.all.traffic[p.term.family.index()].Out.Add(1)
 		out.took(p, len(chunk))
 		if spare = chunk; cap(spare) > 4*window {
 			spare = make([]byte, 0, batch)
@@ -134,14 +135,20 @@ func (p *pump) input() {
 			}
 			return
 		}
-		for b := buf[:n]; ; {
-			if b = b[d.Put(b):]; len(b) == 0 {
-				break
+		p.term.all.traffic[p.term.family.index()].In.Add(1)
+		for i, b := range p.term.pieces(buf[:n]) {
+			if i > 0 {
+				p.term.breakNow()
 			}
-			select {
-			case <-d.room:
-			case <-p.done:
-				return
+			for b = p.term.withoutSysrq(b); len(b) > 0; {
+				if b = b[d.Put(b):]; len(b) == 0 {
+					break
+				}
+				select {
+				case <-d.room:
+				case <-p.done:
+					return
+				}
 			}
 		}
 	}

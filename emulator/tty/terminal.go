@@ -29,6 +29,7 @@ type terminal struct {
 
 	discipline *discipline
 	out        *output
+	breaks     breaks
 
 	mu   sync.Mutex
 	pair line.Pair
@@ -407,6 +408,3 @@ func (t *terminal) setSize(size linux.Winsize) {
 		t.tty.SignalForegroundProcessGroup(kernel.SignalInfoPriv(linux.SIGWINCH))
 	}
 }
-
-// broken is a break that was sent over the line.
-func (t *terminal) broken() { t.discipline.Break() }

@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"gvisor.dev/gvisor/pkg/abi/linux"
@@ -54,6 +55,23 @@ type Options struct {
 	// Changed is told of a terminal that is there from now on, or no longer. It may
 	// be nil.
 	Changed func(Node, bool)
+	// Sysrq does what a key of the magic sysrq asks for, which came behind a break on
+	// the line of the console. Without it a break is the guest's.
+	Sysrq func(key byte)
+}
+
+// Traffic counts the pieces of input and output that passed between terminals and
+// their lines.
+type Traffic struct{ In, Out atomic.Int64 }
+
+// Traffic is that of a driver, "con" or "ssl".
+func (t *Terminals) Traffic(driver string) *Traffic {
+	for f := range families {
+		if families[f].driver == driver {
+			return &t.traffic[f]
+		}
+	}
+	return new(Traffic)
 }
 
 // Node is a terminal that is there.
@@ -82,6 +100,14 @@ var families = [...]family{
 	{driver: "ssl", prefix: "ttyS", minor: 64, count: 64, title: "Serial line", window: "Serial Line"},
 }
 
+// index is the family's place among the families.
+func (f *family) index() int {
+	if f == &families[1] {
+		return 1
+	}
+	return 0
+}
+
 // Count is how many units a driver has: "con" or "ssl".
 func Count(driver string) int {
 	for f := range families {
@@ -104,6 +130,8 @@ type Terminals struct {
 	machine string
 	ctx     context.Context
 	root    *auth.Credentials
+	sysrq   func(key byte)
+	traffic [len(families)]Traffic
 
 	// console is what /dev/console is.
 	console *terminal
@@ -122,7 +150,7 @@ type Terminals struct {
 // credentials are root's. Ports are listened on and ptys made; other lines are not opened
 // yet.
 func New(ctx context.Context, o Options) (*Terminals, error) {
-	t := &Terminals{host: o.Host, logf: o.Logf, machine: o.Machine, ctx: ctx, root: auth.CredentialsFromContext(ctx), interrupted: make(chan struct{})}
+	t := &Terminals{host: o.Host, logf: o.Logf, machine: o.Machine, ctx: ctx, root: auth.CredentialsFromContext(ctx), interrupted: make(chan struct{}), sysrq: o.Sysrq}
 	if t.logf == nil {
 		t.logf = func(string, ...any) {}
 	}

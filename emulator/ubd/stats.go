@@ -46,6 +46,20 @@ func (d *Disks) Diskstats() []byte {
 	return out
 }
 
+// Requests is how many requests all disks have done.
+func (d *Disks) Requests() int64 {
+	var n int64
+	for _, disk := range d.all() {
+		if disk == nil {
+			continue
+		}
+		for _, c := range []*counter{&disk.stats.reads, &disk.stats.writes, &disk.stats.trims, &disk.stats.flushes} {
+			n += c.requests.Load()
+		}
+	}
+	return n
+}
+
 // fields are the counters of one disk, as /proc/diskstats and /sys/block/*/stat have them.
 func (s *stats) fields() string {
 	busy := s.reads.milliseconds() + s.writes.milliseconds() + s.trims.milliseconds() + s.flushes.milliseconds()

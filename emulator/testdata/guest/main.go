@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
@@ -60,6 +61,12 @@ func do(name, value string) {
 	case "key":
 		_, err := os.Stdin.Read(make([]byte, 1))
 		check("key", err)
+	case "echo":
+		n, _ := strconv.Atoi(value)
+		fmt.Println("echoing")
+		for in := bufio.NewScanner(os.Stdin); n > 0 && in.Scan(); n-- {
+			fmt.Printf("line %q\n", in.Text())
+		}
 	case "halt":
 		check(name, syscall.Reboot(syscall.LINUX_REBOOT_CMD_HALT))
 	case "restart":
@@ -75,6 +82,8 @@ func do(name, value string) {
 			flags |= syscall.MS_RDONLY
 		}
 		check(value, syscall.Mount("", f[0], "", flags, ""))
+	case "sync":
+		syscall.Sync()
 	case "umount":
 		check(value, syscall.Unmount(value, 0))
 	case "cat":
@@ -108,6 +117,23 @@ func do(name, value string) {
 		n, _ := strconv.ParseInt(value, 10, 64)
 		check(name, syscall.Settimeofday(&syscall.Timeval{Sec: n}))
 		fmt.Println("time", time.Now().Unix())
+	case "beat":
+		for n := 0; ; n++ {
+			fmt.Println("beat", n, time.Now().UnixNano())
+			time.Sleep(2 * time.Millisecond)
+		}
+	case "spin":
+		fmt.Println("spinning")
+		for {
+		}
+	case "walk":
+		filepath.WalkDir(value, func(path string, d os.DirEntry, err error) error {
+			if err == nil && d.Type().IsRegular() {
+				fmt.Println("file", path)
+			}
+			return nil
+		})
+		fmt.Println("walked")
 	case "sleep":
 		d, _ := time.ParseDuration(value)
 		time.Sleep(d)
