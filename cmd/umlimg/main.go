@@ -257,7 +257,8 @@ func didYouMean(suggestion, given string) string {
 // disk.img: no space left on device" becomes "no space left on device".
 func ofImage(path string, err error) error {
 	var perr *fs.PathError
-	if errors.As(err, &perr) && perr.Path == path {
+	whole, _ := splitPartition(path)
+	if errors.As(err, &perr) && (perr.Path == path || perr.Path == whole) {
 		return imageError{err, strings.Replace(err.Error(), perr.Error(), perr.Err.Error(), 1)}
 	}
 	return err
