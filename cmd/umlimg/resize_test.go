@@ -94,7 +94,7 @@ func TestResizePartitionKilled(t *testing.T) {
 		for i := range kills {
 			args := []string{"resize", image + "#1", "260M"}
 			if i%2 == 1 {
-				args = []string{"resize", "--shrink", image + "#1", "20M"}
+				args = []string{"resize", "--shrink", image + "#1", "40M"}
 			}
 			cmd := exec.Command(os.Args[0], args...)
 			cmd.Env = append(os.Environ(), "RUN_UMLIMG=1")
@@ -113,7 +113,7 @@ func TestResizePartitionKilled(t *testing.T) {
 			}
 			must(t, "convert", "--force", image+"#1", inner)
 			oracle.Fsck(t, inner)
-			if info, err := os.Stat(inner); err != nil || info.Size() != map[int]int64{0: 260 << 20, 1: 20 << 20}[i%2] {
+			if info, err := os.Stat(inner); err != nil || info.Size() != map[int]int64{0: 260 << 20, 1: 40 << 20}[i%2] {
 				t.Fatalf("%s: %d bytes, %v", what, info.Size(), err)
 			}
 		}
