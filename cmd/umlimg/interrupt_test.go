@@ -380,3 +380,80 @@ func TestFilesKilled(t *testing.T) {
 	must(t, "cp", "-r", image+":/", out)
 	oracle.Run(t, "diff", "-r", "-x", "lost+found", tree, out)
 }
+
+// A kill while a file of this machine is written leaves what was there, and nothing else.
+func TestKilledOutput(t *testing.T) {
+	dir := t.TempDir()
+	image, out := filepath.Join(dir, "disk.img"), filepath.Join(dir, "out")
+	tree := filepath.Join(dir, "tree")
+	for _, d := range []string{tree, out} {
+		if err := os.Mkdir(d, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(tree, "big"), bytes.Repeat([]byte("big"), 16<<20), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	must(t, "create", "--from", tree, "--as-is", "--size", "128M", image)
+	old, fresh := filepath.Join(out, "old"), filepath.Join(out, "new")
+	if err := os.WriteFile(old, []byte("old"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{
+		{"cp", image + ":/big", fresh}, {"cp", image + ":/big", old}, {"cp", "-a", image + ":/big", old}, {"tar-out", image + ":/", fresh},
+		{"tar-out", image + ":/", old}, {"convert", image, fresh}, {"convert", "--force", image, old},
+	} {
+		if !killWhileNameless(t, out, args) {
+			t.Errorf("%q was never seen at work", args)
+		}
+		if text, err := os.ReadFile(old); err != nil || string(text) != "old" {
+			t.Errorf("%q: the old file is %.20q, %v", args, text, err)
+		}
+		if left, _ := os.ReadDir(out); len(left) != 1 {
+			t.Errorf("%q leaves %v", args, left)
+		}
+	}
+}
+
+// killWhileNameless runs umlimg until it has an open file in a directory that has no name,
+// and kills it then. What a run leaves that was too quick is made undone.
+func killWhileNameless(t *testing.T, dir string, args []string) bool {
+	t.Helper()
+	for range 50 {
+		cmd := exec.Command(os.Args[0], args...)
+		cmd.Env = append(os.Environ(), "RUN_UMLIMG=1")
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		ended := make(chan error, 1)
+		go func() { ended <- cmd.Wait() }()
+		for {
+			seen := false
+			fds := fmt.Sprintf("/proc/%d/fd", cmd.Process.Pid)
+			list, _ := os.ReadDir(fds)
+			for _, fd := range list {
+				name, _ := os.Readlink(filepath.Join(fds, fd.Name()))
+				seen = seen || strings.HasPrefix(name, dir+"/#") && strings.HasSuffix(name, " (deleted)")
+			}
+			if seen {
+				_ = cmd.Process.Kill()
+			}
+			select {
+			case err := <-ended:
+				if err != nil {
+					return true
+				}
+			default:
+				continue
+			}
+			break
+		}
+		if err := os.RemoveAll(filepath.Join(dir, "new")); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, "old"), []byte("old"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return false
+}
