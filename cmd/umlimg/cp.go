@@ -315,7 +315,7 @@ func (k *copying) oneToImage(v *volume.Volume, p place, several int, dest place)
 			return err
 		}
 		defer stream.Close()
-		return dest.at(w.Stream(k.c.Context, dir, where, name, stream, 0o644))
+		return dest.at(w.Stream(k.c.Context, dir, where, name, stream))
 	}
 	n, done, err := k.source(p)
 	if err != nil {

@@ -142,7 +142,7 @@ func writeEdited(c *cli.Context, s *volumes, p place, text []byte) error {
 	}
 	defer at.Close()
 	w := &volume.Writer{V: v}
-	return p.targetError(w.Stream(c.Context, at.Dir, path.Dir(p.path), at.Name, bytes.NewReader(text), 0o644))
+	return p.targetError(w.Stream(c.Context, at.Dir, path.Dir(p.path), at.Name, bytes.NewReader(text)))
 }
 
 // forget closes the filesystems and keeps the disks.
