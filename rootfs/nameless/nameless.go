@@ -26,7 +26,7 @@ type File struct {
 // nothing yet, stays one: what it names will be the file. Permissions are perm less the
 // umask. Errors are bare: the path is for the caller to name.
 func Create(path string, perm uint32) (*File, error) {
-	path, err := followLinks(path)
+	path, err := Follow(path)
 	if err != nil {
 		return nil, err
 	}
@@ -143,8 +143,8 @@ func (f *File) Like(old *unix.Stat_t) error {
 	return unix.Fchmod(int(f.Fd()), mode)
 }
 
-// followLinks is the name that a name at last stands for, which may not exist.
-func followLinks(path string) (string, error) {
+// Follow is the name that a name at last stands for, which may not exist.
+func Follow(path string) (string, error) {
 	for range 40 { // as many as the kernel follows
 		target, err := os.Readlink(path)
 		if err != nil {
