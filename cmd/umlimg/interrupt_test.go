@@ -135,6 +135,40 @@ func TestInterrupted(t *testing.T) {
 	}
 }
 
+// What changes an image in place leaves it sound when it is interrupted, and goes on when it
+// is done again.
+func TestInterruptedInPlace(t *testing.T) {
+	runs := 2
+	if oracle.Nightly() {
+		runs = 20
+	}
+	r := rand.New(rand.NewPCG(uint64(oracle.Seed(t)), 4))
+	dir := t.TempDir()
+	image, work := filepath.Join(dir, "disk.img"), filepath.Join(dir, "work.img")
+	must(t, "create", "--from", manyFiles(t, 400), "--as-is", "--size", "64M", image)
+	must(t, "rm", "-r", image+":/3", image+":/5")
+	for _, args := range [][]string{{"sparsify", work}, {"resize", "--shrink", work, "40M"}, {"resize", "--minimum", work}, {"resize", work, "+2G"}} {
+		for i := range runs {
+			copyFile(t, image, work)
+			ctx, stop := context.WithCancel(t.Context())
+			if i == 0 {
+				stop() // before anything
+			} else {
+				time.AfterFunc(time.Duration(r.IntN(30000))*time.Microsecond, stop)
+			}
+			status, _, stderr := callWith(ctx, args...)
+			stop()
+			// What makes an image larger is not interrupted.
+			if i == 0 && status != statusInterrupted && args[len(args)-1] != "+2G" || status != 0 && (status != statusInterrupted || !strings.HasSuffix(stderr, ": interrupted\n")) || strings.Count(stderr, "\n") > 1 {
+				t.Errorf("%q: status %d, %s", args, status, stderr)
+			}
+			oracle.Fsck(t, work)
+			must(t, args...)
+			oracle.Fsck(t, work)
+		}
+	}
+}
+
 // A signal in the middle of writing ends a bench in one line; the COW file is sound.
 func TestSignalMidway(t *testing.T) {
 	dir := t.TempDir()

@@ -44,6 +44,13 @@ func TestNoPermission(t *testing.T) {
 		{[]string{"cow", "create", "x.cow", "old.img"}, 1}, {[]string{"diff", "old.img", "new.img", "-o", "x.cow"}, 1}, {[]string{"diff", "old.img", "secret.img", "-o", "out/x.cow"}, 1},
 		{[]string{"commit", "disk.cow"}, 1}, {[]string{"cow", "rebase", "--unsafe", "disk.cow"}, 1}, {[]string{"check", "-r", "disk.cow"}, 0},
 		{[]string{"bench", "-w", "disk.cow"}, 1}, {[]string{"map", "--svg", "x.svg", "disk.cow"}, 1},
+		{[]string{"info", "secret.img#1"}, 1}, {[]string{"check", "secret.img#1"}, 1}, {[]string{"sparsify", "old.img"}, 1}, {[]string{"sparsify", "secret.img"}, 1},
+		{[]string{"resize", "old.img", "+1M"}, 1}, {[]string{"resize", "--disk-only", "old.img", "+1M"}, 1}, {[]string{"resize", "old.img#1", "+1M"}, 1},
+		{[]string{"partition", "list", "secret.img"}, 1}, {[]string{"partition", "create", "--force", "old.img"}, 1}, {[]string{"convert", "old.img", "x.img"}, 1},
+		{[]string{"convert", "secret.img", "out/x.img"}, 1}, {[]string{"create", "--blank", "x.img"}, 1}, {[]string{"create", "--blank", "--force", "old.img"}, 1},
+		{[]string{"cp", "secret.img:/f", "out"}, 1}, {[]string{"cp", "secret.img", "old.img:/f"}, 1}, {[]string{"tar-out", "old.img:/", "x.tar"}, 1}, {[]string{"mkdir", "old.img:/d"}, 1},
+		{[]string{"put", "secret.img", "old.img:/f"}, 1}, {[]string{"tar-in", "secret.img", "old.img:/"}, 1}, {[]string{"edit", "old.img:/f"}, 1}, {[]string{"cp", "-r", "old.img:/", "d"}, 1},
+		{[]string{"ls", "old.img"}, 0}, {[]string{"df", "old.img"}, 0},
 		// What only looks may look at what may only be read.
 		{[]string{"info", "disk.cow"}, 0}, {[]string{"map", "disk.cow"}, 0}, {[]string{"check", "disk.cow"}, 0}, {[]string{"compare", "disk.cow", "new.img"}, 0},
 		{[]string{"bench", "-q", "-c", "10", "disk.cow"}, 0}, {[]string{"cow", "create", "out/x.cow", "old.img"}, 0},
