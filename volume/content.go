@@ -310,7 +310,7 @@ func (w *Writer) stream(ctx context.Context, dir *ext4.Inode, name string, r io.
 		case format.ModeDir:
 			return unix.EISDIR
 		default:
-			return fmt.Errorf("it is neither a regular file nor missing: %w", unix.EEXIST)
+			return ErrNotRegular
 		}
 	}
 	a := w.newAttr(dir, &tree.Node{Mode: unix.S_IFREG})
@@ -348,6 +348,9 @@ func (w *Writer) stream(ctx context.Context, dir *ext4.Inode, name string, r io.
 	}
 	return dir.Replace(name, f)
 }
+
+// ErrNotRegular says that a device, a FIFO or a socket is where a file's content was wanted.
+var ErrNotRegular = fmt.Errorf("not a regular file: %w", unix.EINVAL)
 
 // usualUmask is that of files whose permissions nobody names: this machine's is none of the
 // image's.

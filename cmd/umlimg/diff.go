@@ -56,6 +56,9 @@ type diffSummary struct {
 }
 
 func diff(c *cli.Context, old, target, cow string) error {
+	if err := mayName(cow); err != nil {
+		return err
+	}
 	if err := refuseQcow2(old, target); err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"path"
 	"strings"
@@ -68,7 +69,12 @@ func mkdir(c *cli.Context, s *volumes, p place, mode uint16) error {
 	if c.Bool("parents") {
 		parts := strings.Split(full, "/")
 		for i := 2; i < len(parts); i++ {
-			if err := mkdirOne(v, strings.Join(parts[:i], "/"), usualMode, owner, true); err != nil {
+			err := mkdirOne(v, strings.Join(parts[:i], "/"), usualMode, owner, true)
+			var in *volume.PathError
+			if errors.As(err, &in) && in.Err == unix.EEXIST { // and is no directory
+				in.Err = unix.ENOTDIR
+			}
+			if err != nil {
 				return p.targetError(err)
 			}
 		}

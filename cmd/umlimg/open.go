@@ -47,6 +47,17 @@ func splitPartition(operand string) (path string, number int) {
 	return operand[:i], int(n)
 }
 
+// mayName refuses the name of a partition for a file that is to be made: it would stand in
+// the partition's way from then on.
+func mayName(path string) error {
+	if whole, number := splitPartition(path); number > 0 {
+		if info, err := os.Stat(whole); err == nil && holdsImage(info) {
+			return usagef("%s is a partition of %s, and no name for a new file", quoted(path), quoted(whole))
+		}
+	}
+	return nil
+}
+
 // openWhole opens a whole disk. o.NoCOW takes any of them for a raw image.
 func openWhole(path string, o ubdfmt.Options) (ubdfmt.Device, error) {
 	info, err := os.Stat(path)
