@@ -83,6 +83,11 @@ func checkFileSystem(c *cli.Context, path string, dev ubdfmt.Device) (*fsckResul
 	if !result.Clean {
 		result.Messages = out.messages
 	}
+	if super.State&format.StateError != 0 {
+		// Nobody writes to it before the mark is off, which e2fsck -n leaves.
+		result.Clean = false
+		result.Messages = append(result.Messages, "it is marked as one that errors were found in: e2fsck -f takes the mark off")
+	}
 	return result, nil
 }
 
