@@ -151,6 +151,32 @@ func (t Table) numbers() string {
 	return text
 }
 
+// Most is how many bytes the partition with a number can have where it begins, on a disk of
+// size bytes.
+func (t Table) Most(number int, size int64) (int64, error) {
+	p, err := t.Find(number)
+	if err != nil {
+		return 0, err
+	}
+	end := (t.Last + 1) * sector
+	if t.Kind == GPT { // Write puts the backup to the disk's end, wherever it was
+		end = (size/sector - gptTables) * sector
+	}
+	for _, q := range t.Partitions {
+		begin := q.Start
+		if q.Logical() {
+			begin = q.ebr * sector
+		}
+		switch {
+		case p.Logical() && q.Extended:
+			end = min(end, q.Start+q.Size)
+		case q.Number != number && q.Logical() == p.Logical() && begin > p.Start:
+			end = min(end, begin)
+		}
+	}
+	return end - p.Start, nil
+}
+
 // span is a run of sectors that belongs to one owner.
 type span struct {
 	first, last int64

@@ -3,6 +3,7 @@ package ubdfmt
 import (
 	"fmt"
 	"strings"
+	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
 )
@@ -109,12 +110,16 @@ func withPath(err error, path string) error {
 // headers, which are whatever somebody put there.
 func Printable(text string) string {
 	var b strings.Builder
-	for _, c := range []byte(text) {
-		if c < 0x20 || c == 0x7f {
-			fmt.Fprintf(&b, `\x%02x`, c)
+	for len(text) > 0 {
+		r, n := utf8.DecodeRuneInString(text)
+		if r < 0x20 || r >= 0x7f && r < 0xa0 || r == utf8.RuneError && n == 1 { // C0, C1, no UTF-8
+			for _, c := range []byte(text[:n]) {
+				fmt.Fprintf(&b, `\x%02x`, c)
+			}
 		} else {
-			b.WriteByte(c)
+			b.WriteString(text[:n])
 		}
+		text = text[n:]
 	}
 	return b.String()
 }

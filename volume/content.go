@@ -174,7 +174,7 @@ func (w *Writer) newFile(j job, a Attr, buf *[]byte) error {
 		}
 		return j.dir.Link(j.name, s.n)
 	}
-	f, err := j.dir.Create(j.name, ext4.NewInode{Mode: a.Mode, UID: a.UID, GID: a.GID})
+	f, err := w.create(j.dir, j.name, ext4.NewInode{Mode: a.Mode, UID: a.UID, GID: a.GID})
 	if err != nil {
 		return err
 	}
@@ -198,12 +198,12 @@ func (w *Writer) unnamed(j job, a Attr, buf *[]byte) (*ext4.Inode, error) {
 		s.n.Ref()
 		return s.n, w.finish(s.n, a, j.node)
 	}
-	f, err := j.dir.CreateUnlinked(ext4.NewInode{Mode: a.Mode, UID: a.UID, GID: a.GID})
+	f, err := w.create(j.dir, "", ext4.NewInode{Mode: a.Mode, UID: a.UID, GID: a.GID})
 	if err != nil {
 		return nil, err
 	}
-	if err = w.content(f, j.node, buf); err == nil {
-		err = w.finish(f, a, j.node)
+	if err = w.content(f, j.node, buf); err == nil && w.Preserve {
+		err = w.attributes(f, j.node, "")
 	}
 	if err != nil {
 		f.Put()
@@ -280,11 +280,11 @@ func (w *Writer) content(f *ext4.Inode, n *tree.Node, buf *[]byte) error {
 	return nil
 }
 
-// Stream puts what a stream gives under a name into a directory: a new file with those
-// permissions, or another content for the one that is there. The file appears, or changes,
-// when all has arrived.
-func (w *Writer) Stream(ctx context.Context, dir Node, where, name string, r io.Reader, perm uint16) error {
-	err := w.stream(ctx, inode(dir), name, r, perm)
+// Stream puts what a stream gives under a name into a directory: a new file with Mode, or
+// what a shell with the usual umask would make, or another content for the one that is
+// there. The file appears, or changes, when all has arrived.
+func (w *Writer) Stream(ctx context.Context, dir Node, where, name string, r io.Reader) error {
+	err := w.stream(ctx, inode(dir), name, r)
 	var source *tree.ReadError
 	if err == nil || errors.As(err, &source) || errors.Is(err, context.Canceled) {
 		return err
@@ -292,7 +292,7 @@ func (w *Writer) Stream(ctx context.Context, dir Node, where, name string, r io.
 	return &PathError{Path: path.Join(where, name), Err: Short(err)}
 }
 
-func (w *Writer) stream(ctx context.Context, dir *ext4.Inode, name string, r io.Reader, perm uint16) error {
+func (w *Writer) stream(ctx context.Context, dir *ext4.Inode, name string, r io.Reader) error {
 	if err := tree.CheckName(name); err != nil {
 		return err
 	}
@@ -310,12 +310,17 @@ func (w *Writer) stream(ctx context.Context, dir *ext4.Inode, name string, r io.
 		case format.ModeDir:
 			return unix.EISDIR
 		default:
-			return fmt.Errorf("it is neither a regular file nor missing: %w", unix.EEXIST)
+			return ErrNotRegular
 		}
 	}
 	a := w.newAttr(dir, &tree.Node{Mode: unix.S_IFREG})
-	a.Mode |= perm & format.ModePerm
-	f, err := dir.CreateUnlinked(ext4.NewInode{Mode: a.Mode, UID: a.UID, GID: a.GID})
+	m := ext4.NewInode{Mode: a.Mode | 0o666, UID: a.UID, GID: a.GID}
+	var f *ext4.Inode
+	if have == nil {
+		f, err = Create(dir, "", m, usualUmask)
+	} else {
+		f, err = dir.CreateUnlinked(m)
+	}
 	if err != nil {
 		return err
 	}
@@ -323,26 +328,33 @@ func (w *Writer) stream(ctx context.Context, dir *ext4.Inode, name string, r io.
 	if err := w.copyStream(ctx, f, r); err != nil {
 		return err
 	}
-	if have == nil {
-		return dir.Link(name, f)
+	if have != nil {
+		if err := CopyAttributes(f, have); err != nil {
+			return err
+		}
+		if w.Owner != nil {
+			if err := f.SetAttr(ext4.AttrUID|ext4.AttrGID, a); err != nil {
+				return err
+			}
+		}
 	}
-	if err := CopyAttributes(f, have); err != nil {
-		return err
-	}
-	mask := ext4.AttrMask(0)
-	if w.Owner != nil {
-		mask |= ext4.AttrUID | ext4.AttrGID
-	}
-	if w.ModeSet {
-		mask |= ext4.AttrMode
-	}
-	if mask != 0 {
-		if err := f.SetAttr(mask, a); err != nil {
+	if w.Mode != nil {
+		if err := Chmod(f, *w.Mode); err != nil {
 			return err
 		}
 	}
+	if have == nil {
+		return dir.Link(name, f)
+	}
 	return dir.Replace(name, f)
 }
+
+// ErrNotRegular says that a device, a FIFO or a socket is where a file's content was wanted.
+var ErrNotRegular = fmt.Errorf("not a regular file: %w", unix.EINVAL)
+
+// usualUmask is that of files whose permissions nobody names: this machine's is none of the
+// image's.
+const usualUmask = 0o022
 
 func (w *Writer) copyStream(ctx context.Context, f *ext4.Inode, r io.Reader) error {
 	buf, write := make([]byte, 1<<20), into(f, w.Wrote)

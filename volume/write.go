@@ -29,13 +29,14 @@ type Writer struct {
 
 	// Preserve keeps owners, modes, times and extended attributes. Without it files are
 	// new ones: root's, with the permissions of the tree but for set-user-ID, set-group-ID
-	// and sticky bits; a file that is there keeps its own.
+	// and sticky bits, and with what their directory's default ACL says; a file that is
+	// there keeps its own.
 	Preserve bool
 
 	// Owner, where set, owns the files, what Preserve would have kept and what is there,
-	// too. ModeSet says so of a stream's mode.
-	Owner   *Owner
-	ModeSet bool
+	// too. Mode, where set, says so of a stream's permissions.
+	Owner *Owner
+	Mode  *uint16
 
 	// Overlay is for archives: a file that is there gives way to one of another type,
 	// unless it is a directory with something in it, and a symbolic link to a directory is
@@ -179,7 +180,7 @@ func (w *Writer) putDir(dir *ext4.Inode, full, name string, n *tree.Node, depth 
 	old := have != nil
 	if !old {
 		a := w.newAttr(dir, n)
-		if have, err = dir.Create(name, ext4.NewInode{Mode: a.Mode, UID: a.UID, GID: a.GID}); err != nil {
+		if have, err = w.create(dir, name, ext4.NewInode{Mode: a.Mode, UID: a.UID, GID: a.GID}); err != nil {
 			return &PathError{Path: full, Err: Short(err)}
 		}
 	}
@@ -189,6 +190,18 @@ func (w *Writer) putDir(dir *ext4.Inode, full, name string, n *tree.Node, depth 
 	}
 	err = w.fill(have, full, n, depth+1, old && !explicit(n))
 	return errors.Join(err, have.Put())
+}
+
+// create makes a file, without a name where that is "". What keeps its attributes inherits
+// none.
+func (w *Writer) create(dir *ext4.Inode, name string, m ext4.NewInode) (*ext4.Inode, error) {
+	switch {
+	case !w.Preserve:
+		return Create(dir, name, m, 0)
+	case name == "":
+		return dir.CreateUnlinked(m)
+	}
+	return dir.Create(name, m)
 }
 
 // overlay makes way for a directory: what is there is a link to one, or goes.
@@ -282,8 +295,8 @@ func (w *Writer) special(dir *ext4.Inode, full, name string, n *tree.Node) (*ext
 	m := ext4.NewInode{Mode: a.Mode, UID: a.UID, GID: a.GID, Major: n.Major, Minor: n.Minor, Target: n.Target}
 	var made *ext4.Inode
 	if have == nil {
-		made, err = dir.Create(name, m)
-	} else if made, err = dir.CreateUnlinked(m); err == nil {
+		made, err = w.create(dir, name, m)
+	} else if made, err = w.create(dir, "", m); err == nil {
 		err = w.replace(dir, name, made)
 	}
 	if err == nil && w.Preserve {

@@ -293,3 +293,73 @@ func canTmpfile(dir string) bool {
 	unix.Close(fd)
 	return true
 }
+
+// Merged into a backing file of another name, the COW file names that one afterwards; into
+// its own by another name, it keeps the name. What it shows stays.
+func TestOtherBacking(t *testing.T) {
+	dir := t.TempDir()
+	base, other, alias, cow := filepath.Join(dir, "base.img"), filepath.Join(dir, "other.img"), filepath.Join(dir, "alias.img"), filepath.Join(dir, "disk.cow")
+	content := bytes.Repeat([]byte("backing file.123"), 1<<16)
+	old := time.Unix(1500000000, 0)
+	for _, name := range []string{base, other} {
+		if err := os.WriteFile(name, content, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chtimes(name, old, old); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Symlink(base, alias); err != nil {
+		t.Fatal(err)
+	}
+	want := bytes.Clone(content)
+	for i, step := range []struct{ backing, named string }{{alias, base}, {other, other}} {
+		d, err := ubdfmt.Open(cow, base, ubdfmt.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		text := bytes.Repeat([]byte{byte(i + 1)}, 4096)
+		copy(want[i*100000&^4095:], text)
+		if _, err := d.WriteAt(text, int64(i*100000&^4095)); err != nil {
+			t.Fatal(err)
+		}
+		if err := d.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if step.backing == other { // a copy of what base.img is by now
+			b, err := os.ReadFile(base)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(other, b, 0o644); err != nil {
+				t.Fatal(err)
+			}
+			info, err := os.Stat(base)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Chtimes(other, info.ModTime(), info.ModTime()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		var stderr bytes.Buffer
+		if status := run(t.Context(), []string{"-d", "-b", step.backing, cow}, &stderr); status != 0 {
+			t.Fatalf("status %d, %s", status, &stderr)
+		}
+		h, err := ubdfmt.ReadHeader(cow)
+		if err != nil || h.Backing != step.named {
+			t.Errorf("merged into %s it names %q, %v", step.backing, h.Backing, err)
+		}
+		d, err = ubdfmt.Open(cow, "", ubdfmt.Options{ReadOnly: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := make([]byte, len(want))
+		if _, err := d.ReadAt(got, 0); err != nil || !bytes.Equal(got, want) {
+			t.Errorf("merged into %s it shows another disk, %v", step.backing, err)
+		}
+		if err := d.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}

@@ -38,8 +38,7 @@ umlimg chmod -R go-w,a+rX disk.img:/srv`,
 						return nil // their permissions are nobody's
 					}
 					// The umask of this machine's user is none of the image's.
-					a.Mode = a.Mode&format.ModeType | uint16(m.Apply(uint32(a.Mode), 0))
-					return n.SetAttr(ext4.AttrMode, a)
+					return volume.Chmod(n, uint16(m.Apply(uint32(a.Mode), 0)))
 				}, nil
 			})
 		},

@@ -41,7 +41,7 @@ func catFile(ctx context.Context, s *volumes, p place, w io.Writer) error {
 	case format.ModeDir:
 		return p.at(&volume.PathError{Path: p.path, Err: unix.EISDIR})
 	default:
-		return p.at(&volume.PathError{Path: p.path, Err: unix.EINVAL})
+		return p.at(&volume.PathError{Path: p.path, Err: volume.ErrNotRegular})
 	}
 	buf := make([]byte, 1<<20)
 	for off := int64(0); ; {

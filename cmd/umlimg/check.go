@@ -9,6 +9,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/umlkit/umlkit/partition"
 	"github.com/umlkit/umlkit/ubdfmt"
 	"github.com/umlkit/umlkit/ubdfmt/qcow2"
 )
@@ -26,8 +27,9 @@ func checkCommand() *cli.Command {
 		Name:      "check",
 		Usage:     "look for damage in an image and in the file system on it",
 		Category:  "disks",
-		ArgsUsage: "IMAGE",
+		ArgsUsage: "IMAGE[#N]",
 		Description: `umlimg check disk.cow
+umlimg check 'disk.img#1'
 umlimg check -r disk.cow`,
 		Flags: []cli.Flag{
 			&cli.BoolFlag{Name: "repair", Aliases: []string{"r"}, Usage: "make good what can be made good without losing anything"},
@@ -76,28 +78,35 @@ type checkProblem struct {
 // checkBlock is the unit of the counts, in bytes.
 const checkBlock = 4096
 
-func checkImage(c *cli.Context, path string) error {
+func checkImage(c *cli.Context, operand string) error {
+	path, number := splitPartition(operand)
 	could := func(err error) error {
 		if c.Context.Err() != nil {
-			return fmt.Errorf("check %s: %w", path, c.Context.Err())
+			return fmt.Errorf("check %s: %w", operand, c.Context.Err())
 		}
 		status := checkFailed
 		if notRead(err) {
 			status = checkUnsupported
 		}
-		return verdict{status, fmt.Errorf("check %s: %w", path, ofImage(path, err))}
+		return verdict{status, fmt.Errorf("check %s: %w", operand, ofImage(operand, err))}
 	}
 	info, err := os.Stat(path)
 	if err != nil {
 		return could(err)
 	}
-	result := checkResult{Filename: path, Format: "raw", EndOffset: info.Size(), Problems: []checkProblem{}}
+	result := checkResult{Filename: operand, Format: "raw", EndOffset: info.Size(), Problems: []checkProblem{}}
 	dev, err := checkFile(c, path, &result)
 	if err != nil {
 		return could(err)
 	}
+	table := false
 	if dev != nil {
 		defer dev.Close()
+		if dev, table, err = checkTable(dev, number, &result); err != nil {
+			return could(err)
+		}
+	}
+	if dev != nil {
 		if !c.Bool("no-fsck") {
 			if result.FileSystem, err = checkFileSystem(c, path, dev); err != nil {
 				return could(err)
@@ -110,9 +119,14 @@ func checkImage(c *cli.Context, path string) error {
 		if fs.Reason == noFsck {
 			reason = fmt.Sprintf("e2fsck, which would check its %s file system, is not installed", fs.Type)
 		}
-		return verdict{status, fmt.Errorf("check %s: %s", path, reason)}
+		return verdict{status, fmt.Errorf("check %s: %s", operand, reason)}
 	}
-	if status == checkUnsupported {
+	switch {
+	case status == checkUnsupported && number > 0:
+		return verdict{status, fmt.Errorf("check %s: a partition without an ext2, ext3 or ext4 file system has nothing to check", operand)}
+	case status == checkUnsupported && table:
+		return verdict{status, fmt.Errorf("check %s: it holds a partition table: name a partition, as %s#1", path, path)}
+	case status == checkUnsupported:
 		return verdict{status, fmt.Errorf("check %s: a raw image without an ext2, ext3 or ext4 file system has nothing to check", path)}
 	}
 	if err := printCheck(c, result); err != nil {
@@ -240,6 +254,42 @@ func checkDevice(c *cli.Context, path string, result *checkResult) (dev ubdfmt.D
 		return nil, err
 	}
 	return im, nil
+}
+
+// checkTable looks at the partition table of a disk, and gives the partition with a number,
+// or the disk for 0. It is nil where a damaged table hides it. It tells whether there is a
+// table: the boot sector before a file system can look like one.
+func checkTable(dev ubdfmt.Device, number int, result *checkResult) (ubdfmt.Device, bool, error) {
+	if number == 0 {
+		if super, err := readSuper(dev); err != nil || super != nil {
+			return dev, false, err
+		}
+	}
+	corrupt := func(text string) {
+		result.Corruptions++
+		result.Problems = append(result.Problems, checkProblem{Kind: "corrupt", Text: text})
+	}
+	t, err := partition.Read(dev)
+	var bad *partition.Error
+	switch {
+	case errors.Is(err, partition.ErrNone) && number == 0:
+		return dev, false, nil
+	case errors.As(err, &bad):
+		corrupt("partition table: " + oneLine(err))
+		return nil, true, nil
+	case err != nil:
+		return nil, false, err
+	case t.Backup:
+		corrupt("partition table: the one at the front is damaged, the backup at the end is not")
+	}
+	if number == 0 {
+		return dev, true, nil
+	}
+	part, err := partition.Open(dev, number)
+	if err != nil {
+		return nil, true, err
+	}
+	return part, true, nil
 }
 
 // countProblems counts what is wrong, and what is only wasted. A backing file that does not match

@@ -50,6 +50,9 @@ type commitSummary struct {
 
 func commit(c *cli.Context, cow string) error {
 	start := time.Now()
+	if err := wholeDisks(cow, c.String("backing")); err != nil {
+		return err
+	}
 	backing := c.String("backing")
 	if backing == "" {
 		h, err := ubdfmt.ReadHeader(cow)

@@ -90,6 +90,9 @@ type convertSummary struct {
 
 func convert(c *cli.Context, source, path string) error {
 	start := time.Now()
+	if err := mayName(path); err != nil {
+		return err
+	}
 	from, format, err := openFormat(source, c.String("format"))
 	if err != nil {
 		return ofImage(source, err)

@@ -318,3 +318,48 @@ func TestSparsifyKilled(t *testing.T) {
 		t.Errorf("the image takes %d bytes, %v", n, err)
 	}
 }
+
+// Zeros that a COW file holds in a part of a block become holes no further than that part:
+// behind it the backing file shows.
+func TestSparsifyPartOfBlock(t *testing.T) {
+	dir := t.TempDir()
+	base, cow := filepath.Join(dir, "base.img"), filepath.Join(dir, "disk.cow")
+	if err := os.WriteFile(base, bytes.Repeat([]byte("base"), 1<<18), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	dev, err := ubdfmt.Open(cow, base, ubdfmt.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, off := range []int64{8192, 40960} {
+		if _, err := dev.WriteAt(make([]byte, 4096), off); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := dev.Close(); err != nil {
+		t.Fatal(err)
+	}
+	h, err := ubdfmt.ReadHeader(cow)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// A bit is a sector: of the one block the first half is held, of the other the last.
+	f, err := os.OpenFile(cow, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for off, bits := range map[int64]byte{8192: 0x0f, 40960: 0xf0} {
+		if _, err := f.WriteAt([]byte{bits}, h.Layout().BitmapOffset+off/4096); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	was := filepath.Join(dir, "was.img")
+	must(t, "convert", cow, was)
+	must(t, "sparsify", "--zeros", cow)
+	if status, stdout, stderr := call("compare", cow, was); status != 0 {
+		t.Errorf("the disk has changed: %s%s", stdout, stderr)
+	}
+}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/urfave/cli/v2"
@@ -24,7 +25,7 @@ func cowCreateCommand() *cli.Command {
 				return err
 			}
 			cow, image := args[0], args[1]
-			if err := refuseQcow2(image); err != nil {
+			if err := errors.Join(mayName(cow), wholeDisks(image), refuseQcow2(image)); err != nil {
 				return fmt.Errorf("cow create %s: %w", cow, err)
 			}
 			create := ubdfmt.CreateCOW

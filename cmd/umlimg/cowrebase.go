@@ -61,7 +61,7 @@ func rebase(c *cli.Context, cow string) error {
 	case c.Bool("unsafe"):
 		o.Mode = ubdfmt.RebaseUnsafe
 	}
-	if err := refuseQcow2(c.String("backing"), o.Reference); err != nil {
+	if err := errors.Join(wholeDisks(cow, c.String("backing"), o.Reference), refuseQcow2(c.String("backing"), o.Reference)); err != nil {
 		return err
 	}
 	bar := newProgress(c.App.ErrWriter)

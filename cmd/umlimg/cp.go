@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/umlkit/umlkit/rootfs/hostdir"
+	"github.com/umlkit/umlkit/rootfs/nameless"
 	"github.com/umlkit/umlkit/rootfs/tree"
 	"github.com/umlkit/umlkit/volume"
 )
@@ -315,7 +316,7 @@ func (k *copying) oneToImage(v *volume.Volume, p place, several int, dest place)
 			return err
 		}
 		defer stream.Close()
-		return dest.at(w.Stream(k.c.Context, dir, where, name, stream, 0o644))
+		return dest.at(w.Stream(k.c.Context, dir, where, name, stream))
 	}
 	n, done, err := k.source(p)
 	if err != nil {
@@ -438,11 +439,12 @@ func (k *copying) putHost(n *tree.Node, to target, dest string) error {
 	case to.into:
 		return w.Put(k.c.Context, dest, to.name, n)
 	}
-	// A link that was named is followed, as by cp; those that the tree makes are not.
-	if real, err := filepath.EvalSymlinks(dest); err == nil {
-		dest = real
+	// A link that was named is followed, also to where nothing is yet; those that the tree
+	// makes are not.
+	dest, err := nameless.Follow(filepath.Clean(dest))
+	if err != nil {
+		return &os.PathError{Op: "create", Path: dest, Err: err}
 	}
-	dest = filepath.Clean(dest)
 	return w.Put(k.c.Context, filepath.Dir(dest), filepath.Base(dest), n)
 }
 

@@ -108,6 +108,9 @@ type summary struct {
 
 func create(c *cli.Context, path string) error {
 	start := time.Now()
+	if err := mayName(path); err != nil {
+		return err
+	}
 	size, err := parseSize(c.String("size"))
 	if err != nil {
 		return usagef("--size %q: %w", c.String("size"), err)

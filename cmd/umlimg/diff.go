@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/urfave/cli/v2"
@@ -56,7 +57,10 @@ type diffSummary struct {
 }
 
 func diff(c *cli.Context, old, target, cow string) error {
-	if err := refuseQcow2(old, target); err != nil {
+	if err := mayName(cow); err != nil {
+		return err
+	}
+	if err := errors.Join(wholeDisks(old, target), refuseQcow2(old, target)); err != nil {
 		return err
 	}
 	bar := newProgress(c.App.ErrWriter)

@@ -79,7 +79,7 @@ func readEdited(s *volumes, p place) ([]byte, error) {
 	case a.Mode&format.ModeType == format.ModeDir:
 		return nil, p.at(&volume.PathError{Path: p.path, Err: unix.EISDIR})
 	case a.Mode&format.ModeType != format.ModeRegular:
-		return nil, p.at(&volume.PathError{Path: p.path, Err: unix.EINVAL})
+		return nil, p.at(&volume.PathError{Path: p.path, Err: volume.ErrNotRegular})
 	case a.Size > editMax:
 		return nil, p.at(&volume.PathError{Path: p.path, Err: unix.EFBIG})
 	}
@@ -120,7 +120,7 @@ func runEditor(c *cli.Context, name string, text []byte) ([]byte, error) {
 	}
 	f, err := os.Open(copyName)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%s left no file behind: %w; the file stays as it was", editor, withoutPath(err))
 	}
 	defer f.Close()
 	return io.ReadAll(io.LimitReader(f, editMax))
@@ -142,7 +142,7 @@ func writeEdited(c *cli.Context, s *volumes, p place, text []byte) error {
 	}
 	defer at.Close()
 	w := &volume.Writer{V: v}
-	return p.targetError(w.Stream(c.Context, at.Dir, path.Dir(p.path), at.Name, bytes.NewReader(text), 0o644))
+	return p.targetError(w.Stream(c.Context, at.Dir, path.Dir(p.path), at.Name, bytes.NewReader(text)))
 }
 
 // forget closes the filesystems and keeps the disks.

@@ -78,9 +78,15 @@ func checkFileSystem(c *cli.Context, path string, dev ubdfmt.Device) (*fsckResul
 		result.Reason = "as e2fsck says: " + strings.Join(out.messages, "; ")
 		return result, nil
 	}
-	result.Ran, result.Clean, result.Checker = true, status == 0, out.version
+	// That the disk ends before the file system does it says, and takes for no error.
+	result.Ran, result.Clean, result.Checker = true, status == 0 && !cutOff(super, dev.Size()), out.version
 	if !result.Clean {
 		result.Messages = out.messages
+	}
+	if super.State&format.StateError != 0 {
+		// Nobody writes to it before the mark is off, which e2fsck -n leaves.
+		result.Clean = false
+		result.Messages = append(result.Messages, "it is marked as one that errors were found in: e2fsck -f takes the mark off")
 	}
 	return result, nil
 }
@@ -99,6 +105,15 @@ func readSuper(dev ubdfmt.Device) (*format.Superblock, error) {
 		return nil, nil
 	}
 	return super, nil
+}
+
+// cutOff tells whether a file system is longer than its disk of size bytes.
+func cutOff(s *format.Superblock, size int64) bool {
+	blocks := uint64(s.BlocksCountLo)
+	if s.FeatureIncompat&format.Incompat64Bit != 0 {
+		blocks |= uint64(s.BlocksCountHi) << 32
+	}
+	return blocks > uint64(size)>>(10+min(s.LogBlockSize, 6))
 }
 
 // extType is what a file system is called for its features.

@@ -20,8 +20,9 @@ func infoCommand() *cli.Command {
 		Name:      "info",
 		Usage:     "say what an image is, and how large",
 		Category:  "disks",
-		ArgsUsage: "IMAGE",
+		ArgsUsage: "IMAGE[#N]",
 		Description: `umlimg info disk.img
+umlimg info 'disk.img#1'
 umlimg info --chain --json disk.cow`,
 		Flags: []cli.Flag{
 			&cli.BoolFlag{Name: "chain", Usage: "the backing file too"},
@@ -58,6 +59,7 @@ type imageInfo struct {
 	// BackingProblem says why the backing file would be refused.
 	BackingProblem string          `json:"backing-problem,omitempty"`
 	Specific       *formatSpecific `json:"format-specific,omitempty"`
+	Partition      *partitionInfo  `json:"partition,omitempty"` // of IMAGE#N
 }
 
 // formatSpecific is a cowInfo or a qcow2Info.
@@ -87,10 +89,17 @@ type qcow2Info struct {
 	ExtendedL2    bool   `json:"extended-l2"`
 }
 
-func showInfo(c *cli.Context, path string) error {
+func showInfo(c *cli.Context, operand string) error {
+	path, number := splitPartition(operand)
 	info, err := inspectImage(path, "")
 	if err != nil {
 		return err
+	}
+	if number > 0 {
+		if info.Partition, err = inspectPartition(path, number); err != nil {
+			return err
+		}
+		info.Filename, info.VirtualSize = operand, info.Partition.Size
 	}
 	chain := []imageInfo{info}
 	for last := info; c.Bool("chain") && last.Backing != ""; {
@@ -255,6 +264,9 @@ func printInfo(w io.Writer, i imageInfo) error {
 	case qcow2Info:
 		fmt.Fprintf(&b, "cluster size: %d\ncompat: %s\ncompression type: %s\nlazy refcounts: %t\nrefcount bits: %d\nextended l2: %t\n",
 			i.ClusterSize, d.Compat, d.Compression, d.LazyRefcounts, d.RefcountBits, d.ExtendedL2)
+	}
+	if i.Partition != nil {
+		i.Partition.print(&b)
 	}
 	_, err := io.WriteString(w, b.String())
 	return err

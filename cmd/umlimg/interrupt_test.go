@@ -128,6 +128,40 @@ func TestInterrupted(t *testing.T) {
 	}
 }
 
+// What changes an image in place leaves it sound when it is interrupted, and goes on when it
+// is done again.
+func TestInterruptedInPlace(t *testing.T) {
+	runs := 2
+	if oracle.Nightly() {
+		runs = 20
+	}
+	r := rand.New(rand.NewPCG(uint64(oracle.Seed(t)), 4))
+	dir := t.TempDir()
+	image, work := filepath.Join(dir, "disk.img"), filepath.Join(dir, "work.img")
+	must(t, "create", "--from", manyFiles(t, 400), "--as-is", "--size", "64M", image)
+	must(t, "rm", "-r", image+":/3", image+":/5")
+	for _, args := range [][]string{{"sparsify", work}, {"resize", "--shrink", work, "40M"}, {"resize", "--minimum", work}, {"resize", work, "+2G"}} {
+		for i := range runs {
+			copyFile(t, image, work)
+			ctx, stop := context.WithCancel(t.Context())
+			if i == 0 {
+				stop() // before anything
+			} else {
+				time.AfterFunc(time.Duration(r.IntN(30000))*time.Microsecond, stop)
+			}
+			status, _, stderr := callWith(ctx, args...)
+			stop()
+			// What makes an image larger is not interrupted.
+			if i == 0 && status != statusInterrupted && args[len(args)-1] != "+2G" || status != 0 && (status != statusInterrupted || !strings.HasSuffix(stderr, ": interrupted\n")) || strings.Count(stderr, "\n") > 1 {
+				t.Errorf("%q: status %d, %s", args, status, stderr)
+			}
+			oracle.Fsck(t, work)
+			must(t, args...)
+			oracle.Fsck(t, work)
+		}
+	}
+}
+
 // A signal in the middle of writing ends a bench in one line; the COW file is sound.
 func TestSignalMidway(t *testing.T) {
 	dir := t.TempDir()
@@ -372,4 +406,85 @@ func TestFilesKilled(t *testing.T) {
 	must(t, "rm", "-rf", image+":/copy")
 	must(t, "cp", "-r", image+":/", out)
 	oracle.Run(t, "diff", "-r", "-x", "lost+found", tree, out)
+}
+
+// A kill while a file of this machine is written leaves what was there, and nothing else.
+func TestKilledOutput(t *testing.T) {
+	oracle.NeedsRoot(t)
+	dir := t.TempDir()
+	image, out := filepath.Join(dir, "disk.img"), filepath.Join(dir, "out")
+	tree := filepath.Join(dir, "tree")
+	for _, d := range []string{tree, out} {
+		if err := os.Mkdir(d, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(tree, "big"), bytes.Repeat([]byte("big"), 16<<20), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	must(t, "create", "--from", tree, "--as-is", "--size", "128M", image)
+	// Whatever the host's own file system can: this one has files without a name.
+	oracle.Run(t, "mount", "-t", "tmpfs", "tmpfs", out)
+	t.Cleanup(func() { oracle.Unmount(t, out) })
+	old, fresh := filepath.Join(out, "old"), filepath.Join(out, "new")
+	if err := os.WriteFile(old, []byte("old"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{
+		{"cp", image + ":/big", fresh}, {"cp", image + ":/big", old}, {"cp", "-a", image + ":/big", old}, {"tar-out", image + ":/", fresh},
+		{"tar-out", image + ":/", old}, {"convert", image, fresh}, {"convert", "--force", image, old},
+	} {
+		if !killWhileNameless(t, out, args) {
+			t.Errorf("%q was never seen at work", args)
+		}
+		if text, err := os.ReadFile(old); err != nil || string(text) != "old" {
+			t.Errorf("%q: the old file is %.20q, %v", args, text, err)
+		}
+		if left, _ := os.ReadDir(out); len(left) != 1 {
+			t.Errorf("%q leaves %v", args, left)
+		}
+	}
+}
+
+// killWhileNameless runs umlimg until it has an open file in a directory that has no name,
+// and kills it then. What a run leaves that was too quick is made undone.
+func killWhileNameless(t *testing.T, dir string, args []string) bool {
+	t.Helper()
+	for range 50 {
+		cmd := exec.Command(os.Args[0], args...)
+		cmd.Env = append(os.Environ(), "RUN_UMLIMG=1")
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		ended := make(chan error, 1)
+		go func() { ended <- cmd.Wait() }()
+		for {
+			seen := false
+			fds := fmt.Sprintf("/proc/%d/fd", cmd.Process.Pid)
+			list, _ := os.ReadDir(fds)
+			for _, fd := range list {
+				name, _ := os.Readlink(filepath.Join(fds, fd.Name()))
+				seen = seen || strings.HasPrefix(name, dir+"/#") && strings.HasSuffix(name, " (deleted)")
+			}
+			if seen {
+				_ = cmd.Process.Kill()
+			}
+			select {
+			case err := <-ended:
+				if err != nil {
+					return true
+				}
+			default:
+				continue
+			}
+			break
+		}
+		if err := os.RemoveAll(filepath.Join(dir, "new")); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, "old"), []byte("old"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return false
 }

@@ -221,44 +221,12 @@ func printJSON(c *cli.Context, v any) error {
 	return enc.Encode(v)
 }
 
-// badUsage says which option is wrong, and which would be right.
-func badUsage(c *cli.Context, err error, _ bool) error {
-	where := ""
-	flags := c.App.Flags
-	if c.Command != nil && c.Command.Name != "" && c.Command.Name != c.App.Name {
-		where, flags = fullName(c)+": ", c.Command.Flags
-	}
-	const unknown = "flag provided but not defined: "
-	if name, ok := strings.CutPrefix(err.Error(), unknown); ok {
-		name = strings.TrimLeft(name, "-")
-		return usagef("%sunknown option --%s%s", where, name, didYouMean(cli.SuggestFlag(flags, name, false), "--"+name))
-	}
-	if name, ok := strings.CutPrefix(err.Error(), "flag needs an argument: "); ok {
-		return usagef("%soption --%s needs a value", where, strings.TrimLeft(name, "-"))
-	}
-	return usagef("%s%w", where, err)
-}
-
-// noCommand is the error for a command that does not exist, with the nearest that does.
-func noCommand(of string, commands []*cli.Command, name string) error {
-	// The library answers with a sentence that quotes it.
-	_, rest, _ := strings.Cut(cli.SuggestCommand(commands, name), `"`)
-	suggestion, _, _ := strings.Cut(rest, `"`)
-	return usagef("%q is no command%s; %s --help names all", name, didYouMean(suggestion, name), of)
-}
-
-func didYouMean(suggestion, given string) string {
-	if suggestion == "" || suggestion == given {
-		return ""
-	}
-	return ", did you mean " + suggestion + "?"
-}
-
 // ofImage is an error of making an image, whose name the message has already: "write
 // disk.img: no space left on device" becomes "no space left on device".
 func ofImage(path string, err error) error {
 	var perr *fs.PathError
-	if errors.As(err, &perr) && perr.Path == path {
+	whole, _ := splitPartition(path)
+	if errors.As(err, &perr) && (perr.Path == path || perr.Path == whole) {
 		return imageError{err, strings.Replace(err.Error(), perr.Error(), perr.Err.Error(), 1)}
 	}
 	return err

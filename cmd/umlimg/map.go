@@ -10,6 +10,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/umlkit/umlkit/partition"
 	"github.com/umlkit/umlkit/ubdfmt"
 	"github.com/umlkit/umlkit/ubdfmt/qcow2"
 )
@@ -19,7 +20,7 @@ func mapCommand() *cli.Command {
 		Name:      "map",
 		Usage:     "show where the bytes of a disk lie",
 		Category:  "disks",
-		ArgsUsage: "IMAGE",
+		ArgsUsage: "IMAGE[#N]",
 		Description: `umlimg map disk.cow
 umlimg map --json disk.cow
 umlimg map --svg disk.svg disk.cow`,
@@ -59,23 +60,32 @@ type region struct {
 
 // layer is one of the files that a disk is made of, the topmost first.
 type layer struct {
-	path string
-	kind string // "raw", "cow" or "qcow2"
+	path  string
+	kind  string // "raw", "cow" or "qcow2"
+	start int64  // where in it the disk begins, of a partition, in bytes
 }
 
 // layersOf names a disk's files.
 func layersOf(path string, dev ubdfmt.Device) (layers []layer) {
+	if part, ok := dev.(*partition.Section); ok {
+		path, _ = splitPartition(path)
+		layers = layersOf(path, part.Disk())
+		for i := range layers {
+			layers[i].start = part.Start()
+		}
+		return layers
+	}
 	for im, ok := dev.(*qcow2.Image); ok; im, ok = dev.(*qcow2.Image) {
-		layers = append(layers, layer{im.Path(), "qcow2"})
+		layers = append(layers, layer{path: im.Path(), kind: "qcow2"})
 		if dev = im.Backing(); dev == nil {
 			return layers
 		}
 		path = im.Files()[1]
 	}
 	if cow, ok := dev.(*ubdfmt.COW); ok {
-		return append(layers, layer{path, "cow"}, layer{cow.Backing(), "raw"})
+		return append(layers, layer{path: path, kind: "cow"}, layer{path: cow.Backing(), kind: "raw"})
 	}
-	return append(layers, layer{path, "raw"})
+	return append(layers, layer{path: path, kind: "raw"})
 }
 
 // regionsOf visits the extents of a range, put together where they are alike.
@@ -88,7 +98,7 @@ func regionsOf(dev ubdfmt.Device, layers []layer, off, n int64, visit func(regio
 			r.file = layers[e.Depth].path
 			switch {
 			case layers[e.Depth].kind == "raw":
-				r.Offset = e.Offset // a hole has its place in the file, too
+				r.Offset = layers[e.Depth].start + e.Offset // a hole has its place in the file, too
 			case e.Depth == len(layers)-1:
 				r.Present = r.Data // no file has it
 			}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"path"
 	"strings"
@@ -21,7 +22,7 @@ umlimg mkdir --mode 1777 disk.img:/scratch`,
 		UseShortOptionHandling: true,
 		Flags: []cli.Flag{
 			&cli.BoolFlag{Name: "parents", Aliases: []string{"p"}, Usage: "those on the way too; one that is there is no mistake"},
-			&cli.StringFlag{Name: "mode", Aliases: []string{"m"}, Value: "755", Usage: "`mode` of the last one, octal"},
+			&cli.StringFlag{Name: "mode", Aliases: []string{"m"}, Usage: "`mode` of the last one, octal; else 755, or what the default ACL above it gives"},
 			&cli.StringFlag{Name: "owner", Usage: "`user[:group]` of all, by number or by a name from the image"},
 		},
 		Action: func(c *cli.Context) error {
@@ -33,9 +34,12 @@ umlimg mkdir --mode 1777 disk.img:/scratch`,
 			if err != nil {
 				return err
 			}
-			mode, _, err := octalOption(c, "755")
+			mode, given, err := octalOption(c, "755")
 			if err != nil {
 				return named(c, err)
+			}
+			if !given {
+				mode = usualMode
 			}
 			s := &volumes{write: true}
 			for _, p := range places {
@@ -47,6 +51,10 @@ umlimg mkdir --mode 1777 disk.img:/scratch`,
 		},
 	}
 }
+
+// usualMode asks for what a directory's default ACL gives to those in it, or where it has
+// none, for 755.
+const usualMode = 1<<16 - 1
 
 func mkdir(c *cli.Context, s *volumes, p place, mode uint16) error {
 	v, err := s.get(p)
@@ -61,7 +69,12 @@ func mkdir(c *cli.Context, s *volumes, p place, mode uint16) error {
 	if c.Bool("parents") {
 		parts := strings.Split(full, "/")
 		for i := 2; i < len(parts); i++ {
-			if err := mkdirOne(v, strings.Join(parts[:i], "/"), 0o755, owner, true); err != nil {
+			err := mkdirOne(v, strings.Join(parts[:i], "/"), usualMode, owner, true)
+			var in *volume.PathError
+			if errors.As(err, &in) && in.Err == unix.EEXIST { // and is no directory
+				in.Err = unix.ENOTDIR
+			}
+			if err != nil {
 				return p.targetError(err)
 			}
 		}
@@ -82,18 +95,25 @@ func mkdirOne(v *volume.Volume, full string, mode uint16, owner *volume.Owner, h
 		return &volume.PathError{Path: path.Clean(full + "/"), Err: unix.EEXIST}
 	}
 	dir := at.Dir.(volume.Ext).Inode
-	m := ext4.NewInode{Mode: format.ModeDir | mode}
-	if d := dir.Attr(); d.Mode&format.ModeSetGID != 0 {
-		m.GID, m.Mode = d.GID, m.Mode|format.ModeSetGID
+	m := ext4.NewInode{Mode: format.ModeDir | 0o777}
+	setgid := dir.Attr().Mode & format.ModeSetGID
+	if setgid != 0 {
+		m.GID, m.Mode = dir.Attr().GID, m.Mode|setgid
 	}
 	if owner != nil {
 		m.UID, m.GID = owner.UID, owner.GID
 	}
-	n, err := dir.Create(at.Name, m)
+	n, err := volume.Create(dir, at.Name, m, 0o022)
 	if err != nil {
 		return &volume.PathError{Path: full, Err: volume.Short(err)}
 	}
-	return n.Put()
+	if mode != usualMode {
+		err = volume.Chmod(n, mode|setgid)
+	}
+	if e := n.Put(); err == nil {
+		err = e
+	}
+	return err
 }
 
 func lnCommand() *cli.Command {

@@ -47,6 +47,29 @@ func splitPartition(operand string) (path string, number int) {
 	return operand[:i], int(n)
 }
 
+// mayName refuses the name of a partition for a file that is to be made: it would stand in
+// the partition's way from then on.
+func mayName(path string) error {
+	if whole, number := splitPartition(path); number > 0 {
+		if info, err := os.Stat(whole); err == nil && holdsImage(info) {
+			return usagef("%s is a partition of %s, and no name for a new file", quoted(path), quoted(whole))
+		}
+	}
+	return nil
+}
+
+// wholeDisks refuses partitions where only whole disks will do, as under a COW file.
+func wholeDisks(paths ...string) error {
+	for _, path := range paths {
+		if whole, number := splitPartition(path); number > 0 {
+			if info, err := os.Stat(whole); err == nil && holdsImage(info) {
+				return usagef("%s is a partition: name a whole disk, or a copy of it by umlimg convert", quoted(path))
+			}
+		}
+	}
+	return nil
+}
+
 // openWhole opens a whole disk. o.NoCOW takes any of them for a raw image.
 func openWhole(path string, o ubdfmt.Options) (ubdfmt.Device, error) {
 	info, err := os.Stat(path)

@@ -1,15 +1,16 @@
 package main
 
 import (
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
 
 	"github.com/urfave/cli/v2"
+	"golang.org/x/sys/unix"
+
+	"github.com/umlkit/umlkit/rootfs/nameless"
 )
 
 // writeWhole writes a file that appears when it is whole, or not at all; "-" is stdout. A
@@ -36,29 +37,34 @@ func writeWhole(c *cli.Context, path string, write func(io.Writer) error) error 
 		}
 		return err
 	}
-	name := path
-	if real, err := filepath.EvalSymlinks(path); err == nil {
-		name = real
-	}
-	temp := filepath.Join(filepath.Dir(name), ".umlimg-"+rand.Text())
-	f, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
+	f, err := nameless.Create(path, 0o666)
 	if err != nil {
-		return fmt.Errorf("create %s: %w", path, withoutPath(err))
+		return fmt.Errorf("create %s: %w", path, err)
 	}
-	defer os.Remove(temp) // gone already when it has its name
-	err = write(f)
+	defer f.Close()
+	if err := write(f); err != nil {
+		var file *fs.PathError
+		if errors.As(err, &file) && file.Path == f.Name() {
+			return fmt.Errorf("create %s: %w", path, file.Err)
+		}
+		return err
+	}
+	var old unix.Stat_t
+	if info != nil {
+		if err = unix.Stat(path, &old); err == nil {
+			err = f.Like(&old)
+		}
+	}
+	if err == nil {
+		err = f.Commit(true)
+	}
 	if e := f.Close(); err == nil {
 		err = e
 	}
-	if err == nil {
-		err = os.Rename(temp, name)
-	}
-	var file *fs.PathError
-	var link *os.LinkError
-	if errors.As(err, &file) && file.Path == temp || errors.As(err, &link) {
+	if err != nil {
 		return fmt.Errorf("create %s: %w", path, withoutPath(err))
 	}
-	return err
+	return nil
 }
 
 // withoutPath takes a temporary name off an error.

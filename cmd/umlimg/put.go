@@ -86,9 +86,9 @@ func put(c *cli.Context, s *volumes, from string, dest place) error {
 	case strings.HasSuffix(dest.path, "/") || at.Dir == nil:
 		return dest.at(&volume.PathError{Path: dest.path, Err: fmt.Errorf("no name of a file: %w", unix.ENOTDIR)})
 	}
-	w := &volume.Writer{V: v, Owner: owner, ModeSet: given}
-	if !given {
-		mode = 0o644
+	w := &volume.Writer{V: v, Owner: owner}
+	if given {
+		w.Mode = &mode
 	}
-	return dest.targetError(w.Stream(c.Context, at.Dir, path.Dir(dest.path), at.Name, r, mode))
+	return dest.targetError(w.Stream(c.Context, at.Dir, path.Dir(dest.path), at.Name, r))
 }

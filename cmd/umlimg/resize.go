@@ -19,11 +19,12 @@ func resizeCommand() *cli.Command {
 		Name:      "resize",
 		Usage:     "make a disk image and the file system in it larger or smaller",
 		Category:  "disks",
-		ArgsUsage: "IMAGE SIZE",
+		ArgsUsage: "IMAGE[#N] SIZE",
 		Description: `umlimg resize disk.img +4G
 umlimg resize --shrink disk.img 2G
 umlimg resize --minimum disk.img
-umlimg resize --disk-only partitioned.img 20G`,
+umlimg resize --disk-only partitioned.img +1G
+umlimg resize 'partitioned.img#1' +1G`,
 		Flags: []cli.Flag{
 			&cli.BoolFlag{Name: "shrink", Usage: "allow a size that makes it smaller"},
 			&cli.BoolFlag{Name: "disk-only", Usage: "leave what is on the disk as it is: partitions, or a file system that is to be resized later"},
@@ -35,7 +36,11 @@ umlimg resize --disk-only partitioned.img 20G`,
 			if err != nil {
 				return err
 			}
-			if err := resize(c, path, size); err != nil {
+			do := resize
+			if _, number := splitPartition(path); number > 0 {
+				do = resizePartition
+			}
+			if err := do(c, path, size); err != nil {
 				return fmt.Errorf("resize %s: %w", path, ofImage(path, err))
 			}
 			return nil
@@ -102,6 +107,13 @@ type resizeSummary struct {
 	Seconds     float64 `json:"seconds"`
 }
 
+// resizable is what a file system lies in that is resized with it: a disk, or a partition.
+type resizable interface {
+	ubdfmt.Device
+	ext4.Zeroer
+	Resize(size int64) error
+}
+
 // disk is an image whose ranges become zeros without being written.
 type disk struct{ *ubdfmt.Raw }
 
@@ -146,16 +158,14 @@ func resize(c *cli.Context, path, text string) error {
 		}
 	}
 	sum := resizeSummary{Image: path, Before: d.Size()}
-	size := int64(0)
-	if text != "" {
-		if size, err = newSize(text, d.Size()); err != nil {
-			return usagef("size %q: %w", text, err)
-		}
-	}
-	if c.Bool("disk-only") {
+	size, err := askedSize(text, d.Size())
+	switch {
+	case err != nil:
+		return err
+	case c.Bool("disk-only"):
 		err = resizeDiskOnly(c, d, size, &sum)
-	} else {
-		err = resizeDisk(c, d, size, &sum)
+	default:
+		err = withDiskOnly(resizeFull(c, d, size, &sum), path)
 	}
 	if err != nil {
 		return err
@@ -163,6 +173,22 @@ func resize(c *cli.Context, path, text string) error {
 	if err := d.Sync(); err != nil {
 		return err
 	}
+	return printResized(c, sum, path, start)
+}
+
+// askedSize is the size that text asks for, 0 for the least.
+func askedSize(text string, have int64) (int64, error) {
+	if text == "" {
+		return 0, nil
+	}
+	size, err := newSize(text, have)
+	if err != nil {
+		return 0, usagef("size %q: %w", text, err)
+	}
+	return size, nil
+}
+
+func printResized(c *cli.Context, sum resizeSummary, path string, start time.Time) (err error) {
 	if !c.Bool("json") {
 		return nil
 	}
@@ -174,7 +200,7 @@ func resize(c *cli.Context, path, text string) error {
 }
 
 // finishKilled replays the log that a resize left that was killed, and takes it away.
-func finishKilled(d disk) error {
+func finishKilled(d resizable) error {
 	log, found, err := ext4.FindLog(d, logLength)
 	if err != nil || !found {
 		return err
@@ -189,13 +215,14 @@ func finishKilled(d disk) error {
 	return d.Resize(log.Off)
 }
 
-// resizeDisk makes the disk one of size bytes, 0 for the least. The file is made longer
-// first and shorter last: whatever happens, it holds all of the file system.
-func resizeDisk(c *cli.Context, d disk, size int64, sum *resizeSummary) (err error) {
+// resizeFull makes a disk or partition one of size bytes, 0 for the least, and the file
+// system as large. It is made longer first and shorter last: whatever happens, it holds all
+// of the file system.
+func resizeFull(c *cli.Context, d resizable, size int64, sum *resizeSummary) (err error) {
 	before := d.Size()
 	info, err := filesystemInfo(d)
 	if err != nil {
-		return withDiskOnly(err)
+		return err
 	}
 	if size != 0 {
 		if err := mayShrink(c, d, size, int64(info.Blocks)*int64(info.BlockSize)); err != nil {
@@ -210,6 +237,9 @@ func resizeDisk(c *cli.Context, d disk, size int64, sum *resizeSummary) (err err
 		long = o.Log.Off + o.Log.Len
 	}
 	if err := d.Resize(long); err != nil {
+		if long > max(before, size) {
+			return fmt.Errorf("without a journal a log of %dM is needed behind the file system while it is resized: %w", logLength>>20, err)
+		}
 		return err
 	}
 	fs, err := ext4.Open(d, o)

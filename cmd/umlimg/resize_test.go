@@ -77,6 +77,53 @@ func TestResizeKilled(t *testing.T) {
 	}
 }
 
+// A partition that is resized is as sound, and its table too, whenever a kill comes.
+func TestResizePartitionKilled(t *testing.T) {
+	kills := 3
+	if oracle.Nightly() {
+		kills = 60
+	}
+	seed := uint64(oracle.Seed(t))
+	r := rand.New(rand.NewPCG(seed, 5))
+	dir := t.TempDir()
+	tree, _ := sources(t)
+	for _, kind := range []string{"ext4", "ext2"} {
+		image, inner := filepath.Join(dir, kind+".img"), filepath.Join(dir, "inner.img")
+		must(t, "create", "--from", tree, "--as-is", "--size", "300M", "--partition", "gpt", "--fs-option", "type="+kind, image)
+		must(t, "resize", "--disk-only", image, "+20M") // ext2's log needs room
+		must(t, "resize", "--minimum", image+"#1")
+		for i := range kills {
+			args := []string{"resize", image + "#1", "260M"}
+			if i%2 == 1 {
+				args = []string{"resize", "--shrink", image + "#1", "40M"}
+			}
+			cmd := exec.Command(os.Args[0], args...)
+			cmd.Env = append(os.Environ(), "RUN_UMLIMG=1")
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Duration(r.IntN(40)) * time.Millisecond)
+			_ = cmd.Process.Kill()
+			_ = cmd.Wait()
+			what := fmt.Sprintf("seed %d, %s, kill %d", seed, kind, i)
+			if status, _, stderr := call(args...); status != 0 {
+				t.Fatalf("%s: again: %s", what, stderr)
+			}
+			if out := oracle.Run(t, "sgdisk", "-v", image); !strings.Contains(out, "No problems found") {
+				t.Errorf("%s: %s", what, out)
+			}
+			must(t, "convert", "--force", image+"#1", inner)
+			oracle.Fsck(t, inner)
+			if info, err := os.Stat(inner); err != nil || info.Size() != map[int]int64{0: 260 << 20, 1: 40 << 20}[i%2] {
+				t.Fatalf("%s: %d bytes, %v", what, info.Size(), err)
+			}
+		}
+		if got := must(t, "cat", image+"#1:/home/joe/file"); got != "x" {
+			t.Errorf("seed %d, %s: the file is %q", seed, kind, got)
+		}
+	}
+}
+
 // What is no raw image, and what another process has, is refused and stays as it is.
 func TestResizeRefuses(t *testing.T) {
 	dir := t.TempDir()

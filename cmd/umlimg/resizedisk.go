@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/urfave/cli/v2"
 
@@ -14,7 +15,7 @@ import (
 // mayShrink refuses, without --shrink, a size that is less than that of the file system,
 // or that would cut off anything but a hole behind it. What a killed resize left there is
 // one.
-func mayShrink(c *cli.Context, d disk, size, filesystem int64) error {
+func mayShrink(c *cli.Context, d resizable, size, filesystem int64) error {
 	if c.Bool("shrink") || size >= d.Size() {
 		return nil
 	}
@@ -86,7 +87,7 @@ func mayCut(d disk, t partition.Table, size int64) error {
 	return nil
 }
 
-func filesystemInfo(d disk) (ext4.Info, error) {
+func filesystemInfo(d ubdfmt.Device) (ext4.Info, error) {
 	look, err := ext4.Open(d, ext4.Options{ReadOnly: true, NoWrite: true})
 	if err != nil {
 		return ext4.Info{}, err
@@ -96,10 +97,13 @@ func filesystemInfo(d disk) (ext4.Info, error) {
 }
 
 // withDiskOnly names the way out for a disk that holds something else.
-func withDiskOnly(err error) error {
+func withDiskOnly(err error, path string) error {
 	var other *ext4.NotExtError
-	if errors.As(err, &other) {
-		return fmt.Errorf("%w: --disk-only resizes the disk alone", err)
+	switch {
+	case !errors.As(err, &other):
+		return err
+	case strings.Contains(other.Found, "partition table"):
+		return fmt.Errorf("%w: --disk-only resizes the disk alone, and %s#1 is a partition", err, quoted(path))
 	}
-	return err
+	return fmt.Errorf("%w: --disk-only resizes the disk alone", err)
 }

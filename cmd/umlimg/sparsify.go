@@ -21,8 +21,9 @@ func sparsifyCommand() *cli.Command {
 		Name:      "sparsify",
 		Usage:     "give the host back what an image does not need",
 		Category:  "disks",
-		ArgsUsage: "IMAGE",
+		ArgsUsage: "IMAGE[#N]",
 		Description: `umlimg sparsify disk.img
+umlimg sparsify 'disk.img#1'
 umlimg sparsify --zeros base.img`,
 		Flags: []cli.Flag{
 			&cli.BoolFlag{Name: "zeros", Usage: "only make holes of zeros, and leave the file system alone"},
@@ -56,8 +57,9 @@ type sparsifySummary struct {
 	Seconds    float64 `json:"seconds"`
 }
 
-func sparsify(c *cli.Context, path string) error {
+func sparsify(c *cli.Context, operand string) error {
 	start := time.Now()
+	path, number := splitPartition(operand)
 	info, err := os.Stat(path)
 	if err != nil {
 		return err
@@ -65,20 +67,28 @@ func sparsify(c *cli.Context, path string) error {
 	if !info.Mode().IsRegular() {
 		return errors.New("not a regular file")
 	}
-	dev, err := openImage(path, ubdfmt.Options{})
+	dev, err := openWhole(path, ubdfmt.Options{})
 	if err != nil {
 		return err
 	}
 	s := &sparsifier{Device: dev}
-	sum := sparsifySummary{Image: path, Size: dev.Size()}
+	first, n, err := s.partOf(number)
+	if err != nil {
+		return errors.Join(err, dev.Close())
+	}
+	sum := sparsifySummary{Image: operand, Size: n}
 	sum.Before, err = allocated(path)
 	if err == nil && !c.Bool("zeros") {
-		sum.Filesystem, err = s.freeBlocks(c.Context)
+		if number > 0 {
+			sum.Filesystem, err = s.freeOf(c.Context, partition.NewSection(s, first, n))
+		} else {
+			sum.Filesystem, err = s.freeBlocks(c.Context)
+		}
 		sum.Free, s.given = s.given, 0
 	}
 	if err == nil {
 		bar := newProgress(c.App.ErrWriter)
-		err = s.zeros(c.Context, bar.tell)
+		err = s.zeros(c.Context, first, n, bar.tell)
 		bar.finish()
 		sum.Zeros = s.given
 	}
@@ -143,6 +153,18 @@ func (s *sparsifier) Trim(off, n int64) error {
 	return nil
 }
 
+// partOf is where the partition with a number lies, or the whole disk for 0.
+func (s *sparsifier) partOf(number int) (off, n int64, err error) {
+	if number == 0 {
+		return 0, s.Size(), nil
+	}
+	part, err := partition.Open(s.Device, number)
+	if err != nil {
+		return 0, 0, err
+	}
+	return part.Start(), part.Size(), nil
+}
+
 func roundBlock(n int64) int64 { return (n + blockGrain - 1) / blockGrain * blockGrain }
 
 // freeBlocks gives back the free blocks of the file systems, that of the disk or those of
@@ -200,8 +222,9 @@ func withoutFilesystem(err error) error {
 	return fmt.Errorf("%w (--zeros leaves the file system alone)", err)
 }
 
-// zeros makes holes of the blocks in the image's own file that are zeros.
-func (s *sparsifier) zeros(outer context.Context, progress func(done, total int64)) error {
+// zeros makes holes of the blocks of [first, first+length) in the image's own file that are
+// zeros.
+func (s *sparsifier) zeros(outer context.Context, first, length int64, progress func(done, total int64)) error {
 	ctx, stop := context.WithCancelCause(outer)
 	defer stop(nil)
 	type piece struct{ off, n int64 }
@@ -220,7 +243,7 @@ func (s *sparsifier) zeros(outer context.Context, progress func(done, total int6
 			}
 		})
 	}
-	err := s.Extents(0, s.Size(), func(e ubdfmt.Extent) bool {
+	err := s.Extents(first, length, func(e ubdfmt.Extent) bool {
 		if e.File == nil || e.Depth != 0 {
 			return ctx.Err() == nil
 		}
@@ -233,7 +256,7 @@ func (s *sparsifier) zeros(outer context.Context, progress func(done, total int6
 			}
 			off += n
 		}
-		progress(e.Offset+e.Length, s.Size())
+		progress(e.Offset+e.Length-first, length)
 		return true
 	})
 	close(pieces)

@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/umlkit/umlkit/rootfs/nameless"
 	"github.com/umlkit/umlkit/rootfs/tree"
 )
 
@@ -364,67 +365,42 @@ func (w *Writer) file(j fileJob, buf *[]byte) error {
 	}
 	full := j.dir.join(j.name)
 	perm := j.node.Mode & 0o777
-	if w.Preserve {
+	old := new(unix.Stat_t)
+	switch err := unix.Fstatat(j.dir.fd, j.name, old, unix.AT_SYMLINK_NOFOLLOW); {
+	case err == unix.ENOENT:
+		old = nil
+	case err != nil:
+		return &fs.PathError{Op: "stat", Path: full, Err: err}
+	case old.Mode&unix.S_IFMT == unix.S_IFDIR:
+		return &fs.PathError{Op: "replace", Path: full, Err: unix.EISDIR}
+	case old.Mode&unix.S_IFMT != unix.S_IFREG:
+		old = nil
+	}
+	if w.Preserve || old != nil {
 		perm = 0o600
 	}
-	const flags = unix.O_WRONLY | unix.O_CREAT | unix.O_EXCL | unix.O_NOFOLLOW | unix.O_CLOEXEC
-	name := j.name
-	fd, err := unix.Openat(j.dir.fd, name, flags, perm)
-	var old *unix.Stat_t
-	if err == unix.EEXIST {
-		old = new(unix.Stat_t)
-		if err := unix.Fstatat(j.dir.fd, name, old, unix.AT_SYMLINK_NOFOLLOW); err != nil {
-			return &fs.PathError{Op: "stat", Path: full, Err: err}
-		}
-		if old.Mode&unix.S_IFMT == unix.S_IFDIR {
-			return &fs.PathError{Op: "replace", Path: full, Err: unix.EISDIR}
-		}
-		name = ".umlimg-" + rand.Text()
-		fd, err = unix.Openat(j.dir.fd, name, flags, 0o600)
-	}
+	f, err := nameless.CreateAt(j.dir.fd, j.name, perm)
 	if err != nil {
 		return &fs.PathError{Op: "create", Path: full, Err: err}
 	}
+	defer f.Close()
+	fd := int(f.Fd())
 	err = w.content(fd, j.node, full, buf)
 	switch {
 	case err != nil:
+		return err
 	case w.Preserve:
 		err = w.attributes(fd, j.node, full)
-	case old != nil && old.Mode&unix.S_IFMT == unix.S_IFREG:
-		// Only the content is another.
-		if err := unix.Fchown(fd, int(old.Uid), int(old.Gid)); err == nil || old.Mode&0o6000 == 0 {
-			err = unix.Fchmod(fd, old.Mode&0o7777)
-			if err != nil {
-				w.stop(&fs.PathError{Op: "chmod", Path: full, Err: err})
-			}
-		}
 	case old != nil:
-		err = wrapPath("chmod", full, unix.Fchmod(fd, perm&^w.umask()))
+		err = wrapPath("chmod", full, f.Like(old))
 	}
-	if e := unix.Close(fd); err == nil && e != nil {
-		err = &fs.PathError{Op: "close", Path: full, Err: e}
+	if err == nil {
+		err = wrapPath("create", full, f.Commit(true))
 	}
-	if err == nil && old != nil {
-		return w.rename(j.dir, name, j.name)
-	}
-	if err != nil {
-		_ = unix.Unlinkat(j.dir.fd, name, 0)
+	if e := f.Close(); err == nil && e != nil {
+		err = wrapPath("close", full, e)
 	}
 	return err
-}
-
-// umask is this process's, which the kernel tells without changing it.
-func (w *Writer) umask() uint32 {
-	status, err := os.ReadFile("/proc/self/status")
-	if err != nil {
-		return 0o077
-	}
-	var mask uint32
-	_, text, _ := strings.Cut(string(status), "\nUmask:")
-	if _, err := fmt.Sscanf(text, "%o", &mask); err != nil {
-		return 0o077
-	}
-	return mask
 }
 
 func (w *Writer) content(fd int, n *tree.Node, full string, buf *[]byte) error {
