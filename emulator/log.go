@@ -1,6 +1,7 @@
 package emulator
 
 import (
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -15,7 +16,8 @@ import (
 func (m *Machine) newLog() *klog.Log {
 	start := time.Now()
 	l := klog.New(klog.Options{
-		ConsoleLevel: m.config.LogLevel,
+		ConsoleLevel: max(m.config.LogLevel, 1),
+		EveryMessage: m.config.EveryMessage,
 		Now:          func() time.Duration { return time.Since(start) },
 	})
 	l.Printf(klog.Notice, "%s", strings.TrimSuffix(syscalls.ProcVersion(), "\n"))
@@ -25,8 +27,13 @@ func (m *Machine) newLog() *klog.Log {
 		l.Printf(klog.Warning, "%s", note)
 	}
 	if len(m.config.Unknown) > 0 {
+		// Arguments come before the environment, as Linux names them.
+		unknown := slices.Clone(m.config.Unknown)
+		slices.SortStableFunc(unknown, func(a, b string) int {
+			return int(flag(strings.Contains(a, "=")) - flag(strings.Contains(b, "=")))
+		})
 		l.Printf(klog.Notice, "Unknown kernel command line parameters \"%s\", will be passed to user space.",
-			strings.Join(m.config.Unknown, " "))
+			strings.Join(unknown, " "))
 	}
 	// What the Sentry says about itself is for those who look for its faults.
 	sentrylog.SetTarget(l.Emitter())
