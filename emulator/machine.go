@@ -17,6 +17,7 @@ import (
 	"gvisor.dev/gvisor/pkg/sentry/platform"
 
 	"github.com/umlkit/umlkit/emulator/cmdline"
+	"github.com/umlkit/umlkit/emulator/fdt"
 	"github.com/umlkit/umlkit/emulator/guard"
 	"github.com/umlkit/umlkit/emulator/klog"
 	"github.com/umlkit/umlkit/emulator/line"
@@ -58,7 +59,9 @@ type Machine struct {
 	host      *line.Host
 	terminals tty.Options
 	guard     *guard.Guard
-	umid      *umid
+	// tree is the device tree of dtb=, nil without one.
+	tree *fdt.Tree
+	umid *umid
 	// management is the management console, nil without a directory for it.
 	management *server.Server
 	// panicWait is panic=, which the guest can change.
@@ -94,6 +97,7 @@ func New(config *Config) (*Machine, error) {
 	}
 	m.panicWait.Store(int64(config.PanicTimeout))
 	m.takeUMID()
+	m.openTree()
 	m.openDisks()
 	m.openExports()
 	m.openManagement()

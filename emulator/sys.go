@@ -49,6 +49,7 @@ func (s *sentry) sysEntries() []sysfs.Entry {
 				return sysfs.Entry{Name: fmt.Sprintf("%d:%d", d.Major, d.Minor), Link: "../../" + diskPath(d)}
 			})},
 			sysfs.Entry{Name: "char", Dir: s.ttyNumbers}),
+		{Name: "firmware", Dir: s.m.firmware},
 		sysfs.Directory("kernel", sysfs.Entry{Name: "uevent_seqnum", Read: func() string {
 			return fmt.Sprintf("%d\n", s.uevents.Number())
 		}}),
