@@ -1,6 +1,7 @@
 package emulator
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -9,6 +10,7 @@ import (
 	sentrylog "gvisor.dev/gvisor/pkg/log"
 
 	"github.com/umlkit/umlkit/emulator/klog"
+	"github.com/umlkit/umlkit/emulator/strace"
 	"github.com/umlkit/umlkit/emulator/syscalls"
 )
 
@@ -36,8 +38,8 @@ func (m *Machine) newLog() *klog.Log {
 			strings.Join(unknown, " "))
 	}
 	// What the Sentry says about itself is for those who look for its faults.
-	sentrylog.SetTarget(l.Emitter())
-	sentrylog.SetLevel(sentrylog.Warning)
+	sentrylog.SetTarget(m.strace.Emitter(l.Emitter()))
+	sentrylog.SetLevel(m.strace.Level())
 	redirectFirst()
 	return l
 }
@@ -68,4 +70,26 @@ func (m *Machine) logf(format string, args ...any) {
 // printk logs one message of the kernel's own.
 func (m *Machine) printk(level klog.Level, format string, args ...any) {
 	m.log.Load().Printf(level, format, args...)
+}
+
+// openStrace reads what strace= and strace.file= say.
+func (m *Machine) openStrace() error {
+	m.strace = strace.New(func(format string, args ...any) { m.printk(klog.Debug, format, args...) })
+	if name := m.config.StraceFile; name != "" {
+		if m.config.Strace == "" {
+			return fmt.Errorf("strace.file=%s: strace= has to say what is traced", name)
+		}
+		if err := m.strace.SetFile(name); err != nil {
+			return fmt.Errorf("strace.file=%s: %w", name, err)
+		}
+	}
+	if m.config.Strace == "" {
+		return nil
+	}
+	// The table forgets what is traced when ours are put into it.
+	syscalls.Install()
+	if err := m.strace.Configure("", m.config.Strace); err != nil {
+		return fmt.Errorf("strace=%s: %w", m.config.Strace, err)
+	}
+	return nil
 }

@@ -22,6 +22,7 @@ import (
 	"github.com/umlkit/umlkit/emulator/klog"
 	"github.com/umlkit/umlkit/emulator/line"
 	server "github.com/umlkit/umlkit/emulator/mconsole"
+	"github.com/umlkit/umlkit/emulator/strace"
 	"github.com/umlkit/umlkit/emulator/tty"
 	"github.com/umlkit/umlkit/emulator/ubd"
 )
@@ -59,6 +60,7 @@ type Machine struct {
 	host      *line.Host
 	terminals tty.Options
 	guard     *guard.Guard
+	strace    *strace.Tracer
 	// tree is the device tree of dtb=, nil without one.
 	tree *fdt.Tree
 	umid *umid
@@ -87,6 +89,9 @@ func New(config *Config) (*Machine, error) {
 		host:       line.NewHost(),
 		terminated: make(chan struct{}),
 		done:       make(chan struct{}),
+	}
+	if err := m.openStrace(); err != nil {
+		return nil, err
 	}
 	m.log.Store(m.newLog())
 	if err := m.host.Confine(); err != nil {
@@ -232,6 +237,9 @@ func (m *Machine) close() error {
 		errs = append(errs, fmt.Errorf("close the disks: %w", err))
 	}
 	_ = m.management.Close()
+	if err := m.strace.Close(); err != nil {
+		errs = append(errs, fmt.Errorf("strace: %w", err))
+	}
 	m.umid.remove()
 	if err := m.host.Close(); err != nil {
 		errs = append(errs, fmt.Errorf("close the consoles: %w", err))

@@ -70,8 +70,11 @@ func (c management) Version() string {
 
 // Driver implements mconsole.Machine.
 func (c management) Driver(name string) driver.Driver {
-	if name == "ubd" {
+	switch name {
+	case "ubd":
 		return c.m.disks
+	case "strace":
+		return c.m.strace
 	}
 	if s := c.m.current(); s != nil {
 		if name == "mem" {
