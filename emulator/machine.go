@@ -19,6 +19,7 @@ import (
 	"github.com/umlkit/umlkit/emulator/cmdline"
 	"github.com/umlkit/umlkit/emulator/fdt"
 	"github.com/umlkit/umlkit/emulator/guard"
+	"github.com/umlkit/umlkit/emulator/hwrng"
 	"github.com/umlkit/umlkit/emulator/klog"
 	"github.com/umlkit/umlkit/emulator/line"
 	server "github.com/umlkit/umlkit/emulator/mconsole"
@@ -63,7 +64,9 @@ type Machine struct {
 	strace    *strace.Tracer
 	// tree is the device tree of dtb=, nil without one.
 	tree *fdt.Tree
-	umid *umid
+	// generator is /dev/hwrng.
+	generator *hwrng.Driver
+	umid      *umid
 	// management is the management console, nil without a directory for it.
 	management *server.Server
 	// panicWait is panic=, which the guest can change.
@@ -103,6 +106,7 @@ func New(config *Config) (*Machine, error) {
 	m.panicWait.Store(int64(config.PanicTimeout))
 	m.takeUMID()
 	m.openTree()
+	m.openGenerator()
 	m.openDisks()
 	m.openExports()
 	m.openManagement()
@@ -237,6 +241,7 @@ func (m *Machine) close() error {
 		errs = append(errs, fmt.Errorf("close the disks: %w", err))
 	}
 	_ = m.management.Close()
+	m.generator.Close()
 	if err := m.strace.Close(); err != nil {
 		errs = append(errs, fmt.Errorf("strace: %w", err))
 	}

@@ -17,6 +17,7 @@ import (
 	"gvisor.dev/gvisor/pkg/usermem"
 
 	"github.com/umlkit/umlkit/emulator/driver"
+	"github.com/umlkit/umlkit/emulator/hwrng"
 	"github.com/umlkit/umlkit/emulator/klog"
 	server "github.com/umlkit/umlkit/emulator/mconsole"
 	"github.com/umlkit/umlkit/emulator/syscalls"
@@ -73,6 +74,8 @@ func (c management) Driver(name string) driver.Driver {
 	switch name {
 	case "ubd":
 		return c.m.disks
+	case hwrng.Name:
+		return c.m.generator
 	case "strace":
 		return c.m.strace
 	}

@@ -9,9 +9,9 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
 	sentrylog "gvisor.dev/gvisor/pkg/log"
 	_ "gvisor.dev/gvisor/pkg/sentry/syscalls/linux" // the table that is traced
-	"golang.org/x/sys/unix"
 
 	"github.com/umlkit/umlkit/emulator/driver"
 )
