@@ -136,7 +136,11 @@ func rootData(flags string, write bool) string {
 // noRoot is the panic of a root that cannot be mounted, after the lines that say which
 // disks there are.
 func (s *sentry) noRoot(major, minor uint32, errno unix.Errno) *ending {
-	s.m.printk(klog.Crit, "VFS: Cannot open root device \"%s\" or unknown-block(%d,%d): error %d", s.m.config.Root, major, minor, -int(errno))
+	root := s.m.config.Root
+	if root == "" {
+		root = fmt.Sprintf("%d:%d", major, minor)
+	}
+	s.m.printk(klog.Crit, "VFS: Cannot open root device \"%s\" or unknown-block(%d,%d): error %d", root, major, minor, -int(errno))
 	s.m.printk(klog.Crit, "Please append a correct \"root=\" boot option; here are the available partitions:")
 	for _, d := range s.m.disks.List() {
 		indent := ""
@@ -247,7 +251,7 @@ func (m *Machine) diskWith(name string) (major, minor uint32, err error) {
 			return d.Major, d.Minor, nil
 		}
 	}
-	return ubd.Major, 0, fmt.Errorf("no disk has a filesystem with this %s", key)
+	return 0, 0, fmt.Errorf("no disk has a filesystem with this %s", key)
 }
 
 // unmount writes out and closes every filesystem, so that the images are clean

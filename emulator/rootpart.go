@@ -8,7 +8,6 @@ import (
 
 	"github.com/umlkit/umlkit/emulator/hostfs"
 	"github.com/umlkit/umlkit/emulator/klog"
-	"github.com/umlkit/umlkit/emulator/ubd"
 )
 
 // rootPoll is how often rootwait looks for the root.
@@ -52,7 +51,7 @@ func (m *Machine) partitionWith(name string) (major, minor uint32, err error) {
 	offset := 0
 	if id, text, ok := strings.Cut(want, "/PARTNROFF="); ok && key == "PARTUUID" {
 		if offset, err = strconv.Atoi(text); err != nil {
-			return ubd.Major, 0, fmt.Errorf("PARTNROFF=%s is no number", text)
+			return 0, 0, fmt.Errorf("PARTNROFF=%s is no number", text)
 		}
 		want = id
 	}
@@ -70,7 +69,7 @@ func (m *Machine) partitionWith(name string) (major, minor uint32, err error) {
 				return q.Major, q.Minor, nil
 			}
 		}
-		return ubd.Major, 0, fmt.Errorf("no partition %d on the disk of this PARTUUID", p.Number+offset)
+		return 0, 0, fmt.Errorf("no partition %d on the disk of this PARTUUID", p.Number+offset)
 	}
-	return ubd.Major, 0, fmt.Errorf("no partition has this %s", key)
+	return 0, 0, fmt.Errorf("no partition has this %s", key)
 }

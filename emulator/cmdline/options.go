@@ -112,7 +112,7 @@ var Options = []Option{
 		Text: "Block device N, 0 to 15 or a to p, on the host file FILE; with a second file FILE is a COW file " +
 			"over BACKING, made when it is missing. ':' separates as ',' does. FLAGS: r read-only, s every write is stable " +
 			"when it returns, c shared without a lock, d FILE is no COW file whatever it looks like, t no TRIM. " +
-			"The guest has it as /dev/ubda, /dev/ubd0 and /dev/ubd/0. A directory is no disk: as the root it is booted as a hostfs. 'ubd=sync' makes every device synchronous.",
+			"The guest has it as /dev/ubda, /dev/ubd0 and /dev/ubd/0. A directory is no disk: as the root it is booted as a hostfs. 'ubd=sync' makes every device synchronous. Without a ubd0 the file root_fs is it, where there is one.",
 		apply: device("ubd")},
 	{Name: "udb", Form: Prefix, Show: "udb",
 		Text: "Caught as a slip of the keys for ubd: the log says so and nothing is configured.",
@@ -167,7 +167,7 @@ var Options = []Option{
 		}},
 
 	{Name: "console", Form: Value, Show: "console=DEVICE",
-		Text: "What /dev/console is and where the kernel's messages go: tty0 to tty15 or ttyS0 to ttyS63. The default is tty0.",
+		Text: "What /dev/console is and where the kernel's messages go: tty0 to tty15 or ttyS0 to ttyS63. The default is tty0, which is added to /proc/cmdline.",
 		apply: func(c *Config, s setting) string {
 			c.Console, _, _ = strings.Cut(s.value, ",")
 			return ""
