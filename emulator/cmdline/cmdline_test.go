@@ -68,6 +68,11 @@ func TestParse(t *testing.T) {
 			c.Env = []string{"HOME=/", "TERM=vt100", "FOO=bar"}
 			c.Unknown = []string{"single", "FOO=bar", "TERM=vt100"}
 		})},
+		{"initrd=a noinitrd", base(func(c *Config) {})},
+		{"reboot audit nokaslr=x", base(func(c *Config) {
+			c.Args, c.Env = []string{"reboot", "audit"}, append(c.Env, "nokaslr=x")
+			c.Unknown = []string{"reboot", "audit", "nokaslr=x"}
+		})},
 		{"single init=/bin/sh 3", base(func(c *Config) {
 			c.Init, c.Args, c.Unknown = "/bin/sh", []string{"3"}, []string{"single", "3"}
 		})},
@@ -124,7 +129,7 @@ func TestRefused(t *testing.T) {
 // TestNothingSwallowed holds that a word without an effect leaves a line in the log.
 func TestNothingSwallowed(t *testing.T) {
 	for _, word := range []string{"vec0:transport=tap,ifname=tap0", "eth0=tuntap", "ip=dhcp", "sysctl.vm.swappiness", "sysctl.=1",
-		"audit=0", "mitigations=off", "net.ifnames=0", "usbcore.x=1", "mod.flag", "isolcpus=1", "nokaslr", "no_hash_pointers", "noreplace_smp", "skas", "ssl-non-raw",
+		"audit=0", "mitigations=off", "net.ifnames=0", "usbcore.x=1", "mod.flag", "isolcpus=1", "nokaslr", "no_hash_pointers", "noreplace_smp", "skas3", "umn=1", "quiet.x", "reboot=b", "ssl-non-raw",
 		"aio=2.4", "fake_ide", "nosysemu", "mode=tt", "skas0", "elevator=noop", "udb0=disk.img"} {
 		c, err := Parse([]string{word})
 		if err != nil || len(c.Notes) != 1 || !strings.HasPrefix(c.Notes[0], word) {

@@ -155,6 +155,9 @@ var Options = []Option{
 		Text: "Archives on the host that are unpacked into the first root: cpio in the form newc, several behind each other, each plain or compressed " +
 			"by gzip, bzip2, lzma, xz, zstd or lz4 -l. Its /init, or what rdinit= names, runs in place of the root's init; where that is not there the root is mounted.",
 		apply: text(func(c *Config) *string { return &c.Initrd })},
+	{Name: "noinitrd", Form: Word, Show: "noinitrd",
+		Text:  "Forgets an initrd= before it.",
+		apply: func(c *Config, _ setting) string { c.Initrd = ""; return "" }},
 	{Name: "rdinit", Form: Value, Show: "rdinit=PATH",
 		Text:  "The program that initrd= is there for. The default is /init.",
 		apply: text(func(c *Config) *string { return &c.RdInit })},
