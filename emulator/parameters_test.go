@@ -28,6 +28,7 @@ func TestFirstRoot(t *testing.T) {
 		return b.Bytes()
 	}
 	program := cpio(file{"dev", 0o40755, nil}, file{"init", 0o100755, guestProgram(t)}, file{"x", 0o100644, []byte("first\n")})
+	through := cpio(file{"l", 0o120777, []byte("real")}, file{"real", 0o40711, nil}, file{"l/file", 0o104755, []byte("x")}, file{"loop", 0o120777, []byte("loop")})
 	second := cpio(file{"x", 0o100644, []byte("second\n")})
 	for _, test := range []struct {
 		name string
@@ -46,6 +47,8 @@ func TestFirstRoot(t *testing.T) {
 		{"a program that is none", write(program, cpio(file{"init", 0o100755, []byte("none")}, file{"bin", 0o40755, nil}, file{"bin/sh", 0o100755, guestProgram(t)})), nil,
 			[]string{"Failed to execute /init (error -8)", "Run /bin/sh as init process", "== /x\nfirst\n"}},
 		{"leads upwards", write(program, cpio(file{"../../etc/passwd", 0o100644, nil})), nil, []string{`name "../../etc/passwd" leads upwards`, "== /x\nfirst\n"}},
+		{"through a link", write(through, program), []string{"stat:/real/file", "stat:/real", "stat:/l"}, []string{"stat /real/file dev=0:", "mode=104755", "mode=40711", "mode=120777"}},
+		{"through a loop", write(program, through, cpio(file{"loop/x", 0o100644, nil})), nil, []string{"Initramfs unpacking failed: ", "too many symbolic links encountered", "== /x\nfirst\n"}},
 		{"a bomb", write(program, pack(cpio(file{"bomb", 0o100644, make([]byte, 65<<20)}))), nil, []string{"bomb: unpacks to more than 67108864 bytes: mem= is too small for it", "== /x\nfirst\n"}},
 	} {
 		out, status := boot(t, append([]string{"initrd=" + test.rd, "cat:/x"}, test.add...)...)

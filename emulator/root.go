@@ -24,6 +24,8 @@ func (s *sentry) mountRoot() *ending {
 		if died := s.mountInitrd(); died != nil {
 			return died
 		}
+	} else if s.m.config.RdInit != "" {
+		s.m.printk(klog.Warning, "check access for rdinit=%s failed: %d, ignoring", s.rdInit(), -int(unix.ENOENT))
 	}
 	if s.mounts == nil {
 		if died := s.mountDisk(); died != nil {

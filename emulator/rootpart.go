@@ -17,6 +17,10 @@ const rootPoll = 20 * time.Millisecond
 // management console can add it.
 func (m *Machine) waitForRoot() (major, minor uint32, err error) {
 	said := false
+	var late <-chan time.Time
+	if m.config.RootWaitLimit > 0 {
+		late = time.After(time.Duration(m.config.RootWaitLimit) * time.Second)
+	}
 	for {
 		major, minor, err = m.findRoot(m.config.Root)
 		if !m.config.RootWait || m.config.RootType == hostfs.Name || err == nil && (m.isDisk(major, minor) || m.exports.at(major, minor) != nil) {
@@ -28,6 +32,9 @@ func (m *Machine) waitForRoot() (major, minor uint32, err error) {
 		}
 		select {
 		case <-time.After(rootPoll):
+		case <-late:
+			m.printk(klog.Err, "Timed out waiting for root device %s", m.config.Root)
+			return major, minor, err
 		case <-m.terminated:
 			return major, minor, fmt.Errorf("terminated while it was waited for")
 		}

@@ -70,8 +70,10 @@ type Config struct {
 	// RootWrite is whether the root is mounted for writing: rw; the default and ro
 	// is reading, and init remounts.
 	RootWrite bool
-	// RootWait is whether to wait until the root device is there.
-	RootWait bool
+	// RootWait is whether to wait until the root device is there, for RootWaitLimit
+	// seconds if that is not 0.
+	RootWait      bool
+	RootWaitLimit int
 	// RootDelay is how many seconds to wait before mounting the root.
 	RootDelay int
 

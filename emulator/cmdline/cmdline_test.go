@@ -68,6 +68,8 @@ func TestParse(t *testing.T) {
 			c.Env = []string{"HOME=/", "TERM=vt100", "FOO=bar"}
 			c.Unknown = []string{"single", "FOO=bar", "TERM=vt100"}
 		})},
+		{"rootwait=5", base(func(c *Config) { c.RootWait, c.RootWaitLimit = true, 5 })},
+		{"rootwait=5 rootwait", base(func(c *Config) { c.RootWait = true })},
 		{"initrd=a noinitrd", base(func(c *Config) {})},
 		{"reboot audit nokaslr=x", base(func(c *Config) {
 			c.Args, c.Env = []string{"reboot", "audit"}, append(c.Env, "nokaslr=x")
@@ -117,7 +119,7 @@ func TestParse(t *testing.T) {
 }
 
 func TestRefused(t *testing.T) {
-	for _, word := range []string{"ext4.cache=0", "ext4.cache=255K", "ext4.cache=much", "ncpus=0", "ncpus=x", "root=", "hostfs=", "hostfs=,append", "seccomp=maybe", "loglevel=16", "panic=soon", "conx=null", "time-travel", "time-travel=inf-cpu", "mconsole=x", "rootdelay=-1", "printk.time=2", "hostname=" + strings.Repeat("x", 65)} {
+	for _, word := range []string{"ext4.cache=0", "ext4.cache=255K", "ext4.cache=much", "ncpus=0", "ncpus=x", "root=", "hostfs=", "hostfs=,append", "seccomp=maybe", "loglevel=16", "panic=soon", "conx=null", "time-travel", "time-travel=inf-cpu", "mconsole=x", "rootdelay=-1", "rootwait=0", "rootwait=x", "printk.time=2", "hostname=" + strings.Repeat("x", 65)} {
 		_, err := Parse([]string{word})
 		var e *Error
 		if !errors.As(err, &e) || e.Word != word {
@@ -170,7 +172,7 @@ func TestTable(t *testing.T) {
 	usage := Usage()
 	names := make(map[string]bool)
 	for _, o := range Options {
-		if names[o.Name] {
+		if names[o.Name] && o.Name != "rootwait" { // alone, and with a value
 			t.Errorf("%s is twice in the table", o.Name)
 		}
 		names[o.Name] = true

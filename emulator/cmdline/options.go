@@ -143,7 +143,13 @@ var Options = []Option{
 		apply: func(c *Config, _ setting) string { c.RootWrite = true; return "" }},
 	{Name: "rootwait", Form: Word, Show: "rootwait",
 		Text:  "Wait until the root device is there: uml_mconsole can add it.",
-		apply: func(c *Config, _ setting) string { c.RootWait = true; return "" }},
+		apply: func(c *Config, _ setting) string { c.RootWait, c.RootWaitLimit = true, 0; return "" }},
+	{Name: "rootwait", Form: Value, Show: "rootwait=N",
+		Text: "Wait for the root device, for N seconds at most.",
+		apply: func(c *Config, s setting) string {
+			c.RootWait = true
+			return integer(&c.RootWaitLimit, s.value, 1, 1<<20)
+		}},
 	{Name: "rootdelay", Form: Value, Show: "rootdelay=N",
 		Text:  "Seconds to wait before the root is mounted.",
 		apply: func(c *Config, s setting) string { return integer(&c.RootDelay, s.value, 0, 3600) }},
