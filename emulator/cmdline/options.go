@@ -370,12 +370,12 @@ func consoleLine(driver string) func(*Config, setting) string {
 
 // sysctl takes a value for a file below /proc/sys.
 func sysctl(c *Config, s setting) string {
-	name, value, ok := strings.Cut(s.value, "=")
-	if !ok || name == "" || value == "" {
+	name, value, _ := strings.Cut(s.value, "=")
+	if value = unquote(value); name == "" || value == "" {
 		c.Notes = append(c.Notes, s.word+": not applied: write sysctl.NAME=VALUE")
 		return ""
 	}
-	c.Sysctls = append(c.Sysctls, Sysctl{name, unquote(value)})
+	c.Sysctls = append(c.Sysctls, Sysctl{name, value})
 	return ""
 }
 
