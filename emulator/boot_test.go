@@ -46,7 +46,8 @@ func TestEnds(t *testing.T) {
 			"List of all bdev filesystems:", " ext4", " ext3", " ext2"}},
 		{"no such root type", []string{"ubd0=" + disk(t, 1<<20), "rootfstype=xfs"}, 134, []string{
 			"Kernel panic - not syncing: VFS: Unable to mount root fs on unknown-block(98,0)"}},
-		{"no such rdinit", []string{rd, "rdinit=/x"}, 134, []string{"Kernel panic - not syncing: Requested init /x failed (error -2)."}},
+		{"no such rdinit", []string{rd, "rdinit=/x"}, 134, []string{"check access for rdinit=/x failed: -2, ignoring",
+			"Kernel panic - not syncing: VFS: Unable to mount root fs on unknown-block(98,0)"}},
 		{"quiet", []string{rd, "quiet"}, 0, []string{"reboot: Power down"}},
 		{"ptrace", []string{rd, "seccomp=off", "say:hello"}, 0, []string{"hello\n", "reboot: Power down"}},
 	} {

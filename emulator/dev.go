@@ -47,6 +47,9 @@ func (s *sentry) makeDev() error {
 	for _, n := range append(s.m.disks.Nodes(), s.m.exports.nodes()...) {
 		s.node(n, true)
 	}
+	if spec, _ := s.m.generator.Describe(""); spec != "" {
+		s.generatorNode(true)
+	}
 	return nil
 }
 

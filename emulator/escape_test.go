@@ -135,6 +135,9 @@ func TestLinked(t *testing.T) {
 var hostUses = map[string]string{
 	"emulator":           "the command line: initrd=, umid=, hostfs=; the machine's own memory and /proc entries",
 	"emulator/ext4fs":    "a fixed name below the host's /proc",
+	"emulator/fdt":       "the command line: dtb=",
+	"emulator/hwrng":     "the command line, its device tree and the management console: the source of random numbers",
+	"emulator/strace":    "the command line: strace.file=",
 	"emulator/hostfs":    "the guest, one name at a time, below a descriptor that the command line named",
 	"emulator/initramfs": "the command line: initrd=",
 	"emulator/line":      "the command line and the management console: channels of terminals",

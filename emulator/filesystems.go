@@ -72,6 +72,7 @@ func (s *sentry) registerDevices() error {
 		{"terminals", s.terminals.Register},
 		{"kmsg", s.Log().Register},
 		{"ubd", s.m.disks.Register},
+		{"hwrng", s.m.generator.Register},
 	} {
 		if err := d.register(v); err != nil {
 			return fmt.Errorf("register device %s: %w", d.name, err)

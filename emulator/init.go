@@ -33,6 +33,7 @@ func (s *sentry) start() *ending {
 	defer table.DecRef(s.ctx)
 	s.proc.FDTable = table
 	s.proc.Envv = s.m.config.Env
+	s.applySysctls()
 	if died := s.runInit(); died != nil {
 		return died
 	}
@@ -51,17 +52,14 @@ func panicked(format string, args ...any) *ending {
 // runInit finds the first program and readies its task.
 func (s *sentry) runInit() *ending {
 	c := s.m.config
-	switch {
-	case c.Initrd != "":
-		name := c.RdInit
-		if name == "" {
-			name = "/init"
+	if s.inInitrd {
+		errno := s.exec(s.rdInit())
+		if errno == 0 {
+			return nil
 		}
-		if errno := s.exec(name); errno != 0 {
-			return panicked("Requested init %s failed (error %d).", name, -int(errno))
-		}
-		return nil
-	case c.Init != "":
+		s.m.printk(klog.Err, "Failed to execute %s (error %d)", s.rdInit(), -int(errno))
+	}
+	if c.Init != "" {
 		if errno := s.exec(c.Init); errno != 0 {
 			return panicked("Requested init %s failed (error %d).", c.Init, -int(errno))
 		}
@@ -94,17 +92,18 @@ func (s *sentry) exec(name string) unix.Errno {
 	for _, entry := range args.Envv {
 		s.m.printk(klog.Debug, "    %s", entry)
 	}
-	ctx := args.NewContext(s.k)
-	root := s.mounts.Root(ctx)
-	defer root.DecRef(ctx)
 	// CreateProcess says what is wrong in words only; the number is wanted.
-	file, err := s.k.VFS().OpenAt(ctx, args.Credentials, &vfs.PathOperation{
-		Root: root, Start: root, Path: fspath.Parse(path.Clean("/" + name)), FollowFinalSymlink: true,
-	}, &vfs.OpenOptions{Flags: linux.O_RDONLY, FileExec: true})
-	if err != nil {
-		return errnoOf(err)
+	if errno := s.mayRun(name); errno != 0 {
+		if errno != unix.EACCES {
+			return errno
+		}
+		file, err := s.programOnDisk(name)
+		if err != nil {
+			return errnoOf(err)
+		}
+		defer file.DecRef(s.ctx)
+		args.Filename, args.File = "", file
 	}
-	file.DecRef(ctx)
 	// The namespace's reference goes over to the process.
 	s.mounts.IncRef()
 	tg, _, err := s.k.CreateProcess(args)
@@ -113,6 +112,21 @@ func (s *sentry) exec(name string) unix.Errno {
 		return execErrno(err)
 	}
 	s.init = tg
+	return 0
+}
+
+// mayRun looks whether the first process may execute a file.
+func (s *sentry) mayRun(name string) unix.Errno {
+	ctx := s.proc.NewContext(s.k)
+	root := s.mounts.Root(ctx)
+	defer root.DecRef(ctx)
+	file, err := s.k.VFS().OpenAt(ctx, s.proc.Credentials, &vfs.PathOperation{
+		Root: root, Start: root, Path: fspath.Parse(path.Clean("/" + name)), FollowFinalSymlink: true,
+	}, &vfs.OpenOptions{Flags: linux.O_RDONLY, FileExec: true})
+	if err != nil {
+		return errnoOf(err)
+	}
+	file.DecRef(ctx)
 	return 0
 }
 

@@ -11,29 +11,72 @@ import (
 	"gvisor.dev/gvisor/pkg/context"
 	"gvisor.dev/gvisor/pkg/errors/linuxerr"
 	"gvisor.dev/gvisor/pkg/fspath"
+	"gvisor.dev/gvisor/pkg/sentry/fsimpl/tmpfs"
 	"gvisor.dev/gvisor/pkg/sentry/kernel/auth"
 	"gvisor.dev/gvisor/pkg/sentry/vfs"
 	"gvisor.dev/gvisor/pkg/usermem"
 
 	"github.com/umlkit/umlkit/emulator/initramfs"
+	"github.com/umlkit/umlkit/emulator/klog"
 )
 
-// unpackInitrd fills the first root from an archive on the host.
-func (s *sentry) unpackInitrd(name string) error {
+// mountInitrd makes a tmpfs the root and unpacks the archive into it. Without the
+// program that shall run there is no such root, and the log says why.
+func (s *sentry) mountInitrd() *ending {
+	name := s.m.config.Initrd
 	f, err := os.Open(name)
 	if err != nil {
-		return err
+		s.m.printk(klog.Err, "Couldn't open initrd %q: %v", name, err)
+		return nil
 	}
 	defer f.Close()
 	ctx := s.proc.NewContext(s.k)
+	s.mounts, err = s.k.VFS().NewMountNamespace(ctx, s.proc.Credentials, "rootfs", tmpfs.Name,
+		&vfs.MountOptions{GetFilesystemOptions: vfs.GetFilesystemOptions{
+			InternalMount: true,
+			Data:          "mode=0755",
+			InternalData:  tmpfs.FilesystemOpts{FilesystemType: rootfsType{}},
+		}}, s.k)
+	if err != nil {
+		return panicked("VFS: Unable to make the first root: %v", err)
+	}
+	s.proc.MountNamespace = s.mounts
+	s.m.printk(klog.Info, "Trying to unpack rootfs image as initramfs...")
 	root := s.mounts.Root(ctx)
 	defer root.DecRef(ctx)
-	u := unpacker{ctx: ctx, vfs: s.k.VFS(), creds: s.proc.Credentials, root: root}
-	if err := initramfs.Read(f, u.entry); err != nil {
-		return fmt.Errorf("%s: %w", name, err)
+	// Before there is a process nothing else says which namespace a replaced file is in.
+	u := unpacker{ctx: vfs.WithMountNamespace(ctx, s.mounts), vfs: s.k.VFS(), creds: s.proc.Credentials, root: root}
+	limits := initramfs.Limits{Bytes: s.m.config.Memory, Entries: s.m.config.Memory / bytesPerFile}
+	if err := initramfs.Read(f, limits, u.entry); err != nil {
+		s.m.printk(klog.Err, "Initramfs unpacking failed: %s: %v", name, err)
 	}
+	if errno := s.mayRun(s.rdInit()); errno != 0 {
+		s.m.printk(klog.Warning, "check access for rdinit=%s failed: %d, ignoring", s.rdInit(), -int(errno))
+		s.mounts.DecRef(ctx)
+		s.mounts, s.proc.MountNamespace = nil, nil
+		return nil
+	}
+	s.inInitrd = true
 	return nil
 }
+
+// bytesPerFile is how much of the guest's memory a file of the first root stands for,
+// which bounds their number: an empty one takes memory of the machine, too.
+const bytesPerFile = 1 << 10
+
+// rdInit is the program of a first root.
+func (s *sentry) rdInit() string {
+	if s.m.config.RdInit != "" {
+		return s.m.config.RdInit
+	}
+	return "/init"
+}
+
+// rootfsType is the type of the first root: a tmpfs of another name.
+type rootfsType struct{ tmpfs.FilesystemType }
+
+// Name implements vfs.FilesystemType.Name.
+func (rootfsType) Name() string { return "rootfs" }
 
 // unpacker makes the files of an archive below a root.
 type unpacker struct {

@@ -1,6 +1,8 @@
 package emulator
 
 import (
+	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -8,6 +10,7 @@ import (
 	sentrylog "gvisor.dev/gvisor/pkg/log"
 
 	"github.com/umlkit/umlkit/emulator/klog"
+	"github.com/umlkit/umlkit/emulator/strace"
 	"github.com/umlkit/umlkit/emulator/syscalls"
 )
 
@@ -15,22 +18,29 @@ import (
 func (m *Machine) newLog() *klog.Log {
 	start := time.Now()
 	l := klog.New(klog.Options{
-		ConsoleLevel: m.config.LogLevel,
+		ConsoleLevel: max(m.config.LogLevel, 1),
+		EveryMessage: m.config.EveryMessage,
 		Now:          func() time.Duration { return time.Since(start) },
 	})
 	l.Printf(klog.Notice, "%s", strings.TrimSuffix(syscalls.ProcVersion(), "\n"))
 	l.Printf(klog.Notice, "Kernel command line: %s", m.config)
 	l.Printf(klog.Info, "Memory: %dK/%dK available", m.config.Memory>>10, m.config.Memory>>10)
+	l.Printf(klog.Info, "seccomp=%s: system calls are caught by %s", m.config.Intercept, m.platformName())
 	for _, note := range m.config.Notes {
 		l.Printf(klog.Warning, "%s", note)
 	}
 	if len(m.config.Unknown) > 0 {
+		// Arguments come before the environment, as Linux names them.
+		unknown := slices.Clone(m.config.Unknown)
+		slices.SortStableFunc(unknown, func(a, b string) int {
+			return int(flag(strings.Contains(a, "=")) - flag(strings.Contains(b, "=")))
+		})
 		l.Printf(klog.Notice, "Unknown kernel command line parameters \"%s\", will be passed to user space.",
-			strings.Join(m.config.Unknown, " "))
+			strings.Join(unknown, " "))
 	}
 	// What the Sentry says about itself is for those who look for its faults.
-	sentrylog.SetTarget(l.Emitter())
-	sentrylog.SetLevel(sentrylog.Warning)
+	sentrylog.SetTarget(m.strace.Emitter(l.Emitter()))
+	sentrylog.SetLevel(m.strace.Level())
 	redirectFirst()
 	return l
 }
@@ -61,4 +71,26 @@ func (m *Machine) logf(format string, args ...any) {
 // printk logs one message of the kernel's own.
 func (m *Machine) printk(level klog.Level, format string, args ...any) {
 	m.log.Load().Printf(level, format, args...)
+}
+
+// openStrace reads what strace= and strace.file= say.
+func (m *Machine) openStrace() error {
+	m.strace = strace.New(func(format string, args ...any) { m.printk(klog.Debug, format, args...) })
+	if name := m.config.StraceFile; name != "" {
+		if m.config.Strace == "" {
+			return fmt.Errorf("strace.file=%s: strace= has to say what is traced", name)
+		}
+		if err := m.strace.SetFile(name); err != nil {
+			return fmt.Errorf("strace.file=%s: %w", name, err)
+		}
+	}
+	if m.config.Strace == "" {
+		return nil
+	}
+	// The table forgets what is traced when ours are put into it.
+	syscalls.Install()
+	if err := m.strace.Configure("", m.config.Strace); err != nil {
+		return fmt.Errorf("strace=%s: %w", m.config.Strace, err)
+	}
+	return nil
 }

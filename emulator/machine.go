@@ -17,10 +17,13 @@ import (
 	"gvisor.dev/gvisor/pkg/sentry/platform"
 
 	"github.com/umlkit/umlkit/emulator/cmdline"
+	"github.com/umlkit/umlkit/emulator/fdt"
 	"github.com/umlkit/umlkit/emulator/guard"
+	"github.com/umlkit/umlkit/emulator/hwrng"
 	"github.com/umlkit/umlkit/emulator/klog"
 	"github.com/umlkit/umlkit/emulator/line"
 	server "github.com/umlkit/umlkit/emulator/mconsole"
+	"github.com/umlkit/umlkit/emulator/strace"
 	"github.com/umlkit/umlkit/emulator/tty"
 	"github.com/umlkit/umlkit/emulator/ubd"
 )
@@ -58,6 +61,11 @@ type Machine struct {
 	host      *line.Host
 	terminals tty.Options
 	guard     *guard.Guard
+	strace    *strace.Tracer
+	// tree is the device tree of dtb=, nil without one.
+	tree *fdt.Tree
+	// generator is /dev/hwrng.
+	generator *hwrng.Driver
 	umid      *umid
 	// management is the management console, nil without a directory for it.
 	management *server.Server
@@ -85,6 +93,9 @@ func New(config *Config) (*Machine, error) {
 		terminated: make(chan struct{}),
 		done:       make(chan struct{}),
 	}
+	if err := m.openStrace(); err != nil {
+		return nil, err
+	}
 	m.log.Store(m.newLog())
 	if err := m.host.Confine(); err != nil {
 		m.printk(klog.Warning, "consoles: %v", err)
@@ -94,6 +105,8 @@ func New(config *Config) (*Machine, error) {
 	}
 	m.panicWait.Store(int64(config.PanicTimeout))
 	m.takeUMID()
+	m.openTree()
+	m.openGenerator()
 	m.openDisks()
 	m.openExports()
 	m.openManagement()
@@ -230,6 +243,10 @@ func (m *Machine) close() error {
 		errs = append(errs, fmt.Errorf("close the disks: %w", err))
 	}
 	_ = m.management.Close()
+	m.generator.Close()
+	if err := m.strace.Close(); err != nil {
+		errs = append(errs, fmt.Errorf("strace: %w", err))
+	}
 	m.umid.remove()
 	if err := m.host.Close(); err != nil {
 		errs = append(errs, fmt.Errorf("close the consoles: %w", err))

@@ -18,6 +18,7 @@ import (
 	"gvisor.dev/gvisor/pkg/usermem"
 
 	"github.com/umlkit/umlkit/emulator/driver"
+	"github.com/umlkit/umlkit/emulator/hwrng"
 	"github.com/umlkit/umlkit/emulator/klog"
 	server "github.com/umlkit/umlkit/emulator/mconsole"
 	"github.com/umlkit/umlkit/emulator/syscalls"
@@ -71,8 +72,13 @@ func (c management) Version() string {
 
 // Driver implements mconsole.Machine.
 func (c management) Driver(name string) driver.Driver {
-	if name == "ubd" {
+	switch name {
+	case "ubd":
 		return c.m.disks
+	case hwrng.Name:
+		return c.m.generator
+	case "strace":
+		return c.m.strace
 	}
 	if s := c.m.current(); s != nil {
 		if name == "mem" {

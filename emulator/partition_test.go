@@ -79,6 +79,12 @@ func TestDamagedTable(t *testing.T) {
 func TestRootWait(t *testing.T) {
 	name := partitioned(t, "label: gpt\n2 : start=8192,size=32M\n", image(t))
 	dir := t.TempDir()
+	out, status := boot(t, "ubd0="+name, "root=/dev/ubdc2", "rootwait=1", "rdinit=/x")
+	if status != 134 {
+		t.Errorf("exit status %d", status)
+	}
+	want(t, out, "check access for rdinit=/x failed: -2, ignoring", "Waiting for root device /dev/ubdc2...", "Timed out waiting for root device /dev/ubdc2",
+		"Kernel panic - not syncing: VFS: Unable to mount root fs on unknown-block(98,34)")
 	m := guest.Start(t, guest.Binary(t, "linux"), "mem=64M", "uml_dir="+dir, "umid=waits", "root=/dev/ubdc2", "rootwait", "mount:proc,/proc,proc", "cat:/proc/partitions")
 	m.Expect(limit, regexp.QuoteMeta("Waiting for root device /dev/ubdc2..."))
 	socket := filepath.Join(dir, "waits/mconsole")

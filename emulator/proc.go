@@ -83,6 +83,9 @@ func (s *sentry) procOptions() procfs.Options {
 		"sys/fs/overflowuid":         number(int64(auth.OverflowUID)),
 		"sys/fs/overflowgid":         number(int64(auth.OverflowGID)),
 	}
+	if s.m.tree != nil {
+		files["device-tree"] = procfs.File{Link: "/sys/" + treePath}
+	}
 	if s.m.config.Notify != "" {
 		files["mconsole"] = procfs.File{Perm: 0o200, Write: func(_ context.Context, text string) error {
 			s.m.notify(mconsole.NotifyUser, text)

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-	"gvisor.dev/gvisor/pkg/sentry/fsimpl/tmpfs"
 	"gvisor.dev/gvisor/pkg/sentry/vfs"
 
 	"github.com/umlkit/umlkit/emulator/ext4fs"
@@ -18,47 +17,25 @@ import (
 	"github.com/umlkit/umlkit/emulator/ubd"
 )
 
-// mountRoot makes the first mount namespace: the root, and devtmpfs on its /dev.
+// mountRoot makes the first mount namespace: the root, and devtmpfs on its /dev. As in
+// Linux a first root without its program gives way to the root that root= names.
 func (s *sentry) mountRoot() *ending {
-	var died *ending
 	if s.m.config.Initrd != "" {
-		died = s.mountInitrd()
-	} else {
-		died = s.mountDisk()
+		if died := s.mountInitrd(); died != nil {
+			return died
+		}
+	} else if s.m.config.RdInit != "" {
+		s.m.printk(klog.Warning, "check access for rdinit=%s failed: %d, ignoring", s.rdInit(), -int(unix.ENOENT))
 	}
-	if died != nil {
-		return died
+	if s.mounts == nil {
+		if died := s.mountDisk(); died != nil {
+			return died
+		}
 	}
 	s.proc.MountNamespace = s.mounts
 	s.mountDev()
 	return nil
 }
-
-// mountInitrd makes a tmpfs the root and unpacks the archive into it.
-func (s *sentry) mountInitrd() *ending {
-	ctx := s.proc.NewContext(s.k)
-	ns, err := s.k.VFS().NewMountNamespace(ctx, s.proc.Credentials, "rootfs", tmpfs.Name,
-		&vfs.MountOptions{GetFilesystemOptions: vfs.GetFilesystemOptions{
-			InternalMount: true,
-			Data:          "mode=0755",
-			InternalData:  tmpfs.FilesystemOpts{FilesystemType: rootfsType{}},
-		}}, s.k)
-	if err != nil {
-		return panicked("VFS: Unable to make the first root: %v", err)
-	}
-	s.mounts = ns
-	s.proc.MountNamespace = ns
-	if err := s.unpackInitrd(s.m.config.Initrd); err != nil {
-		s.m.printk(klog.Err, "Initramfs unpacking failed: %v", err)
-	}
-	return nil
-}
-
-// rootfsType is the type of the first root: a tmpfs of another name.
-type rootfsType struct{ tmpfs.FilesystemType }
-
-// Name implements vfs.FilesystemType.Name.
-func (rootfsType) Name() string { return "rootfs" }
 
 // rootTypes are the filesystem types a disk can be mounted as.
 var rootTypes = []string{ext4fs.Name, "ext3", "ext2"}
@@ -161,7 +138,11 @@ func rootData(flags string, write bool) string {
 // noRoot is the panic of a root that cannot be mounted, after the lines that say which
 // disks there are.
 func (s *sentry) noRoot(major, minor uint32, errno unix.Errno) *ending {
-	s.m.printk(klog.Crit, "VFS: Cannot open root device \"%s\" or unknown-block(%d,%d): error %d", s.m.config.Root, major, minor, -int(errno))
+	root := s.m.config.Root
+	if root == "" {
+		root = fmt.Sprintf("%d:%d", major, minor)
+	}
+	s.m.printk(klog.Crit, "VFS: Cannot open root device \"%s\" or unknown-block(%d,%d): error %d", root, major, minor, -int(errno))
 	s.m.printk(klog.Crit, "Please append a correct \"root=\" boot option; here are the available partitions:")
 	for _, d := range s.m.disks.List() {
 		indent := ""
@@ -272,7 +253,7 @@ func (m *Machine) diskWith(name string) (major, minor uint32, err error) {
 			return d.Major, d.Minor, nil
 		}
 	}
-	return ubd.Major, 0, fmt.Errorf("no disk has a filesystem with this %s", key)
+	return 0, 0, fmt.Errorf("no disk has a filesystem with this %s", key)
 }
 
 // unmount writes out and closes every filesystem, so that the images are clean

@@ -8,7 +8,6 @@ import (
 
 	"github.com/umlkit/umlkit/emulator/hostfs"
 	"github.com/umlkit/umlkit/emulator/klog"
-	"github.com/umlkit/umlkit/emulator/ubd"
 )
 
 // rootPoll is how often rootwait looks for the root.
@@ -18,6 +17,10 @@ const rootPoll = 20 * time.Millisecond
 // management console can add it.
 func (m *Machine) waitForRoot() (major, minor uint32, err error) {
 	said := false
+	var late <-chan time.Time
+	if m.config.RootWaitLimit > 0 {
+		late = time.After(time.Duration(m.config.RootWaitLimit) * time.Second)
+	}
 	for {
 		major, minor, err = m.findRoot(m.config.Root)
 		if !m.config.RootWait || m.config.RootType == hostfs.Name || err == nil && (m.isDisk(major, minor) || m.exports.at(major, minor) != nil) {
@@ -29,6 +32,9 @@ func (m *Machine) waitForRoot() (major, minor uint32, err error) {
 		}
 		select {
 		case <-time.After(rootPoll):
+		case <-late:
+			m.printk(klog.Err, "Timed out waiting for root device %s", m.config.Root)
+			return major, minor, err
 		case <-m.terminated:
 			return major, minor, fmt.Errorf("terminated while it was waited for")
 		}
@@ -52,7 +58,7 @@ func (m *Machine) partitionWith(name string) (major, minor uint32, err error) {
 	offset := 0
 	if id, text, ok := strings.Cut(want, "/PARTNROFF="); ok && key == "PARTUUID" {
 		if offset, err = strconv.Atoi(text); err != nil {
-			return ubd.Major, 0, fmt.Errorf("PARTNROFF=%s is no number", text)
+			return 0, 0, fmt.Errorf("PARTNROFF=%s is no number", text)
 		}
 		want = id
 	}
@@ -70,7 +76,7 @@ func (m *Machine) partitionWith(name string) (major, minor uint32, err error) {
 				return q.Major, q.Minor, nil
 			}
 		}
-		return ubd.Major, 0, fmt.Errorf("no partition %d on the disk of this PARTUUID", p.Number+offset)
+		return 0, 0, fmt.Errorf("no partition %d on the disk of this PARTUUID", p.Number+offset)
 	}
-	return ubd.Major, 0, fmt.Errorf("no partition has this %s", key)
+	return 0, 0, fmt.Errorf("no partition has this %s", key)
 }

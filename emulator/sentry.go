@@ -76,6 +76,8 @@ type sentry struct {
 	// ended is whether every task has ended.
 	ended bool
 
+	// inInitrd is whether the root is the one of initrd=.
+	inInitrd bool
 	// mounts is the first mount namespace, nil until there is a root.
 	mounts *vfs.MountNamespace
 }

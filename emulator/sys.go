@@ -43,12 +43,14 @@ func (s *sentry) sysEntries() []sysfs.Entry {
 		{Name: "block", Dir: whole(to("../"))},
 		sysfs.Directory("class",
 			sysfs.Entry{Name: "block", Dir: each(to("../../"))},
+			sysfs.Entry{Name: "misc", Dir: s.miscLinks},
 			sysfs.Entry{Name: "tty", Dir: s.ttyLinks}),
 		sysfs.Directory("dev",
 			sysfs.Entry{Name: "block", Dir: each(func(d ubd.Info) sysfs.Entry {
 				return sysfs.Entry{Name: fmt.Sprintf("%d:%d", d.Major, d.Minor), Link: "../../" + diskPath(d)}
 			})},
 			sysfs.Entry{Name: "char", Dir: s.ttyNumbers}),
+		{Name: "firmware", Dir: s.m.firmware},
 		sysfs.Directory("kernel", sysfs.Entry{Name: "uevent_seqnum", Read: func() string {
 			return fmt.Sprintf("%d\n", s.uevents.Number())
 		}}),
@@ -56,7 +58,7 @@ func (s *sentry) sysEntries() []sysfs.Entry {
 			sysfs.Entry{Name: "platform", Dir: whole(func(d ubd.Info) sysfs.Entry {
 				return s.platformDevice(disks, d)
 			})},
-			sysfs.Directory("virtual", sysfs.Entry{Name: "tty", Dir: s.ttyDevices})),
+			sysfs.Directory("virtual", sysfs.Entry{Name: "misc", Dir: s.miscDevices}, sysfs.Entry{Name: "tty", Dir: s.ttyDevices})),
 	}
 }
 

@@ -8,6 +8,7 @@ package cmdline
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -31,6 +32,15 @@ type Setting struct {
 	// Word is the whole word, for messages.
 	Word string
 }
+
+// Sysctl is a value for a file below /proc/sys.
+type Sysctl struct {
+	Name  string // as it was given: "vm.swappiness"
+	Value string
+}
+
+// Path is the file below /proc/sys.
+func (s Sysctl) Path() string { return strings.ReplaceAll(s.Name, ".", "/") }
 
 // Config is a command line that was read. Its zero value is not bootable: Parse fills
 // in the defaults.
@@ -60,8 +70,10 @@ type Config struct {
 	// RootWrite is whether the root is mounted for writing: rw; the default and ro
 	// is reading, and init remounts.
 	RootWrite bool
-	// RootWait is whether to wait until the root device is there.
-	RootWait bool
+	// RootWait is whether to wait until the root device is there, for RootWaitLimit
+	// seconds if that is not 0.
+	RootWait      bool
+	RootWaitLimit int
 	// RootDelay is how many seconds to wait before mounting the root.
 	RootDelay int
 
@@ -69,6 +81,16 @@ type Config struct {
 	// whole tree. With HostAppend files there may only grow.
 	HostDir    string
 	HostAppend bool
+
+	// DTB is the file of a flattened device tree.
+	DTB string
+
+	// Sysctls are values for files below /proc/sys, in the line's order.
+	Sysctls []Sysctl
+
+	// Strace is what system calls are logged of which tasks, and StraceFile the file
+	// of the host where, in place of the kernel log.
+	Strace, StraceFile string
 
 	// Initrd is a cpio archive that becomes the first root; RdInit its program.
 	Initrd, RdInit string
@@ -93,6 +115,9 @@ type Config struct {
 	// LogLevel is the least important level, exclusive, that reaches the console:
 	// 7 by default, 4 after quiet, 10 after debug.
 	LogLevel int
+
+	// EveryMessage has every message reach the console, whatever LogLevel says.
+	EveryMessage bool
 
 	// PrintTime has lines of the kernel log begin with the time on the console.
 	PrintTime bool
@@ -175,28 +200,6 @@ func (c *Config) word(word string) error {
 	return nil
 }
 
-// foreign hands a word that no option takes to init, as Linux does: a parameter of a
-// module (its name holds a dot) is no business of init's.
-func (c *Config) foreign(word string) {
-	name, value, isEnv := strings.Cut(word, "=")
-	if strings.Contains(name, ".") {
-		return
-	}
-	c.Unknown = append(c.Unknown, word)
-	if !isEnv {
-		c.Args = append(c.Args, word)
-		return
-	}
-	entry := name + "=" + unquote(value)
-	for i, old := range c.Env {
-		if strings.HasPrefix(old, name+"=") {
-			c.Env[i] = entry
-			return
-		}
-	}
-	c.Env = append(c.Env, entry)
-}
-
 // unquote takes the double quotes off a value, which the kernel allows around one
 // that holds blanks.
 func unquote(s string) string {
@@ -207,22 +210,30 @@ func unquote(s string) string {
 }
 
 // String is the line as /proc/cmdline shows it: the words with a blank between them,
-// one that holds blanks in double quotes (after its "=", if there is one).
+// one that holds blanks in double quotes (after its "=", if there is one). As in real
+// kernels console=tty0 is added where no console is named.
 func (c *Config) String() string {
-	var b strings.Builder
-	for i, w := range c.Words {
-		if i > 0 {
-			b.WriteByte(' ')
+	words := c.Words
+	if c.Console == "" {
+		end := slices.Index(words, "--")
+		if end < 0 {
+			end = len(words)
 		}
-		if !strings.ContainsAny(w, " \t\n") {
-			b.WriteString(w)
-			continue
-		}
-		if name, value, ok := strings.Cut(w, "="); ok && !strings.ContainsAny(name, " \t\n") {
-			fmt.Fprintf(&b, "%s=\"%s\"", name, unquote(value))
-		} else {
-			fmt.Fprintf(&b, "\"%s\"", w)
-		}
+		words = slices.Insert(slices.Clone(words), end, "console=tty0")
 	}
-	return b.String()
+	quoted := make([]string, len(words))
+	for i, w := range words {
+		quoted[i] = quote(w)
+	}
+	return strings.Join(quoted, " ")
+}
+
+func quote(word string) string {
+	if !strings.ContainsAny(word, " \t\n") {
+		return word
+	}
+	if name, value, ok := strings.Cut(word, "="); ok && !strings.ContainsAny(name, " \t\n") {
+		return name + "=\"" + unquote(value) + "\""
+	}
+	return "\"" + word + "\""
 }

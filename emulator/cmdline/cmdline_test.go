@@ -68,6 +68,13 @@ func TestParse(t *testing.T) {
 			c.Env = []string{"HOME=/", "TERM=vt100", "FOO=bar"}
 			c.Unknown = []string{"single", "FOO=bar", "TERM=vt100"}
 		})},
+		{"rootwait=5", base(func(c *Config) { c.RootWait, c.RootWaitLimit = true, 5 })},
+		{"rootwait=5 rootwait", base(func(c *Config) { c.RootWait = true })},
+		{"initrd=a noinitrd", base(func(c *Config) {})},
+		{"reboot audit nokaslr=x", base(func(c *Config) {
+			c.Args, c.Env = []string{"reboot", "audit"}, append(c.Env, "nokaslr=x")
+			c.Unknown = []string{"reboot", "audit", "nokaslr=x"}
+		})},
 		{"single init=/bin/sh 3", base(func(c *Config) {
 			c.Init, c.Args, c.Unknown = "/bin/sh", []string{"3"}, []string{"single", "3"}
 		})},
@@ -76,7 +83,14 @@ func TestParse(t *testing.T) {
 			c.Args = []string{"quiet", "mem=1G"}
 			c.Unknown = []string{"FOO=a", "FOO=b"}
 		})},
-		{"systemd.unit=rescue.target usbcore.x=1 mod.flag", base(func(c *Config) {})},
+		{"systemd.unit=rescue.target", base(func(c *Config) {})},
+		{"dtb=x strace=all:read strace.file=y hwrng=/dev/urandom,1K ignore_loglevel", base(func(c *Config) {
+			c.DTB, c.Strace, c.StraceFile, c.EveryMessage = "x", "all:read", "y", true
+			c.Settings = []Setting{{"hwrng", "", "/dev/urandom,1K", "hwrng=/dev/urandom,1K"}}
+		})},
+		{"sysctl.vm.swappiness=1 sysctl/net/a.b=\"2\"", base(func(c *Config) {
+			c.Sysctls = []Sysctl{{"vm.swappiness", "1"}, {"net/a.b", "2"}}
+		})},
 		{"quiet", base(func(c *Config) { c.LogLevel = 4 })},
 		{"debug", base(func(c *Config) { c.LogLevel = 10 })},
 		{"loglevel=3", base(func(c *Config) { c.LogLevel = 3 })},
@@ -105,7 +119,7 @@ func TestParse(t *testing.T) {
 }
 
 func TestRefused(t *testing.T) {
-	for _, word := range []string{"ext4.cache=0", "ext4.cache=255K", "ext4.cache=much", "ncpus=0", "ncpus=x", "root=", "hostfs=", "hostfs=,append", "seccomp=maybe", "loglevel=11", "panic=soon", "conx=null", "time-travel", "time-travel=inf-cpu", "mconsole=x", "rootdelay=-1", "printk.time=2", "hostname=" + strings.Repeat("x", 65)} {
+	for _, word := range []string{"ext4.cache=0", "ext4.cache=255K", "ext4.cache=much", "ncpus=0", "ncpus=x", "root=", "hostfs=", "hostfs=,append", "seccomp=maybe", "loglevel=16", "panic=soon", "conx=null", "time-travel", "time-travel=inf-cpu", "mconsole=x", "rootdelay=-1", "rootwait=0", "rootwait=x", "printk.time=2", "hostname=" + strings.Repeat("x", 65)} {
 		_, err := Parse([]string{word})
 		var e *Error
 		if !errors.As(err, &e) || e.Word != word {
@@ -116,7 +130,8 @@ func TestRefused(t *testing.T) {
 
 // TestNothingSwallowed holds that a word without an effect leaves a line in the log.
 func TestNothingSwallowed(t *testing.T) {
-	for _, word := range []string{"vec0:transport=tap,ifname=tap0", "eth0=tuntap", "ip=dhcp", "dtb=x", "sysctl.vm.swappiness=1",
+	for _, word := range []string{"vec0:transport=tap,ifname=tap0", "eth0=tuntap", "ip=dhcp", "sysctl.vm.swappiness", "sysctl.=1", "sysctl.a=\"\"",
+		"audit=0", "mitigations=off", "net.ifnames=0", "usbcore.x=1", "mod.flag", "isolcpus=1", "nokaslr", "no_hash_pointers", "noreplace_smp", "skas3", "umn=1", "quiet.x", "reboot=b", "ssl-non-raw",
 		"aio=2.4", "fake_ide", "nosysemu", "mode=tt", "skas0", "elevator=noop", "udb0=disk.img"} {
 		c, err := Parse([]string{word})
 		if err != nil || len(c.Notes) != 1 || !strings.HasPrefix(c.Notes[0], word) {
@@ -146,7 +161,7 @@ func TestString(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, want := c.String(), `mem=64M init=/bin/sh A="b c" -- -c "echo hi"`; got != want {
+	if got, want := c.String(), `mem=64M init=/bin/sh A="b c" console=tty0 -- -c "echo hi"`; got != want {
 		t.Errorf("String() = %s, want %s", got, want)
 	}
 }
@@ -157,7 +172,7 @@ func TestTable(t *testing.T) {
 	usage := Usage()
 	names := make(map[string]bool)
 	for _, o := range Options {
-		if names[o.Name] {
+		if names[o.Name] && o.Name != "rootwait" { // alone, and with a value
 			t.Errorf("%s is twice in the table", o.Name)
 		}
 		names[o.Name] = true
@@ -205,7 +220,7 @@ func TestManual(t *testing.T) {
 }
 
 func FuzzParse(f *testing.F) {
-	for _, line := range []string{"mem=64M\x00ubd0=a,b\x00--\x00x", "conN=\x00con7=x\x00vec0:", "a.b=c\x00=\x00==\x00\"", "udb\x00--help"} {
+	for _, line := range []string{"mem=64M\x00ubd0=a,b\x00--\x00x", "conN=\x00con7=x\x00vec0:", "a.b=c\x00=\x00==\x00\"", "sysctl.=\x00sysctl/a=\"\x00audit\x00console=\x00--", "udb\x00--help"} {
 		f.Add(line)
 	}
 	f.Fuzz(func(t *testing.T, line string) {
@@ -217,6 +232,11 @@ func FuzzParse(f *testing.F) {
 				t.Fatalf("%q: error %v is no *Error", words, err)
 			}
 			return
+		}
+		for _, s := range c.Sysctls {
+			if s.Name == "" || s.Value == "" {
+				t.Fatalf("%q: %+v", words, c.Sysctls)
+			}
 		}
 		if c.Memory < MinMemory || c.Memory%4096 != 0 || c.CPUs < 1 {
 			t.Fatalf("%q: %+v", words, c)

@@ -112,7 +112,7 @@ var Options = []Option{
 		Text: "Block device N, 0 to 15 or a to p, on the host file FILE; with a second file FILE is a COW file " +
 			"over BACKING, made when it is missing. ':' separates as ',' does. FLAGS: r read-only, s every write is stable " +
 			"when it returns, c shared without a lock, d FILE is no COW file whatever it looks like, t no TRIM. " +
-			"The guest has it as /dev/ubda, /dev/ubd0 and /dev/ubd/0. A directory is no disk: as the root it is booted as a hostfs. 'ubd=sync' makes every device synchronous.",
+			"The guest has it as /dev/ubda, /dev/ubd0 and /dev/ubd/0. A directory is no disk: as the root it is booted as a hostfs. 'ubd=sync' makes every device synchronous. Without a ubd0 the file root_fs is it, where there is one.",
 		apply: device("ubd")},
 	{Name: "udb", Form: Prefix, Show: "udb",
 		Text: "Caught as a slip of the keys for ubd: the log says so and nothing is configured.",
@@ -143,7 +143,13 @@ var Options = []Option{
 		apply: func(c *Config, _ setting) string { c.RootWrite = true; return "" }},
 	{Name: "rootwait", Form: Word, Show: "rootwait",
 		Text:  "Wait until the root device is there: uml_mconsole can add it.",
-		apply: func(c *Config, _ setting) string { c.RootWait = true; return "" }},
+		apply: func(c *Config, _ setting) string { c.RootWait, c.RootWaitLimit = true, 0; return "" }},
+	{Name: "rootwait", Form: Value, Show: "rootwait=N",
+		Text: "Wait for the root device, for N seconds at most.",
+		apply: func(c *Config, s setting) string {
+			c.RootWait = true
+			return integer(&c.RootWaitLimit, s.value, 1, 1<<20)
+		}},
 	{Name: "rootdelay", Form: Value, Show: "rootdelay=N",
 		Text:  "Seconds to wait before the root is mounted.",
 		apply: func(c *Config, s setting) string { return integer(&c.RootDelay, s.value, 0, 3600) }},
@@ -152,14 +158,17 @@ var Options = []Option{
 			"The default is an eighth of mem=. File data is not cached: the host's page cache serves it.",
 		apply: func(c *Config, s setting) string { return memory(&c.Ext4Cache, s.value, minCache) }},
 	{Name: "initrd", Form: Value, Show: "initrd=FILE",
-		Text: "A cpio archive on the host, plain or compressed (gzip, xz, zstd), that is unpacked into the first root. " +
-			"Its /init, or what rdinit= names, runs in place of the root's init.",
+		Text: "Archives on the host that are unpacked into the first root: cpio in the form newc, several behind each other, each plain or compressed " +
+			"by gzip, bzip2, lzma, xz, zstd or lz4 -l. Its /init, or what rdinit= names, runs in place of the root's init; where that is not there the root is mounted.",
 		apply: text(func(c *Config) *string { return &c.Initrd })},
+	{Name: "noinitrd", Form: Word, Show: "noinitrd",
+		Text:  "Forgets an initrd= before it.",
+		apply: func(c *Config, _ setting) string { c.Initrd = ""; return "" }},
 	{Name: "rdinit", Form: Value, Show: "rdinit=PATH",
 		Text:  "The program that initrd= is there for. The default is /init.",
 		apply: text(func(c *Config) *string { return &c.RdInit })},
 	{Name: "init", Form: Value, Show: "init=PATH",
-		Text: "The first program. Arguments before it on the line are dropped. The default is the first that is there of /sbin/init, /etc/init, " +
+		Text: "The first program, or a block device that begins with one (init=/dev/ubdd). Arguments before it on the line are dropped. The default is the first that is there of /sbin/init, /etc/init, " +
 			"/bin/init and /bin/sh.",
 		apply: func(c *Config, s setting) string {
 			c.Init, c.Args = s.value, nil
@@ -167,7 +176,7 @@ var Options = []Option{
 		}},
 
 	{Name: "console", Form: Value, Show: "console=DEVICE",
-		Text: "What /dev/console is and where the kernel's messages go: tty0 to tty15 or ttyS0 to ttyS63. The default is tty0.",
+		Text: "What /dev/console is and where the kernel's messages go: tty0 to tty15 or ttyS0 to ttyS63. The default is tty0, which is added to /proc/cmdline.",
 		apply: func(c *Config, s setting) string {
 			c.Console, _, _ = strings.Cut(s.value, ",")
 			return ""
@@ -207,9 +216,12 @@ var Options = []Option{
 	{Name: "debug", Form: Word, Show: "debug",
 		Text:  "Every message reaches the console (loglevel=10).",
 		apply: func(c *Config, _ setting) string { c.LogLevel = 10; return "" }},
+	{Name: "ignore_loglevel", Form: Word, Show: "ignore_loglevel",
+		Text:  "Every message reaches the console, whatever else is said.",
+		apply: func(c *Config, _ setting) string { c.EveryMessage = true; return "" }},
 	{Name: "loglevel", Form: Value, Show: "loglevel=N",
-		Text:  "Messages of a level below N reach the console, 0 to 10. The default is 7.",
-		apply: func(c *Config, s setting) string { return integer(&c.LogLevel, s.value, 0, 10) }},
+		Text:  "Messages of a level below N reach the console, 0 to 15; 0 is as good as 1. The default is 7.",
+		apply: func(c *Config, s setting) string { return integer(&c.LogLevel, s.value, 0, 15) }},
 	{Name: "printk.time", Form: Value, Show: "printk.time=0|1",
 		Text: "Whether the kernel's messages begin with the time on the console. The default is 0; dmesg shows it all the same.",
 		apply: func(c *Config, s setting) string {
@@ -264,8 +276,21 @@ var Options = []Option{
 			return ""
 		}},
 	{Name: "dtb", Form: Value, Show: "dtb=FILE",
-		Text: "A flattened device tree. This version has none: the log says so.",
-		Note: "device trees are not in this version"},
+		Text: "A flattened device tree, as dtc makes it. The guest has it in /proc/device-tree, /sys/firmware/devicetree/base and /sys/firmware/fdt, " +
+			"and drivers look for their nodes in it: one that is compatible with umlkit,hwrng is what hwrng= is.",
+		apply: text(func(c *Config) *string { return &c.DTB })},
+	{Name: "hwrng", Form: Value, Show: "hwrng=FILE[,RATE]",
+		Text: "The hardware random number generator /dev/hwrng gives what FILE on the host does, /dev/urandom for one: at most RATE bytes a second, " +
+			"a number with K or M for a unit. The default is no generator, and no bound.",
+		apply: device("hwrng")},
+	{Name: "strace", Form: Value, Show: "strace=TASKS[:CALLS]",
+		Text: "Logs system calls of the guest. TASKS: all, numbers of processes with a comma between them, or comm:NAME for those that are called so. " +
+			"CALLS: names with a comma between them, the default is every call. In place of the kernel log, which is given a bounded number a second " +
+			"(dmesg shows them, the console does not), strace.file= takes them. uml_mconsole changes it while the guest runs: config strace=all:execve.",
+		apply: text(func(c *Config) *string { return &c.Strace })},
+	{Name: "strace.file", Form: Value, Show: "strace.file=FILE",
+		Text:  "The file on the host that takes what strace= logs. It is written anew, and ends at 1 GiB.",
+		apply: text(func(c *Config) *string { return &c.StraceFile })},
 	{Name: "time-travel", Form: Prefix, Show: "time-travel[=…]",
 		Text: "Virtual time. Refused: the guest's clock follows the host's.",
 		apply: func(*Config, setting) string {
@@ -274,9 +299,12 @@ var Options = []Option{
 	{Name: "systemd.", Form: Prefix, Show: "systemd.*",
 		Text:  "Left to systemd, which reads it in /proc/cmdline.",
 		apply: func(*Config, setting) string { return "" }},
-	{Name: "sysctl.", Form: Prefix, Show: "sysctl.*",
-		Text: "Not applied: the log says so; the guest's /etc/sysctl.conf is the place.",
-		Note: "not applied; /etc/sysctl.conf of the guest is the place"},
+	{Name: "sysctl.", Form: Prefix, Show: "sysctl.NAME=VALUE",
+		Text:  "Written to the file NAME below /proc/sys, dots for slashes, before init starts. One that is not there or does not take the value is named in the log.",
+		apply: sysctl},
+	{Name: "sysctl/", Form: Prefix, Show: "sysctl/NAME=VALUE",
+		Text:  "The same with slashes in NAME.",
+		apply: sysctl},
 
 	{Name: "aio", Form: Value, Show: "aio=…", Text: "Taken for old command lines' sake.", Note: obsolete},
 	{Name: "fake_ide", Form: Word, Show: "fake_ide", Text: "Taken for old command lines' sake.", Note: obsolete},
@@ -284,6 +312,8 @@ var Options = []Option{
 	{Name: "mode", Form: Value, Show: "mode=…", Text: "Taken for old command lines' sake.", Note: obsolete},
 	{Name: "skas0", Form: Word, Show: "skas0", Text: "Taken for old command lines' sake.", Note: obsolete},
 	{Name: "elevator", Form: Value, Show: "elevator=…", Text: "Taken for old command lines' sake.", Note: obsolete},
+	{Name: "ssl-non-raw", Form: Word, Show: "ssl-non-raw",
+		Text: "Taken for old command lines' sake: the host's side of a serial line is raw while it is read.", Note: "without effect: the host's side of a serial line is raw while it is read"},
 
 	{Name: "--help", Form: Word, Show: "--help",
 		Text:  "Print this list and end.",
@@ -336,6 +366,17 @@ func consoleLine(driver string) func(*Config, setting) string {
 		}
 		return add(c, s)
 	}
+}
+
+// sysctl takes a value for a file below /proc/sys.
+func sysctl(c *Config, s setting) string {
+	name, value, _ := strings.Cut(s.value, "=")
+	if value = unquote(value); name == "" || value == "" {
+		c.Notes = append(c.Notes, s.word+": not applied: write sysctl.NAME=VALUE")
+		return ""
+	}
+	c.Sysctls = append(c.Sysctls, Sysctl{name, value})
+	return ""
 }
 
 // hostDir takes the directory that hostfs is confined to. A comma may be in its name.

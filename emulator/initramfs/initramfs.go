@@ -1,22 +1,16 @@
 // Package initramfs reads the archives that become a kernel's first root: cpio in the
-// "newc" form, one or several behind each other, plain or compressed. The format is
+// "newc" form, one or several behind each other, each plain or compressed. The format is
 // that of Linux's Documentation/driver-api/early-userspace/buffer-format.rst.
 package initramfs
 
 import (
-	"bufio"
 	"bytes"
-	"compress/bzip2"
-	"compress/gzip"
 	"errors"
 	"fmt"
 	"io"
 	"path"
 	"strconv"
 	"strings"
-
-	"github.com/klauspost/compress/zstd"
-	"github.com/ulikunitz/xz"
 )
 
 // Entry is one file of an archive.
@@ -35,28 +29,29 @@ type Entry struct {
 	Target string
 }
 
+// Limits bound what an archive may unpack to.
+type Limits struct {
+	// Bytes counts what is read after decompression, headers and padding with it.
+	Bytes int64
+	// Entries counts files of every kind.
+	Entries int64
+}
+
 const (
 	headerSize = 110
 	maxName    = 4096
 	trailer    = "TRAILER!!!"
 	// maxLinks bounds what is remembered of files with several names.
 	maxLinks = 1 << 20
-	// maxDepth is how often an archive may be compressed in itself.
-	maxDepth = 2
-	// maxWindow bounds what a decompressor may keep in memory, in bytes.
-	maxWindow = 256 << 20
 )
 
 // Read visits the entries of the archives in r, in their order. content holds the
 // entry's Size bytes; what visit leaves unread is skipped. A hard link comes after the
 // entry that it is a link to, and may bring content where that one brought none. An
-// error of visit ends the reading and is returned.
-func Read(r io.Reader, visit func(e Entry, content io.Reader) error) error {
-	return read(r, visit, 0)
-}
-
-func read(r io.Reader, visit func(Entry, io.Reader) error, depth int) error {
-	in := bufio.NewReaderSize(r, 64<<10)
+// error of visit ends the reading and is returned, with what was visited until then.
+func Read(r io.Reader, limits Limits, visit func(e Entry, content io.Reader) error) error {
+	in := &input{r: r}
+	a := &archive{limits: limits, visit: visit}
 	for {
 		magic, err := skipZeros(in)
 		if errors.Is(err, io.EOF) {
@@ -65,72 +60,122 @@ func read(r io.Reader, visit func(Entry, io.Reader) error, depth int) error {
 		if err != nil {
 			return err
 		}
-		if bytes.HasPrefix(magic, []byte("070701")) || bytes.HasPrefix(magic, []byte("070702")) {
-			if err := archive(in, visit); err != nil {
+		if magic[0] == '0' {
+			if err := a.read(in); err != nil {
 				return err
 			}
 			continue
-		}
-		if depth == maxDepth {
-			return fmt.Errorf("compressed more than %d times", maxDepth)
 		}
 		plain, err := decompress(in, magic)
 		if err != nil {
 			return err
 		}
-		return read(plain, visit, depth+1)
+		if err := a.inside(plain); err != nil {
+			return err
+		}
+		if err := plain.end(); err != nil {
+			return err
+		}
 	}
 }
 
-// skipZeros passes over the zeros between archives and shows the bytes behind them.
-func skipZeros(in *bufio.Reader) ([]byte, error) {
+// inside reads the archives that were compressed together.
+func (a *archive) inside(plain io.Reader) error {
+	in := &input{r: plain}
 	for {
-		b, err := in.Peek(1)
+		magic, err := skipZeros(bounded{in, a})
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
 		if err != nil {
+			return err
+		}
+		if magic[0] != '0' {
+			return errors.New("junk within compressed archive")
+		}
+		if err := a.read(in); err != nil {
+			return err
+		}
+	}
+}
+
+// peeker is what skipZeros reads.
+type peeker interface {
+	io.ByteReader
+	peek(n int) ([]byte, error)
+}
+
+// bounded counts the zeros between compressed archives, of which there might be no end.
+type bounded struct {
+	*input
+	a *archive
+}
+
+// ReadByte implements io.ByteReader.
+func (b bounded) ReadByte() (byte, error) {
+	if err := b.a.count(1); err != nil {
+		return 0, err
+	}
+	return b.input.ReadByte()
+}
+
+// skipZeros passes over the zeros between archives and shows the bytes behind them, at
+// least one.
+func skipZeros(in peeker) ([]byte, error) {
+	for {
+		magic, err := in.peek(6)
+		if len(magic) == 0 {
 			return nil, err
 		}
-		if b[0] != 0 {
-			break
+		if magic[0] != 0 {
+			return magic, nil
 		}
-		in.Discard(1)
+		if _, err := in.ReadByte(); err != nil {
+			return nil, err
+		}
 	}
-	magic, err := in.Peek(6)
-	if errors.Is(err, io.EOF) {
-		return nil, fmt.Errorf("ends in the middle of a magic number")
-	}
-	return magic, err
 }
 
-func decompress(in io.Reader, magic []byte) (io.Reader, error) {
-	switch {
-	case bytes.HasPrefix(magic, []byte("\x1f\x8b")):
-		return gzip.NewReader(in)
-	case bytes.HasPrefix(magic, []byte("BZh")):
-		return bzip2.NewReader(in), nil
-	case bytes.HasPrefix(magic, []byte("\xfd7zXZ\x00")):
-		return xz.ReaderConfig{DictCap: 1 << 16}.NewReader(in)
-	case bytes.HasPrefix(magic, []byte("\x28\xb5\x2f\xfd")):
-		return zstd.NewReader(in, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(maxWindow))
-	}
-	return nil, fmt.Errorf("neither cpio (newc) nor gzip, bzip2, xz or zstd: begins with %q", magic)
+// archive is what is kept from one archive to the next.
+type archive struct {
+	limits  Limits
+	bytes   int64
+	entries int64
+	visit   func(Entry, io.Reader) error
+	// at is the place in the archive that is read.
+	at int64
 }
 
-// archive reads one archive up to its trailer.
-func archive(in *bufio.Reader, visit func(Entry, io.Reader) error) error {
+// count adds n bytes to what was unpacked.
+func (a *archive) count(n int64) error {
+	if a.bytes += n; a.bytes > a.limits.Bytes {
+		return fmt.Errorf("unpacks to more than %d bytes: mem= is too small for it", a.limits.Bytes)
+	}
+	return nil
+}
+
+// read reads one archive up to its trailer.
+func (a *archive) read(in *input) error {
 	type file struct{ major, minor, inode uint32 }
 	links := make(map[file]string)
-	at := int64(0)
+	a.at = 0
 	for {
 		e, err := header(in)
 		if err != nil {
 			return err
 		}
 		nameSize := int64(len(e.raw)) + 1
-		if err := pad(in, &at, headerSize+nameSize); err != nil {
+		if err := a.pad(in, headerSize+nameSize); err != nil {
+			return err
+		}
+		if err := a.count(headerSize + nameSize); err != nil {
 			return err
 		}
 		if e.raw == trailer {
 			return nil
+		}
+		if a.entries++; a.entries > a.limits.Entries {
+			return fmt.Errorf("more than %d files: mem= is too small for it", a.limits.Entries)
 		}
 		if e.Name, err = clean(e.raw); err != nil {
 			return err
@@ -143,8 +188,11 @@ func archive(in *bufio.Reader, visit func(Entry, io.Reader) error) error {
 				links[id] = e.Name
 			}
 		}
+		if err := a.count(e.Size); err != nil {
+			return fmt.Errorf("%s: %w", e.Name, err)
+		}
 		content := &io.LimitedReader{R: in, N: e.Size}
-		if err := visit(e.Entry, content); err != nil {
+		if err := a.visit(e.Entry, content); err != nil {
 			return fmt.Errorf("%s: %w", e.Name, err)
 		}
 		if _, err := io.Copy(io.Discard, content); err != nil {
@@ -153,10 +201,21 @@ func archive(in *bufio.Reader, visit func(Entry, io.Reader) error) error {
 		if content.N > 0 {
 			return fmt.Errorf("%s: ends after %d of %d bytes", e.Name, e.Size-content.N, e.Size)
 		}
-		if err := pad(in, &at, e.Size); err != nil {
+		if err := a.pad(in, e.Size); err != nil {
 			return err
 		}
 	}
+}
+
+// pad passes n bytes that were read, and reads on to the next multiple of four.
+func (a *archive) pad(in *input, n int64) error {
+	a.at += n
+	fill := -a.at & 3
+	a.at += fill
+	if _, err := io.CopyN(io.Discard, in, fill); err != nil {
+		return fmt.Errorf("ends within padding: %w", err)
+	}
+	return nil
 }
 
 type rawEntry struct {
@@ -165,14 +224,17 @@ type rawEntry struct {
 }
 
 // header reads a header and the name behind it.
-func header(in *bufio.Reader) (rawEntry, error) {
+func header(in *input) (rawEntry, error) {
 	var e rawEntry
 	var h [headerSize]byte
-	if _, err := io.ReadFull(in, h[:]); err != nil {
+	n, err := io.ReadFull(in, h[:])
+	switch {
+	case bytes.HasPrefix(h[:n], []byte("070707")):
+		return e, errors.New("incorrect cpio method used: use -H newc option")
+	case err != nil:
 		return e, fmt.Errorf("ends without a trailer: %w", err)
-	}
-	if m := string(h[:6]); m != "070701" && m != "070702" {
-		return e, fmt.Errorf("header begins with %q in place of 070701", m)
+	case !bytes.HasPrefix(h[:], []byte("070701")) && !bytes.HasPrefix(h[:], []byte("070702")):
+		return e, fmt.Errorf("header begins with %q in place of 070701", h[:6])
 	}
 	var f [13]uint32
 	for i := range f {
@@ -197,17 +259,6 @@ func header(in *bufio.Reader) (rawEntry, error) {
 	}
 	e.raw = string(name[:len(name)-1])
 	return e, nil
-}
-
-// pad counts n bytes and reads on to the next multiple of four.
-func pad(in *bufio.Reader, at *int64, n int64) error {
-	*at += n
-	fill := int(-*at & 3)
-	*at += int64(fill)
-	if _, err := in.Discard(fill); err != nil {
-		return fmt.Errorf("ends within padding: %w", err)
-	}
-	return nil
 }
 
 // clean is a name without what could lead out of the root.

@@ -80,6 +80,8 @@ type Options struct {
 	Size int
 	// ConsoleLevel is the console's level; 0 is ConsoleDefault.
 	ConsoleLevel int
+	// EveryMessage has the console show every record, whatever its level.
+	EveryMessage bool
 	// Now is the time since boot; nil counts from New.
 	Now func() time.Duration
 	// Restrict lets only those read who hold CAP_SYSLOG, as dmesg_restrict does.
@@ -90,6 +92,8 @@ type Options struct {
 type Log struct {
 	size int
 	now  func() time.Duration
+	// every has the console show every record.
+	every bool
 
 	// queue tells of new records.
 	queue waiter.Queue
@@ -118,7 +122,7 @@ type Log struct {
 
 // New makes an empty log without a console.
 func New(o Options) *Log {
-	l := &Log{size: o.Size, now: o.Now, level: o.ConsoleLevel, restrict: o.Restrict}
+	l := &Log{size: o.Size, now: o.Now, level: o.ConsoleLevel, every: o.EveryMessage, restrict: o.Restrict}
 	if l.size <= 0 {
 		l.size = DefaultSize
 	}
@@ -182,7 +186,7 @@ func (l *Log) show() {
 			return
 		}
 		l.printed = r.seq + 1
-		if int(r.level) < level {
+		if l.every || int(r.level) < level {
 			// A console that fails has nowhere to say so.
 			_, _ = l.console.Write(r.lines(false))
 		}

@@ -70,6 +70,9 @@ func (p *procfs) add(ctx context.Context, creds *auth.Credentials, dir kernfs.In
 		}
 		return p.add(ctx, creds, child, rest, f)
 	}
+	if f.Link != "" {
+		return parent.Insert(name, kernfs.NewStaticSymlink(ctx, creds, linux.UNNAMED_MAJOR, p.devMinor, p.fs.NextIno(), f.Link))
+	}
 	source := f.source()
 	if child != nil {
 		return setSource(child, source)

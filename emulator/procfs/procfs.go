@@ -44,6 +44,8 @@ type File struct {
 	Poller *vfs.DynamicBytesPoller
 	// Perm are the permissions of an added file; 0 is 0444, or 0644 with Write.
 	Perm linux.FileMode
+	// Link, when not empty, makes it a symbolic link to there, and nothing else.
+	Link string
 }
 
 // Options say what the kernel at hand puts into /proc.

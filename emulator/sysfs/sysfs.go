@@ -19,7 +19,7 @@ import (
 	"github.com/umlkit/umlkit/emulator/reach"
 )
 
-// Entry is a directory, a symbolic link or a file. It has one of Dir, Link and Read.
+// Entry is a directory, a symbolic link or a file. It has one of Dir, Link, Read and Data.
 type Entry struct {
 	Name string
 	// Dir lists a directory.
@@ -31,6 +31,10 @@ type Entry struct {
 	// Write takes what is written to a file, at most a page of it. Nil: the file cannot
 	// be written.
 	Write func(text string) error
+	// Data is the content of a file of bytes that never change, whose size is seen; it
+	// is not nil when it is empty. Perm are its permissions, 0 is 0444.
+	Data []byte
+	Perm linux.FileMode
 }
 
 // Directory is an entry whose content never changes.
@@ -106,6 +110,8 @@ func (s *sysfs) node(ctx context.Context, parent *directory, e Entry, path strin
 		l := &link{parent: parent, name: e.Name}
 		l.Init(ctx, creds, linux.UNNAMED_MAJOR, s.devMinor, ino, e.Link)
 		return l
+	case e.Data != nil:
+		return s.newBinary(ctx, creds, parent, e, ino)
 	}
 	f := &file{parent: parent, name: e.Name}
 	if e.Write == nil {

@@ -231,13 +231,15 @@ func openError(s Spec, err error) error {
 	return &driver.Error{Code: code, Text: err.Error(), Err: err}
 }
 
-// BootError is the line in the kernel log when a unit of the command line fails.
-func BootError(unit string, err error) string {
-	n, _, parseErr := parseUnit(unit)
-	if parseErr != nil {
-		return fmt.Sprintf("Failed to initialize ubd device %s :%s", unit, err)
+// BootError is the line in the kernel log when a unit of the command line fails, as real
+// kernels word it: some failures are seen when the line is read, others when the file is
+// opened.
+func BootError(unit, spec string, err error) string {
+	s, parseErr := Parse(unit, spec)
+	if code, _ := driver.Status(err); parseErr != nil || code == driver.Busy {
+		return fmt.Sprintf("Failed to initialize device with \"%s=%s\" : %s", unit, spec, err)
 	}
-	return fmt.Sprintf("Failed to initialize ubd device %d :%s", n, err)
+	return fmt.Sprintf("Failed to initialize ubd device %d :%s", s.Unit, err)
 }
 
 // Describe implements driver.Driver: "/abs/img", or "/abs/cow,/abs/img".

@@ -66,7 +66,7 @@ func Parse(unit, spec string) (Spec, error) {
 		case 't':
 			s.NoTrim = true
 		default:
-			return Spec{}, driver.Errorf(driver.Invalid, "ubd%s: Expected '=' or flag letter (r, s, c, t or d)", unit)
+			return Spec{}, driver.Errorf(driver.Invalid, "Expected '=' or flag letter (r, s, c, t or d)")
 		}
 	}
 	// Either separator ends either file, so neither may be in a name.
@@ -98,7 +98,10 @@ func parseUnit(unit string) (n int, flags string, err error) {
 		}
 		return int(n), unit[digits:], nil
 	}
-	if unit == "" || unit[0] < 'a' || unit[0] > 'a'+Units-1 {
+	if unit != "" && unit[0] >= 'a'+Units && unit[0] <= 'z' {
+		return Units, unit[1:], nil // out of range, as its callers say
+	}
+	if unit == "" || unit[0] < 'a' || unit[0] > 'z' {
 		return 0, "", driver.Errorf(driver.Unparsed, "Couldn't parse device number")
 	}
 	return int(unit[0] - 'a'), unit[1:], nil
@@ -106,9 +109,6 @@ func parseUnit(unit string) (n int, flags string, err error) {
 
 // unitNumber reads a unit that no flags follow.
 func unitNumber(unit string) (int, error) {
-	if len(unit) == 1 && unit[0] >= 'a'+Units && unit[0] <= 'z' {
-		return 0, driver.Errorf(driver.Unparsed, "Invalid device number - must be between 0 and %d", Units-1)
-	}
 	n, flags, err := parseUnit(unit)
 	if err != nil {
 		return 0, err

@@ -40,12 +40,12 @@ func TestParseRefuses(t *testing.T) {
 		text       string
 	}{
 		{"", "img", 1, "Couldn't parse device number"},
-		{"q", "img", 1, "Couldn't parse device number"},
-		{"x", "img", 1, "Couldn't parse device number"},
+		{"q", "img", driver.Invalid, "Device number out of range"},
+		{"x", "img", driver.Invalid, "Device number out of range"},
 		{"-1", "img", 1, "Couldn't parse device number"},
 		{"99999999999999999999", "img", 1, "Couldn't parse device number"},
 		{"16", "img", driver.Invalid, "Device number out of range"},
-		{"0x", "img", driver.Invalid, "ubd0x: Expected '=' or flag letter (r, s, c, t or d)"},
+		{"0x", "img", driver.Invalid, "Expected '=' or flag letter (r, s, c, t or d)"},
 		{"0", "", driver.Invalid, "ubd0=: no file"},
 		{"0", ",img", driver.Invalid, "ubd0=,img: no file"},
 		{"0", "a,b,c,d", driver.Invalid, "ubd0=a,b,c,d: more than two files and a serial number"},

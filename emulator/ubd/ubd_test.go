@@ -135,7 +135,13 @@ func TestDriver(t *testing.T) {
 	if err := m.disks.Configure("1", dir); !errors.As(err, &directory) || directory.Path != dir || directory.Unit != 1 {
 		t.Errorf("a directory: %#v", err)
 	}
-	if got := BootError("1r", m.disks.Configure("1r", "/no/such")); got != "Failed to initialize ubd device 1 :Couldn't determine size of device's file" {
+	for _, unit := range []string{"99", "z", "0q"} {
+		why := map[string]string{"99": "Device number out of range", "z": "Device number out of range", "0q": "Expected '=' or flag letter (r, s, c, t or d)"}[unit]
+		if got, want := BootError(unit, "x", m.disks.Configure(unit, "x")), fmt.Sprintf("Failed to initialize device with \"%s=x\" : %s", unit, why); got != want {
+			t.Errorf("BootError: %q, want %q", got, want)
+		}
+	}
+	if got := BootError("1r", "/no/such", m.disks.Configure("1r", "/no/such")); got != "Failed to initialize ubd device 1 :Couldn't determine size of device's file" {
 		t.Errorf("BootError: %q", got)
 	}
 }
