@@ -42,6 +42,8 @@ func (s *sentry) procOptions() procfs.Options {
 		"execdomains": text("0-0\tLinux           \t[kernel]\n"),
 		"tty/drivers": text(ttyDrivers),
 		"partitions":  live(func(b *bytes.Buffer) { b.Write(s.m.disks.Partitions()) }),
+		"misc":        text(miscDevices),
+		"vmstat":      live(s.memoryEvents),
 		"diskstats":   live(func(b *bytes.Buffer) { b.Write(s.m.disks.Diskstats()) }),
 		"filesystems": live(s.filesystems),
 		"sysrq-trigger": {Perm: 0o200, Write: func(ctx context.Context, text string) error {
@@ -82,6 +84,7 @@ func (s *sentry) procOptions() procfs.Options {
 		"sys/fs/overflowuid":         number(int64(auth.OverflowUID)),
 		"sys/fs/overflowgid":         number(int64(auth.OverflowGID)),
 	}
+	files["stat"] = live(func(b *bytes.Buffer) { s.statistics(b, files["interrupts"].Read) })
 	if s.m.config.Notify != "" {
 		files["mconsole"] = procfs.File{Perm: 0o200, Write: func(_ context.Context, text string) error {
 			s.m.notify(mconsole.NotifyUser, text)

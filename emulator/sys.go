@@ -43,6 +43,7 @@ func (s *sentry) sysEntries() []sysfs.Entry {
 		{Name: "block", Dir: whole(to("../"))},
 		sysfs.Directory("class",
 			sysfs.Entry{Name: "block", Dir: each(to("../../"))},
+			sysfs.Entry{Name: "net", Dir: s.netLinks},
 			sysfs.Entry{Name: "tty", Dir: s.ttyLinks}),
 		sysfs.Directory("dev",
 			sysfs.Entry{Name: "block", Dir: each(func(d ubd.Info) sysfs.Entry {
@@ -56,7 +57,9 @@ func (s *sentry) sysEntries() []sysfs.Entry {
 			sysfs.Entry{Name: "platform", Dir: whole(func(d ubd.Info) sysfs.Entry {
 				return s.platformDevice(disks, d)
 			})},
-			sysfs.Directory("virtual", sysfs.Entry{Name: "tty", Dir: s.ttyDevices})),
+			sysfs.Directory("virtual",
+				sysfs.Entry{Name: "net", Dir: s.netEntries},
+				sysfs.Entry{Name: "tty", Dir: s.ttyDevices})),
 	}
 }
 
