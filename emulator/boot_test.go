@@ -271,15 +271,15 @@ func TestClock(t *testing.T) {
 // TestMemoryPlace holds that a place without room for the guest's memory is passed
 // over, with a line that says so.
 func TestMemoryPlace(t *testing.T) {
-	rd, room := initrd(t), t.TempDir()
+	linux, rd, room := guest.Binary(t, "linux"), initrd(t), t.TempDir()
 	t.Setenv("TMPDIR", "/proc")
-	out, status := guest.Output(t, limit, guest.Binary(t, "linux"), "uml_dir="+room, "initrd="+rd, "say:hello")
+	out, status := guest.Output(t, limit, linux, "uml_dir="+room, "initrd="+rd, "say:hello")
 	if status != 0 {
 		t.Errorf("exit status %d", status)
 	}
 	want(t, out, "memory file: not in /proc: ", "hello\r\n")
 	t.Setenv("TMPDIR", room)
-	out, status = guest.Output(t, limit, guest.Binary(t, "linux"), "uml_dir="+room, "initrd="+rd, "mem=60000G", "say:hello")
+	out, status = guest.Output(t, limit, linux, "uml_dir="+room, "initrd="+rd, "mem=60000G", "say:hello")
 	if status != 0 {
 		t.Errorf("exit status %d", status)
 	}
