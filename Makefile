@@ -27,7 +27,8 @@ boot: build
 # else is told what to install.
 ORACLES  = uml-utilities e2fsprogs debootstrap xfsprogs attr acl libcap2-bin patchelf busybox-static xz-utils \
            zstd bzip2 kmod mandoc util-linux mount openssl perl procps iproute2 binutils bsdextrautils xxd gcc libc6-dev \
-           stress-ng fio strace iputils-ping dosfstools mtools xorriso squashfs-tools fdisk gdisk qemu-utils zsh fish gdb
+           stress-ng fio strace iputils-ping dosfstools mtools xorriso squashfs-tools fdisk gdisk qemu-utils zsh fish gdb \
+           tmux vim-tiny ncurses-base
 
 tools-for-tests:
 	@missing=; for p in $(ORACLES); do \
