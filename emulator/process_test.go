@@ -190,6 +190,14 @@ func TestTerminalSurvives(t *testing.T) {
 		{"SIGTERM", func(m *guest.Machine) { m.Signal(unix.SIGTERM) }, []string{"forever"}},
 		{"SIGKILL", func(m *guest.Machine) { m.Signal(unix.SIGKILL) }, []string{"forever"}},
 		{"SIGQUIT", func(m *guest.Machine) { m.Signal(unix.SIGQUIT) }, []string{"forever"}},
+		// What runs guest code, and what gives terminals their modes back.
+		{"SIGKILL of its children", func(m *guest.Machine) {
+			for _, pid := range family(t, m.PID())[1:] {
+				_ = unix.Kill(pid, unix.SIGKILL)
+			}
+			time.Sleep(100 * time.Millisecond)
+			_ = unix.Kill(m.PID(), unix.SIGTERM) // if it has not ended for it
+		}, []string{"forever"}},
 		{"SIGSEGV", func(m *guest.Machine) { m.Signal(unix.SIGSEGV) }, []string{"forever"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -265,7 +265,7 @@ func TestSlowReader(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer file.Close()
-	rd := borrowed.Initrd(t, "(seq 1 300000 >/dev/tty1; touch /tmp/written) & (seq 1 300000 >/dev/tty2; touch /tmp/filed) & "+shellInit, []string{"bash"}, nil)
+	rd := borrowed.Initrd(t, "(seq 1 300000 | cat >/dev/tty1; touch /tmp/written) & (seq 1 300000 | cat >/dev/tty2; touch /tmp/filed) & "+shellInit, []string{"bash"}, nil)
 	cmd := exec.Command(guest.Binary(t, "linux"), "mem=128M", "quiet", "initrd="+rd, "con0=fd:0,fd:1", "con1=null,fd:3", "con2=null,fd:4")
 	cmd.ExtraFiles = []*os.File{w, file}
 	m := guest.StartCmd(t, cmd)
