@@ -150,7 +150,7 @@ func TestIdentity(t *testing.T) {
 		"cpus 1\n", "Linux version "+release.Name, "vendor_id\t: User Mode Linux", "mem=128M FOO=bar", "MemTotal:         131072 kB",
 		"== /proc/mounts\nrootfs / rootfs rw", "devtmpfs /dev devtmpfs rw,relatime", "proc /proc proc rw,relatime 0 0\n",
 		"device devtmpfs mounted on /dev with fstype devtmpfs", "\text4\n", "nodev\tproc\n", "== /proc/sys/kernel/osrelease\n"+release.Name+"\n",
-		" 98 ubd\n", "== /proc/sys/kernel/hostname\nother\n", "modload exec format error",
+		" 98 ubd\n", "== /proc/sys/kernel/hostname\nother\n", "modload operation not permitted",
 		"mode=20600 rdev=5:1\n", "mode=20620 rdev=4:0\n", "mode=20666 rdev=1:3\n", "mode=20644 rdev=1:11\n")
 	if strings.Contains(out, "gvisor") {
 		t.Errorf("the guest sees what its kernel is made of:\n%s", out)
@@ -301,15 +301,15 @@ func TestClock(t *testing.T) {
 // TestMemoryPlace holds that a place without room for the guest's memory is passed
 // over, with a line that says so.
 func TestMemoryPlace(t *testing.T) {
-	rd, room := initrd(t), t.TempDir()
+	linux, rd, room := guest.Binary(t, "linux"), initrd(t), t.TempDir()
 	t.Setenv("TMPDIR", "/proc")
-	out, status := guest.Output(t, limit, guest.Binary(t, "linux"), "uml_dir="+room, "initrd="+rd, "say:hello")
+	out, status := guest.Output(t, limit, linux, "uml_dir="+room, "initrd="+rd, "say:hello")
 	if status != 0 {
 		t.Errorf("exit status %d", status)
 	}
 	want(t, out, "memory file: not in /proc: ", "hello\r\n")
 	t.Setenv("TMPDIR", room)
-	out, status = guest.Output(t, limit, guest.Binary(t, "linux"), "uml_dir="+room, "initrd="+rd, "mem=60000G", "say:hello")
+	out, status = guest.Output(t, limit, linux, "uml_dir="+room, "initrd="+rd, "mem=60000G", "say:hello")
 	if status != 0 {
 		t.Errorf("exit status %d", status)
 	}

@@ -229,6 +229,7 @@ func (m *memory) kill(t, victim *kernel.Task) {
 	rss, vm := sizes(victim)
 	m.s.m.printk(klog.Err, "Out of memory: Killed process %d (%s) total-vm:%dkB, anon-rss:%dkB, UID:%d oom_score_adj:%d",
 		root.IDOfThreadGroup(victim.ThreadGroup()), victim.Name(), vm/1024, rss/1024, victim.Credentials().RealKUID, victim.OOMScoreAdj())
+	m.s.activity.kills.Add(1)
 	_ = victim.SendGroupSignal(&linux.SignalInfo{Signo: int32(linux.SIGKILL), Code: linux.SI_KERNEL})
 }
 
@@ -239,30 +240,40 @@ func (s *sentry) Memory() (total, free, shared int64) {
 	return bound, max(bound-used, 0), int64(kinds.Tmpfs)
 }
 
-// memoryInfo is /proc/meminfo.
-func (s *sentry) memoryInfo() string {
+// memoryUse is what a kernel's memory is used for, in bytes.
+type memoryUse struct {
+	total, free, cache, shared, anon, mapped, dirty, writeback int64
+}
+
+func (s *sentry) memoryUse() memoryUse {
 	_ = s.memory.file.UpdateUsage(nil) // what it cannot tell apart yet stays anonymous
 	kinds, _ := usage.MemoryAccounting.Copy()
 	dirty, writeback := usage.DirtyMemoryAccounting.Copy()
 	used, _ := s.memory.used()
-	total := s.memory.size.Load()
-	free := max(total-used, 0)
-	cache := min(int64(kinds.PageCache), used)
-	shared := min(int64(kinds.Tmpfs), used-cache)
-	anon := used - cache - shared
+	m := memoryUse{total: s.memory.size.Load(), mapped: int64(kinds.Mapped), dirty: int64(dirty), writeback: int64(writeback)}
+	m.free = max(m.total-used, 0)
+	m.cache = min(int64(kinds.PageCache), used)
+	m.shared = min(int64(kinds.Tmpfs), used-m.cache)
+	m.anon = used - m.cache - m.shared
+	return m
+}
+
+// memoryInfo is /proc/meminfo.
+func (s *sentry) memoryInfo() string {
+	m := s.memoryUse()
 	text := ""
 	for _, line := range []struct {
 		name  string
 		bytes int64
 	}{
-		{"MemTotal", total}, {"MemFree", free}, {"MemAvailable", min(free+max(cache-int64(dirty), 0), total)},
-		{"Buffers", 0}, {"Cached", cache + shared}, {"SwapCached", 0},
-		{"Active", anon + cache/2}, {"Inactive", cache - cache/2 + shared},
-		{"Active(anon)", anon}, {"Inactive(anon)", shared}, {"Active(file)", cache / 2}, {"Inactive(file)", cache - cache/2},
+		{"MemTotal", m.total}, {"MemFree", m.free}, {"MemAvailable", min(m.free+max(m.cache-m.dirty, 0), m.total)},
+		{"Buffers", 0}, {"Cached", m.cache + m.shared}, {"SwapCached", 0},
+		{"Active", m.anon + m.cache/2}, {"Inactive", m.cache - m.cache/2 + m.shared},
+		{"Active(anon)", m.anon}, {"Inactive(anon)", m.shared}, {"Active(file)", m.cache / 2}, {"Inactive(file)", m.cache - m.cache/2},
 		{"Unevictable", 0}, {"Mlocked", 0}, {"SwapTotal", 0}, {"SwapFree", 0},
-		{"Dirty", int64(dirty)}, {"Writeback", int64(writeback)},
-		{"AnonPages", anon}, {"Mapped", int64(kinds.Mapped)}, {"Shmem", shared},
-		{"CommitLimit", total / 2},
+		{"Dirty", m.dirty}, {"Writeback", m.writeback},
+		{"AnonPages", m.anon}, {"Mapped", m.mapped}, {"Shmem", m.shared},
+		{"CommitLimit", m.total / 2},
 	} {
 		text += fmt.Sprintf("%-16s%8d kB\n", line.name+":", line.bytes/1024)
 	}

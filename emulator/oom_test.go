@@ -51,11 +51,10 @@ func TestOutOfMemoryVictim(t *testing.T) {
 // bus error.
 func TestMemoryFileFull(t *testing.T) {
 	oracle.NeedsRoot(t)
-	dir := t.TempDir()
-	oracle.Run(t, "mount", "-t", "tmpfs", "-o", "size=80M", "tmpfs", dir)
-	t.Cleanup(func() { oracle.Run(t, "umount", "-l", dir) })
+	linux := guest.Binary(t, "linux")
+	dir := tmpfs(t, "size=80M")
 	t.Setenv("TMPDIR", dir)
-	m := guest.Start(t, guest.Binary(t, "linux"), "mem=64M", "uml_dir="+t.TempDir(), "initrd="+initrd(t), "con0=fd:0,fd:1", "mount:proc,/proc,proc", "say:ready", "key",
+	m := guest.Start(t, linux, "mem=64M", "uml_dir="+t.TempDir(), "initrd="+initrd(t), "con0=fd:0,fd:1", "mount:proc,/proc,proc", "say:ready", "key",
 		"spawn:grow:60", "say:alive")
 	m.Expect(limit, "ready")
 	if err := os.WriteFile(dir+"/filler", make([]byte, 50<<20), 0o600); err != nil {

@@ -31,12 +31,17 @@ func (m *Machine) startPlatform() error {
 	if err != nil {
 		return fmt.Errorf("platform %s: %w", name, err)
 	}
+	if err := tracedForks(); err != nil {
+		return err
+	}
+	done := nameForGuests()
 	m.platform, err = constructor.New(platform.Options{
 		ApplicationCores: m.config.CPUs,
 		// Patched call sites break strace and gdb inside the guest, and getppid
 		// measured the same either way.
 		DisableSyscallPatching: true,
 	})
+	done()
 	if err != nil {
 		return fmt.Errorf("platform %s: %w", name, err)
 	}

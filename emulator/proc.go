@@ -42,6 +42,8 @@ func (s *sentry) procOptions() procfs.Options {
 		"execdomains": text("0-0\tLinux           \t[kernel]\n"),
 		"tty/drivers": text(ttyDrivers),
 		"partitions":  live(func(b *bytes.Buffer) { b.Write(s.m.disks.Partitions()) }),
+		"misc":        live(s.misc),
+		"vmstat":      live(s.memoryEvents),
 		"diskstats":   live(func(b *bytes.Buffer) { b.Write(s.m.disks.Diskstats()) }),
 		"filesystems": live(s.filesystems),
 		"interrupts":  live(s.interrupts),
@@ -86,6 +88,7 @@ func (s *sentry) procOptions() procfs.Options {
 	if s.m.tree != nil {
 		files["device-tree"] = procfs.File{Link: "/sys/" + treePath}
 	}
+	files["stat"] = live(func(b *bytes.Buffer) { s.statistics(b, files["interrupts"].Read) })
 	if s.m.config.Notify != "" {
 		files["mconsole"] = procfs.File{Perm: 0o200, Write: func(_ context.Context, text string) error {
 			s.m.notify(mconsole.NotifyUser, text)

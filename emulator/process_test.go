@@ -190,6 +190,8 @@ func TestTerminalSurvives(t *testing.T) {
 		{"SIGTERM", func(m *guest.Machine) { m.Signal(unix.SIGTERM) }, []string{"forever"}},
 		{"SIGKILL", func(m *guest.Machine) { m.Signal(unix.SIGKILL) }, []string{"forever"}},
 		{"SIGQUIT", func(m *guest.Machine) { m.Signal(unix.SIGQUIT) }, []string{"forever"}},
+		{"SIGKILL of what runs guest code", func(m *guest.Machine) { killChildren(t, m, "linux-guest") }, []string{"forever"}},
+		{"SIGKILL of the terminal's guard", func(m *guest.Machine) { killChildren(t, m, "linux-terminal") }, []string{"forever"}},
 		{"SIGSEGV", func(m *guest.Machine) { m.Signal(unix.SIGSEGV) }, []string{"forever"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -211,6 +213,24 @@ func TestTerminalSurvives(t *testing.T) {
 			}
 		})
 	}
+}
+
+// killChildren kills the children of a machine that have a name, and ends the machine if
+// it has not ended for that.
+func killChildren(t *testing.T, m *guest.Machine, name string) {
+	t.Helper()
+	killed := 0
+	for _, pid := range family(t, m.PID())[1:] {
+		if comm, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid)); err == nil && string(comm) == name+"\n" {
+			killed++
+			_ = unix.Kill(pid, unix.SIGKILL)
+		}
+	}
+	if killed == 0 {
+		t.Errorf("the machine has no child %s", name)
+	}
+	time.Sleep(100 * time.Millisecond)
+	_ = unix.Kill(m.PID(), unix.SIGTERM)
 }
 
 // cooked reports whether the machine's terminal is as a shell leaves it to a program.

@@ -37,6 +37,8 @@ type sentry struct {
 
 	// memory bounds what the guests use.
 	memory *memory
+	// activity counts what happens.
+	activity activity
 
 	clocks     *clocks
 	vdsoParams *kernel.VDSOParamPage
@@ -86,7 +88,10 @@ type sentry struct {
 func (m *Machine) newSentry() (*sentry, error) {
 	s := &sentry{m: m, end: make(chan ending, 1), uevents: uevent.NewBus()}
 	s.memory = &memory{s: s}
-	k := &kernel.Kernel{Platform: &boundedPlatform{Platform: m.platform, memory: s.memory}, AllowSUID: true}
+	k := &kernel.Kernel{
+		Platform:  &countedPlatform{&boundedPlatform{Platform: m.platform, memory: s.memory}, &s.activity},
+		AllowSUID: true,
+	}
 	s.k = k
 	s.sysrqMask.Store(1)
 	s.pidMax.Store(kernel.TasksLimit)

@@ -20,7 +20,7 @@ import (
 // needed. It is long past init's start, and short for whoever looks at an idle machine.
 const settleTime = 2 * time.Second
 
-// settle gives memory back to the host, once in a machine's life. Two thirds of a young
+// settle gives memory back to the host, and names the last threads, once in a machine's life. Two thirds of a young
 // machine's memory are pages of the program itself that package initialisation and the
 // host's read-ahead around it brought in: what runs later comes back from the host's
 // page cache by itself, in a few hundred cheap faults. A timer that came again would
@@ -31,6 +31,8 @@ func (m *Machine) settle() {
 	if err := dropProgram(); err != nil {
 		m.printk(klog.Debug, "memory: %v", err)
 	}
+	// One that was being made while the others were named was not yet to be seen.
+	nameThreads(workerName)
 }
 
 // dropProgram takes the pages of this program's text and constants out of the process.

@@ -44,6 +44,7 @@ func (s *sentry) sysEntries() []sysfs.Entry {
 		sysfs.Directory("class",
 			sysfs.Entry{Name: "block", Dir: each(to("../../"))},
 			sysfs.Entry{Name: "misc", Dir: s.miscLinks},
+			sysfs.Entry{Name: "net", Dir: s.netLinks},
 			sysfs.Entry{Name: "tty", Dir: s.ttyLinks}),
 		sysfs.Directory("dev",
 			sysfs.Entry{Name: "block", Dir: each(func(d ubd.Info) sysfs.Entry {
@@ -58,7 +59,10 @@ func (s *sentry) sysEntries() []sysfs.Entry {
 			sysfs.Entry{Name: "platform", Dir: whole(func(d ubd.Info) sysfs.Entry {
 				return s.platformDevice(disks, d)
 			})},
-			sysfs.Directory("virtual", sysfs.Entry{Name: "misc", Dir: s.miscDevices}, sysfs.Entry{Name: "tty", Dir: s.ttyDevices})),
+			sysfs.Directory("virtual",
+				sysfs.Entry{Name: "misc", Dir: s.miscDevices},
+				sysfs.Entry{Name: "net", Dir: s.netEntries},
+				sysfs.Entry{Name: "tty", Dir: s.ttyDevices})),
 	}
 }
 

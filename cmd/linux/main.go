@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"runtime"
 
 	"golang.org/x/sys/unix"
 
@@ -15,6 +16,8 @@ import (
 )
 
 func main() {
+	// The first thread, whose name is the program's, starts no other: they have its name.
+	runtime.LockOSThread()
 	os.Exit(run(os.Args[1:]))
 }
 

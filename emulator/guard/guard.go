@@ -34,6 +34,7 @@ type watch struct {
 	modes     [maxTerminals]unix.Termios
 	count     int
 	byte      [1]byte
+	name      [16]byte // as ps shows it
 }
 
 // Start begins to guard the terminals among the descriptors. It returns nil if none
@@ -41,6 +42,7 @@ type watch struct {
 // given up before.
 func Start(fds ...int) (*Guard, error) {
 	w := new(watch)
+	copy(w.name[:len(w.name)-1], "linux-terminal")
 	for _, fd := range fds {
 		if w.count == maxTerminals {
 			break
@@ -109,6 +111,7 @@ func fork(w *watch) (pid uintptr, errno syscall.Errno) {
 //go:norace
 func (w *watch) run() {
 	syscall.RawSyscall(syscall.SYS_SETSID, 0, 0, 0)
+	syscall.RawSyscall(syscall.SYS_PRCTL, unix.PR_SET_NAME, uintptr(unsafe.Pointer(&w.name)), 0)
 	var all uint64 = 1<<64 - 1
 	syscall.RawSyscall6(syscall.SYS_RT_SIGPROCMASK, 0 /* SIG_BLOCK */, uintptr(unsafe.Pointer(&all)), 0, 8, 0, 0)
 	next := uintptr(0)

@@ -88,7 +88,7 @@ var overrides = map[string]kernel.SyscallFn{
 	"vhangup":       vhangup,
 	"init_module":   noModules,
 	"finit_module":  noModules,
-	"delete_module": noModule,
+	"delete_module": noModules,
 	"swapon":        noSwap,
 	"swapoff":       noSwap,
 	"acct":          noAccounting,
@@ -178,21 +178,10 @@ func vhangup(t *kernel.Task, _ uintptr, _ arch.SyscallArguments) (uintptr, *kern
 	return 0, nil, tty.Hangup(t)
 }
 
-// noModules implements init_module(2) and finit_module(2): no module of any kernel is
-// one of this kernel's.
-func noModules(t *kernel.Task, _ uintptr, _ arch.SyscallArguments) (uintptr, *kernel.SyscallControl, error) {
-	if err := privileged(t, linux.CAP_SYS_MODULE); err != nil {
-		return 0, nil, err
-	}
-	return 0, nil, linuxerr.ENOEXEC
-}
-
-// noModule implements delete_module(2): no module is loaded.
-func noModule(t *kernel.Task, _ uintptr, _ arch.SyscallArguments) (uintptr, *kernel.SyscallControl, error) {
-	if err := privileged(t, linux.CAP_SYS_MODULE); err != nil {
-		return 0, nil, err
-	}
-	return 0, nil, linuxerr.ENOENT
+// noModules implements init_module(2), finit_module(2) and delete_module(2) of a kernel
+// whose modules_disabled is 1: not even root may.
+func noModules(*kernel.Task, uintptr, arch.SyscallArguments) (uintptr, *kernel.SyscallControl, error) {
+	return 0, nil, linuxerr.EPERM
 }
 
 // noSwap implements swapon(2) and swapoff(2): the guest's memory is the host's to

@@ -251,3 +251,53 @@ func TestScriptedConsole(t *testing.T) {
 		t.Errorf("%v\n%s", err, out)
 	}
 }
+
+// TestSlowReader: one who does not read stops the programs of that terminal alone, and
+// loses nothing when reading at last; a file as output has all of it.
+func TestSlowReader(t *testing.T) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	file, err := os.Create(filepath.Join(t.TempDir(), "output"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	rd := borrowed.Initrd(t, "(seq 1 300000 | cat >/dev/tty1; touch /tmp/written) & (seq 1 300000 | cat >/dev/tty2; touch /tmp/filed) & "+shellInit, []string{"bash"}, nil)
+	cmd := exec.Command(guest.Binary(t, "linux"), "mem=128M", "quiet", "initrd="+rd, "con0=fd:0,fd:1", "con1=null,fd:3", "con2=null,fd:4")
+	cmd.ExtraFiles = []*os.File{w, file}
+	m := guest.StartCmd(t, cmd)
+	w.Close()
+	m.Expect(limit, `# $`)
+	m.Quiet()
+	// The other terminals go on.
+	m.Sh(limit, "until [ -e /tmp/filed ]; do sleep 0.05; done")
+	if got := m.Sh(limit, "seq 1 3; ls /tmp/written 2>&1 | grep -c 'No such'; dmesg | grep -c 'Run /init'"); got != "1\n2\n3\n1\n1\n" {
+		t.Errorf("while nobody reads tty1: %q", got)
+	}
+	read := make(chan []byte)
+	go func() {
+		text, _ := io.ReadAll(r)
+		read <- text
+	}()
+	m.Sh(limit, "until [ -e /tmp/written ]; do sleep 0.05; done")
+	m.Type("exit\n")
+	if code := m.Wait(limit); code != 0 {
+		t.Errorf("exit status %d", code)
+	}
+	var want strings.Builder
+	for n := range 300_000 {
+		fmt.Fprintf(&want, "%d\r\n", n+1)
+	}
+	filed, err := os.ReadFile(file.Name())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, got := range map[string][]byte{"the pipe": <-read, "the file": filed} {
+		if string(got) != want.String() {
+			t.Errorf("%s has %d bytes, want %d", name, len(got), want.Len())
+		}
+	}
+}

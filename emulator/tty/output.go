@@ -376,8 +376,10 @@ func (o *output) lines(dst, b []byte, modes *linux.KernelTermios) []byte {
 
 // measure follows the cursor over what no newline of this discipline's breaks.
 func (o *output) measure(b []byte, modes *linux.KernelTermios) {
-	if i := bytes.LastIndexByte(b, '\r'); i >= 0 {
-		o.column, b = 0, b[i+1:]
+	// Mostly there is none: looking forward is many times as fast as looking back.
+	if i := bytes.IndexByte(b, '\r'); i >= 0 {
+		b = b[i:]
+		o.column, b = 0, b[bytes.LastIndexByte(b, '\r')+1:]
 	}
 	if len(b) > columnScan {
 		o.column += len(b)

@@ -10,7 +10,7 @@ import (
 // TestProgramsOnTerminals runs what stands between people and terminals: script(1) with a
 // pty of the guest's, ps with names of terminals, stty.
 func TestProgramsOnTerminals(t *testing.T) {
-	m := shell(t, "initrd="+borrowed.Initrd(t, "mkdir -p /dev/pts; mount -t devpts devpts /dev/pts; "+shellInit, []string{"bash", "script", "ps", "stty"}, nil), "con1=null", "ssl63=null")
+	m := shell(t, "initrd="+borrowed.Initrd(t, "mkdir -p /dev/pts; mount -t devpts devpts /dev/pts; "+shellInit, []string{"bash", "script", "ps", "stty", "perl"}, nil), "con1=null", "ssl63=null")
 	m.Quiet()
 	for _, test := range []struct{ command, want string }{
 		{"script -qec tty /tmp/typescript </dev/null | tr -d '\\r'", "/dev/pts/0\n"},
@@ -21,6 +21,8 @@ func TestProgramsOnTerminals(t *testing.T) {
 		{"stty -a | head -n 1", "speed 38400 baud; rows 40; columns 132; line = 0;\n"},
 		{"stty -a | grep -o 'lnext = ^V'", "lnext = ^V\n"},
 		{"cat /proc/sys/dev/tty/legacy_tiocsti", "0\n"},
+		{`perl -e '$x = "x"; print ioctl(STDIN, 0x5412, $x) ? "taken" : $!, "\n"'`, "Input/output error\n"},
+		{`script -qec "perl -e '@x = q(x); print ioctl(STDIN, 0x5412, $x[0]) ? q(taken) : q(refused)'" /dev/null </dev/null`, "refused\n"},
 		{"stty rows 33 cols 99; stty size", "33 99\n"},
 	} {
 		if got, _ := m.Try(limit, test.command); strings.TrimRight(got, " \n") != strings.TrimRight(test.want, " \n") {

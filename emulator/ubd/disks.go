@@ -67,6 +67,8 @@ type Disks struct {
 	// syncAll makes every write stable at once, as ubd=sync does.
 	syncAll bool
 	units   [Units]*disk
+	// goneRead and goneWritten are the sectors of disks that were removed.
+	goneRead, goneWritten int64
 }
 
 var (
@@ -284,6 +286,8 @@ func (d *Disks) Remove(unit string) error {
 	if !disk.retire() {
 		return driver.Errorf(driver.Busy, "Device is currently open")
 	}
+	d.goneRead += disk.stats.reads.sectors.Load()
+	d.goneWritten += disk.stats.writes.sectors.Load()
 	d.units[n] = nil
 	nodes := disk.nodes()
 	d.changed(append(nodes[2:], nodes[:2]...), false) // partitions go first

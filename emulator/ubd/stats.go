@@ -126,3 +126,18 @@ func (d *Disks) all() [Units]*disk {
 	defer d.mu.Unlock()
 	return d.units
 }
+
+// Traffic is how many bytes were read from all disks and written to them, those that were
+// removed among them.
+func (d *Disks) Traffic() (read, written int64) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	read, written = d.goneRead, d.goneWritten
+	for _, disk := range d.units {
+		if disk != nil {
+			read += disk.stats.reads.sectors.Load()
+			written += disk.stats.writes.sectors.Load()
+		}
+	}
+	return read * logicalBlock, written * logicalBlock
+}

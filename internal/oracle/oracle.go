@@ -27,7 +27,7 @@ var packages = map[string]string{
 	"resize2fs": "e2fsprogs", "sfdisk": "fdisk", "sgdisk": "gdisk", "xorriso": "xorriso",
 	"setcap": "libcap2-bin", "setfacl": "acl", "setfattr": "attr", "setpriv": "util-linux",
 	"tune2fs": "e2fsprogs", "uml_mconsole": "uml-utilities", "uml_mkcow": "uml-utilities",
-	"uml_moo": "uml-utilities", "xz": "xz-utils",
+	"uml_moo": "uml-utilities", "vim.tiny": "vim-tiny", "xz": "xz-utils",
 }
 
 // Tool is the path of a program of Debian's. sbin directories are searched too: an

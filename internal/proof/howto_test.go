@@ -42,11 +42,14 @@ func TestHowtoRecipe(t *testing.T) {
 			dir := t.TempDir()
 			image := filepath.Join(dir, "disk_image_name")
 			makeByHand(t, image, source)
-			m := user{}.boot(t, dir, "ubd0="+image, "root=/dev/ubda")
+			spare := filepath.Join(dir, "spare")
+			oracle.Run(t, "truncate", "-s", "1M", spare)
+			m := user{}.boot(t, dir, "ubd0="+image, "ubd1="+spare, "root=/dev/ubda")
 			login(m)
 			if got := strings.TrimSpace(m.Sh(time.Minute, "tty; hostname; id -u")); got != "/dev/tty1\nbyhand\n0" {
 				t.Errorf("the login on tty1 says %q", got)
 			}
+			toolsTell(t, m)
 			powerOff(t, m)
 			oracle.Fsck(t, image)
 		})

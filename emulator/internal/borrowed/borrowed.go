@@ -63,6 +63,9 @@ func Initrd(t testing.TB, init string, programs []string, files map[string]strin
 		texts[path] = text
 	}
 	for path, text := range texts {
+		if err := os.MkdirAll(filepath.Dir(filepath.Join(root, path)), 0o755); err != nil {
+			t.Fatal(err)
+		}
 		if err := os.WriteFile(filepath.Join(root, path), []byte(text), 0o755); err != nil {
 			t.Fatal(err)
 		}

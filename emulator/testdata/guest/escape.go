@@ -17,6 +17,9 @@ func ways(value string) {
 	outside, port, _ := strings.Cut(value, ",")
 	os.MkdirAll("/w", 0o755)
 	waysOfMounting(outside)
+	waysOfNewMounts(outside)
+	waysOfNodes()
+	waysOfFlashing(outside)
 	waysOfPaths(outside)
 	waysOfPrograms(outside)
 	waysOfSockets(outside, port)
@@ -86,6 +89,90 @@ func waysOfMounting(outside string) {
 		if syscall.Mount(outside, "/w", "", flags, "") == nil {
 			leaked("bind", "/w/secret")
 		}
+	}
+}
+
+// waysOfNewMounts mounts with the calls fsopen, fsconfig and fsmount, and binds with open_tree.
+func waysOfNewMounts(outside string) {
+	const (
+		sysOpenTree, sysMoveMount, sysFsopen, sysFsconfig, sysFsmount = 428, 429, 430, 431, 432
+		setString, create, here, emptyPath                            = 1, 6, ^uintptr(99), 4
+	)
+	ptr := func(s string) uintptr {
+		b, _ := syscall.BytePtrFromString(s)
+		return uintptr(unsafe.Pointer(b))
+	}
+	for _, typ := range []string{"9p", "hostfs", "overlay", "ext4", "fuse", "erofs", "virtiofs"} {
+		for _, option := range [][2]string{{"source", outside}, {"source", outside + "/secret"}, {"root", outside}, {"lowerdir", outside}, {"hostfs", outside}} {
+			fs, _, errno := syscall.Syscall(sysFsopen, ptr(typ), 0, 0)
+			if errno != 0 {
+				continue
+			}
+			syscall.Syscall6(sysFsconfig, fs, setString, ptr(option[0]), ptr(option[1]), 0, 0)
+			syscall.Syscall6(sysFsconfig, fs, create, 0, 0, 0, 0)
+			if mnt, _, errno := syscall.Syscall(sysFsmount, fs, 0, 0); errno == 0 {
+				if _, _, errno := syscall.Syscall6(sysMoveMount, mnt, ptr(""), here, ptr("/w"), emptyPath, 0); errno == 0 {
+					for _, p := range []string{"/w/secret", "/w" + outside + "/secret"} {
+						leaked("fsmount of "+typ+" with "+option[0]+"="+option[1], p)
+					}
+					syscall.Unmount("/w", syscall.MNT_DETACH)
+				}
+				syscall.Close(int(mnt))
+			}
+			syscall.Close(int(fs))
+		}
+	}
+}
+
+// waysOfNodes opens devices of the host by their numbers: memory, ports, disks, loop and
+// control devices of every kind that a host has.
+func waysOfNodes() {
+	for _, node := range []struct {
+		mode         uint32
+		major, minor int
+	}{
+		{syscall.S_IFCHR, 1, 1}, {syscall.S_IFCHR, 1, 2}, {syscall.S_IFCHR, 1, 4}, {syscall.S_IFCHR, 10, 232}, {syscall.S_IFCHR, 10, 237}, {syscall.S_IFCHR, 21, 0},
+		{syscall.S_IFBLK, 7, 0}, {syscall.S_IFBLK, 8, 0}, {syscall.S_IFBLK, 43, 0}, {syscall.S_IFBLK, 252, 0}, {syscall.S_IFBLK, 253, 0}, {syscall.S_IFBLK, 254, 0},
+		{syscall.S_IFBLK, 259, 0}, {syscall.S_IFBLK, 98, 0},
+	} {
+		os.Remove("/w-node")
+		if syscall.Mknod("/w-node", node.mode|0o600, node.major<<8|node.minor) != nil {
+			continue
+		}
+		if fd, err := syscall.Open("/w-node", syscall.O_RDONLY|syscall.O_NONBLOCK, 0); err == nil {
+			fmt.Printf("ways LEAK device %o %d:%d opens\n", node.mode, node.major, node.minor)
+			syscall.Close(fd)
+		}
+	}
+}
+
+// waysOfFlashing has a network device take a file as its filter or firmware, as bpfflash
+// allows for vec devices alone.
+func waysOfFlashing(outside string) {
+	const (
+		siocEthtool, flashDevice = 0x8946, 0x33
+		device                   = "lo"
+	)
+	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_DGRAM, 0)
+	if err != nil {
+		return
+	}
+	defer syscall.Close(fd)
+	var flash struct {
+		cmd, region uint32
+		name        [128]byte
+	}
+	flash.cmd = flashDevice
+	copy(flash.name[:], outside+"/secret")
+	var request struct {
+		name [16]byte
+		data uintptr
+		_    [16]byte
+	}
+	copy(request.name[:], device)
+	request.data = uintptr(unsafe.Pointer(&flash))
+	if _, _, errno := syscall.Syscall(syscall.SYS_IOCTL, uintptr(fd), siocEthtool, uintptr(unsafe.Pointer(&request))); errno == 0 {
+		fmt.Println("ways LEAK a device took a file of the host")
 	}
 }
 
@@ -177,6 +264,11 @@ func waysOfSockets(outside, port string) {
 			}
 			syscall.Close(fd)
 		}
+	}
+	// One that is bound must not appear on the host.
+	if fd, err := syscall.Socket(syscall.AF_UNIX, syscall.SOCK_STREAM, 0); err == nil {
+		_ = syscall.Bind(fd, &syscall.SockaddrUnix{Name: outside + "/bound"})
+		syscall.Close(fd)
 	}
 	var n int
 	fmt.Sscan(port, &n)
