@@ -12,6 +12,8 @@ import (
 	"gvisor.dev/gvisor/pkg/sentry/seccheck"
 	"gvisor.dev/gvisor/pkg/sentry/usage"
 	"gvisor.dev/gvisor/pkg/sighandling"
+
+	own "github.com/umlkit/umlkit/emulator/platform"
 )
 
 // startPlatform starts what runs guest code and catches its system calls. It outlasts
@@ -26,21 +28,15 @@ func (m *Machine) startPlatform() error {
 	if err := usage.Init(); err != nil {
 		return fmt.Errorf("memory accounting: %w", err)
 	}
-	name := "systrap"
-	if m.config.Intercept == "off" {
-		name = "ptrace"
+	name := m.config.Platform
+	if name == "auto" || name == "" {
+		name = "systrap"
+		if m.config.Intercept == "off" {
+			name = "ptrace"
+		}
 	}
-	constructor, err := platform.Lookup(name)
-	if err != nil {
-		return fmt.Errorf("platform %s: %w", name, err)
-	}
-	m.platform, err = constructor.New(platform.Options{
-		ApplicationCores: m.config.CPUs,
-		// Patched call sites break strace and gdb inside the guest, and getppid
-		// measured the same either way.
-		DisableSyscallPatching: true,
-	})
-	if err != nil {
+	var err error
+	if m.platform, err = m.newPlatform(name); err != nil {
 		return fmt.Errorf("platform %s: %w", name, err)
 	}
 	// Stubs stop and go all the time; nobody asks for those signals.
@@ -48,4 +44,21 @@ func (m *Machine) startPlatform() error {
 		return fmt.Errorf("ignore stops of children: %w", err)
 	}
 	return nil
+}
+
+// newPlatform makes the platform of that name, of ours or gVisor's.
+func (m *Machine) newPlatform(name string) (platform.Platform, error) {
+	if name == "own" {
+		return own.New()
+	}
+	constructor, err := platform.Lookup(name)
+	if err != nil {
+		return nil, err
+	}
+	return constructor.New(platform.Options{
+		ApplicationCores: m.config.CPUs,
+		// Patched call sites break strace and gdb inside the guest, and getppid
+		// measured the same either way.
+		DisableSyscallPatching: true,
+	})
 }

@@ -81,10 +81,11 @@ func newZygote() (*zygote, error) {
 	return z, nil
 }
 
-// seal makes the code's memory unchangeable.
+// seal makes the memory of the code unchangeable but for mappings that are there: ours
+// is gone, and those of stubs are not writable.
 func (z *zygote) seal() error {
 	_, err := unix.FcntlInt(uintptr(z.codeFD), unix.F_ADD_SEALS,
-		unix.F_SEAL_SEAL|unix.F_SEAL_SHRINK|unix.F_SEAL_GROW|unix.F_SEAL_WRITE)
+		unix.F_SEAL_SEAL|unix.F_SEAL_SHRINK|unix.F_SEAL_GROW|unix.F_SEAL_FUTURE_WRITE)
 	if err != nil {
 		return fmt.Errorf("seal the stub's code: fcntl: %w", err)
 	}
