@@ -215,14 +215,16 @@ func (c *taskContext) NotifyInterrupt() {
 	}
 }
 
-// PullFullState implements platform.Context.PullFullState.
+// PullFullState implements platform.Context.PullFullState. It does not fail: the Sentry
+// holds locks that it takes again when it does. A thread that is gone fails the next
+// Switch.
 func (c *taskContext) PullFullState(as gvisor.AddressSpace, ac *arch.Context64) error {
 	if !c.floats {
 		return nil
 	}
 	if err := c.pull(ac); err != nil {
 		c.thread.p.destroy()
-		return err
+		return nil
 	}
 	c.thread.pullFloats(ac)
 	c.floats = false

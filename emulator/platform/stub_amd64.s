@@ -319,7 +319,9 @@ handler:
 	JCS fresh
 	MOVQ $0x3333333333333333, CX // patched: the address of end
 	CMPQ AX, CX
-	JCS saved // a signal in this code: the outer frame is whole
+	JCC fresh
+	XORQ SI, SI // a signal in this code: the outer frame is whole, and counts
+	JMP saved
 fresh:
 	RDFSBASEQ AX
 	MOVQ AX, SLOT_FS

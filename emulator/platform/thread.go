@@ -139,5 +139,6 @@ func (t *thread) toFrame() error {
 // atFrame is whether the last notification comes from the handler, with the frame where
 // the kernel puts it. Guest code may have made it: it is that guest's frame, then.
 func (t *thread) atFrame() bool {
-	return t.last.nr == notifyFrame && t.last.ip == t.p.z.code.notified && t.last.args[1] == t.address+slotSize-t.p.z.frame
+	at := t.last.args[1] // 0 when the handler began again
+	return t.last.nr == notifyFrame && t.last.ip == t.p.z.code.notified && (at == 0 || at == t.address+slotSize-t.p.z.frame)
 }
