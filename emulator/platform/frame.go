@@ -90,6 +90,8 @@ func (t *thread) write(r *linux.PtraceRegs) {
 	f := &t.frame().regs
 	f.r8, f.r9, f.r10, f.r11, f.r12, f.r13, f.r14, f.r15 = r.R8, r.R9, r.R10, r.R11, r.R12, r.R13, r.R14, r.R15
 	f.rdi, f.rsi, f.rbp, f.rbx, f.rdx, f.rax, f.rcx = r.Rdi, r.Rsi, r.Rbp, r.Rbx, r.Rdx, r.Rax, r.Rcx
+	// Should the handler begin again, these are what the guest has.
+	f.rip, f.rsp, f.eflags = r.Rip, r.Rsp, r.Eflags
 	*t.leaving() = leaving{rip: r.Rip, cs: userCS, eflags: r.Eflags&flagsUser | flagsSet, rsp: r.Rsp, ss: userSS}
 	*t.bases() = bases{gs: r.Gs_base, fs: r.Fs_base}
 }
