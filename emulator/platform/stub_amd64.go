@@ -8,6 +8,8 @@ import (
 )
 
 // stub and enter are in stub_amd64.s.
+//
+//lint:ignore U1000 its declaration, for go vet; it is read, not called
 func stub()
 func enter(copy, code, shared, offset uintptr)
 func stubAddress() uintptr
