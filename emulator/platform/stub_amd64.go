@@ -50,8 +50,9 @@ func newCode(page []byte, frameOffset uint64) (*code, error) {
 	copy(page, source[:end+1])
 	for _, p := range []patch{
 		{0x1111111111111111, 8, places[1]},
-		{0x2222222222222222, 8, places[3]},
+		{0x2222222222222222, 8, places[2]},
 		{0x3333333333333333, 8, places[8]},
+		{0x5555555555555555, 8, places[3]},
 		{0x44444444, 4, frameOffset},
 	} {
 		marker := binary.LittleEndian.AppendUint64(nil, p.marker)[:p.size]

@@ -1,7 +1,7 @@
 #include "textflag.h"
 
 // The code page of every stub process, docs/platform.md. It is copied and runs where
-// layout.go says, so that it refers to nothing outside itself; four constants in it are
+// layout.go says, so that it refers to nothing outside itself; five constants in it are
 // patched (stub_amd64.go).
 
 // Host system calls.
@@ -314,14 +314,16 @@ handler:
 	ORQ $SLOT_MASK, BX
 	ADDQ $1, BX
 	MOVQ FRAME_RIP, AX
-	MOVQ $0x2222222222222222, CX // patched: the address of saved
+	MOVQ $0x2222222222222222, CX // patched: the address of handler
 	CMPQ AX, CX
 	JCS fresh
 	MOVQ $0x3333333333333333, CX // patched: the address of end
 	CMPQ AX, CX
 	JCC fresh
 	XORQ SI, SI // a signal in this code: the outer frame is whole, and counts
-	JMP saved
+	MOVQ $0x5555555555555555, CX // patched: the address of saved
+	CMPQ AX, CX
+	JCC saved // the bases are, too
 fresh:
 	RDFSBASEQ AX
 	MOVQ AX, SLOT_FS
