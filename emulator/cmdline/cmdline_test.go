@@ -40,7 +40,7 @@ func TestMemory(t *testing.T) {
 
 func TestParse(t *testing.T) {
 	base := func(change func(*Config)) Config {
-		c := Config{Memory: DefaultMemory, CPUs: 1, LogLevel: 7, Intercept: "auto", Env: []string{"HOME=/", "TERM=linux"}}
+		c := Config{Memory: DefaultMemory, CPUs: 1, LogLevel: 7, Intercept: "auto", Platform: "auto", Env: []string{"HOME=/", "TERM=linux"}}
 		change(&c)
 		return c
 	}
