@@ -145,6 +145,7 @@ var hostUses = map[string]string{
 	"emulator/net":       "the command line and the management console: network transports",
 	"emulator/ubd":       "the command line and the management console: images",
 	"emulator/sys":       "fixed names",
+	"emulator/platform":  "fixed names below the host's /proc/self/fd",
 	"emulator/procfs":    "fixed names",
 }
 

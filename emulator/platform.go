@@ -12,6 +12,8 @@ import (
 	"gvisor.dev/gvisor/pkg/sentry/seccheck"
 	"gvisor.dev/gvisor/pkg/sentry/usage"
 	"gvisor.dev/gvisor/pkg/sighandling"
+
+	own "github.com/umlkit/umlkit/emulator/platform"
 )
 
 // startPlatform starts what runs guest code and catches its system calls. It outlasts
@@ -26,21 +28,13 @@ func (m *Machine) startPlatform() error {
 	if err := usage.Init(); err != nil {
 		return fmt.Errorf("memory accounting: %w", err)
 	}
-	name := m.platformName()
-	constructor, err := platform.Lookup(name)
-	if err != nil {
-		return fmt.Errorf("platform %s: %w", name, err)
-	}
 	if err := tracedForks(); err != nil {
 		return err
 	}
+	name := m.platformName()
 	done := nameForGuests()
-	m.platform, err = constructor.New(platform.Options{
-		ApplicationCores: m.config.CPUs,
-		// Patched call sites break strace and gdb inside the guest, and getppid
-		// measured the same either way.
-		DisableSyscallPatching: true,
-	})
+	var err error
+	m.platform, err = m.newPlatform(name)
 	done()
 	if err != nil {
 		return fmt.Errorf("platform %s: %w", name, err)
@@ -52,10 +46,32 @@ func (m *Machine) startPlatform() error {
 	return nil
 }
 
-// platformName is the platform that seccomp= asks for: on and auto are the fastest.
+// platformName is the platform that platform= names; auto is the fastest, unless seccomp=off
+// asks for ptrace.
 func (m *Machine) platformName() string {
-	if m.config.Intercept == "off" {
+	switch name := m.config.Platform; {
+	case name != "auto" && name != "":
+		return name
+	case m.config.Intercept == "off":
 		return "ptrace"
+	default:
+		return "systrap"
 	}
-	return "systrap"
+}
+
+// newPlatform makes the platform of that name, of ours or gVisor's.
+func (m *Machine) newPlatform(name string) (platform.Platform, error) {
+	if name == "own" {
+		return own.New()
+	}
+	constructor, err := platform.Lookup(name)
+	if err != nil {
+		return nil, err
+	}
+	return constructor.New(platform.Options{
+		ApplicationCores: m.config.CPUs,
+		// Patched call sites break strace and gdb inside the guest, and getppid
+		// measured the same either way.
+		DisableSyscallPatching: true,
+	})
 }

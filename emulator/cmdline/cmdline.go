@@ -129,6 +129,9 @@ type Config struct {
 
 	// Intercept is seccomp=: "auto", "on" or "off".
 	Intercept string
+	// Platform is platform=: "auto", which leaves it to Intercept, "own", "systrap" or
+	// "ptrace".
+	Platform string
 
 	// HostName is the node name until init sets one; empty means "(none)".
 	HostName string
@@ -162,6 +165,7 @@ func Parse(words []string) (*Config, error) {
 		CPUs:      1,
 		LogLevel:  7,
 		Intercept: "auto",
+		Platform:  "auto",
 		Env:       []string{"HOME=/", "TERM=linux"},
 	}
 	for i, word := range words {

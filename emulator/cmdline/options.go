@@ -251,6 +251,16 @@ var Options = []Option{
 			}
 			return "neither on, auto nor off"
 		}},
+	{Name: "platform", Form: Value, Show: "platform=auto|own|systrap|ptrace",
+		Text: "What runs the guest's code and catches its system calls: systrap and ptrace are gVisor's, own is this program's, still new. auto, the default, does as seccomp= says.",
+		apply: func(c *Config, s setting) string {
+			switch s.value {
+			case "auto", "own", "systrap", "ptrace":
+				c.Platform = s.value
+				return ""
+			}
+			return "neither auto, own, systrap nor ptrace"
+		}},
 
 	{Name: "vec", Form: Colon, Show: "vecN:KEY=VALUE,…",
 		Text: "A network device over a vector transport. This version has no network devices: the log says so.",

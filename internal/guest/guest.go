@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -74,6 +75,7 @@ func Output(t testing.TB, limit time.Duration, argv ...string) (string, int) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
+	argv = onPlatform(argv)
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
@@ -115,7 +117,18 @@ type Machine struct {
 // Start starts a machine on a new pty. It is killed when the test ends.
 func Start(t testing.TB, argv ...string) *Machine {
 	t.Helper()
+	argv = onPlatform(argv)
 	return StartCmd(t, exec.Command(argv[0], argv[1:]...))
+}
+
+// onPlatform has our linux run guests on the platform that UMLKIT_PLATFORM names, so that
+// every test can be run on each.
+func onPlatform(argv []string) []string {
+	name := os.Getenv("UMLKIT_PLATFORM")
+	if name == "" || argv[0] != built.paths["linux"] {
+		return argv
+	}
+	return slices.Insert(slices.Clone(argv), 1, "platform="+name)
 }
 
 // StartCmd is Start for a command that the caller prepared; extra descriptors,

@@ -1,0 +1,31 @@
+package emulator_test
+
+import (
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/umlkit/umlkit/internal/guest"
+	"github.com/umlkit/umlkit/internal/oracle"
+)
+
+// TestRegisters holds patterns in every register of several threads and of forked children
+// on platform=own, while signals with alternate stacks come in.
+func TestRegisters(t *testing.T) {
+	dir := t.TempDir()
+	program, image := filepath.Join(dir, "registers"), filepath.Join(dir, "disk.img")
+	oracle.Run(t, oracle.Tool(t, "gcc"), "-O2", "-static", "-pthread", "-o", program, "testdata/own/registers.c")
+	umlimg := guest.Binary(t, "umlimg")
+	oracle.Run(t, umlimg, "create", "--size", "64M", "--umlbox", guest.Binary(t, "umlbox"), image)
+	oracle.Run(t, umlimg, "cp", program, image+":/bin/registers")
+	signals := "300"
+	if oracle.Nightly() {
+		signals = "1000000"
+	}
+	out, _ := guest.Output(t, time.Hour, guest.Binary(t, "linux"), "platform=own", "ubd0="+image, "root=/dev/ubda", "ro", "quiet",
+		"con=null", "con0=null,fd:2", "con1=fd:0,fd:1", "uml_dir="+dir+"/", "init=/bin/sh", "--", "-c", "registers "+signals)
+	if !strings.Contains(out, "signals 1 lost 0 children some") {
+		t.Error(out)
+	}
+}
