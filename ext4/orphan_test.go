@@ -118,40 +118,48 @@ func TestLinksEndAtOnce(t *testing.T) {
 	fs := openFS(t, image, Options{})
 	root := must(fs.Root())
 	n := must(root.Create("f", regular))
-	const room = 3
-	links := int(n.d.Links)
-	h := must(fs.begin())
-	check(t, n.addLinks(h, 65000-room-links))
-	h.end()
-	var all sync.WaitGroup
-	errs := make([]error, 16)
+	setLinks := func(links int) {
+		h := must(fs.begin())
+		check(t, n.addLinks(h, links-int(n.links())))
+		h.end()
+	}
 	var dirs []*Inode
-	for i := range errs {
+	for i := range 8 {
 		d := must(root.Create(fmt.Sprint("dir", i), NewInode{Mode: 0o40755}))
-		for i := range 60 { // that the search for room takes a moment
-			check(t, must(d.Create(fmt.Sprintf("%0200d", i), regular)).Put())
+		for i := range 15 { // that the search for room takes a moment
+			check(t, must(d.Create(fmt.Sprintf("%0250d", i), regular)).Put())
 		}
 		dirs = append(dirs, d)
 	}
-	for i, d := range dirs {
-		all.Go(func() { errs[i] = d.Link("f", n) })
-	}
-	all.Wait()
-	made := 0
-	for _, err := range errs {
-		switch {
-		case err == nil:
-			made++
-		case !errors.Is(err, unix.EMLINK):
-			t.Error(err)
+	for round := range 400 {
+		const room = 2
+		setLinks(65000 - room)
+		errs := make([]error, len(dirs))
+		start := make(chan struct{})
+		var all sync.WaitGroup
+		for i, d := range dirs {
+			all.Go(func() {
+				<-start
+				errs[i] = d.Link("f", n)
+			})
+		}
+		close(start)
+		all.Wait()
+		made := 0
+		for i, err := range errs {
+			switch {
+			case err == nil:
+				made++
+				check(t, dirs[i].Unlink("f"))
+			case !errors.Is(err, unix.EMLINK):
+				t.Error(err)
+			}
+		}
+		if made != room || n.links() != 65000-room {
+			t.Fatalf("round %d: %d links were made, %d are left", round, made, n.links())
 		}
 	}
-	if made != room || n.Attr().Links != 65000 {
-		t.Errorf("%d of %d links were made, to %d", made, room, n.Attr().Links)
-	}
-	h = must(fs.begin())
-	check(t, n.addLinks(h, links+room-65000))
-	h.end()
+	setLinks(1)
 	for _, d := range append(dirs, n, root) {
 		check(t, d.Put())
 	}
