@@ -172,6 +172,25 @@ func TestCommands(t *testing.T) {
 	}
 }
 
+// What it prints goes to a full disk: it says so, and fails.
+func TestFullStdout(t *testing.T) {
+	startMachine(t, "debian", answer)
+	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer full.Close()
+	for _, args := range []string{
+		"--help", "--list", "--list --json", "--completion bash", "--complete -", "debian version", "debian help", "debian mconsole-version", "debian switch debian", "debian",
+	} {
+		var stderr bytes.Buffer
+		status := run(t.Context(), strings.Fields(args), strings.NewReader("quit\n"), full, &stderr)
+		if status != 1 || stderr.String() != "uml_mconsole: write /dev/full: no space left on device\n" {
+			t.Errorf("%s: status %d, %q", args, status, &stderr)
+		}
+	}
+}
+
 // TestDiskPaths: the files of a disk are those that the caller names, wherever the machine
 // runs, as the uml_mconsole of uml-utilities has it.
 func TestDiskPaths(t *testing.T) {

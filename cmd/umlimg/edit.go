@@ -110,7 +110,7 @@ func runEditor(c *cli.Context, name string, text []byte) ([]byte, error) {
 		return nil, err
 	}
 	cmd := exec.Command("sh", "-c", editor+` "$1"`, editor, copyName)
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = c.App.Reader, c.App.Writer, c.App.ErrWriter
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = c.App.Reader, unchecked(c.App.Writer), c.App.ErrWriter
 	err = cmd.Run()
 	if c.Context.Err() != nil {
 		return nil, c.Context.Err()

@@ -148,6 +148,9 @@ func TestManualPages(t *testing.T) {
 		exists := map[string]bool{}
 		for _, f := range c.Flags {
 			for _, option := range f.Names() {
+				if option == "help" {
+					continue // of all, and in umlimg.1
+				}
 				exists[option] = true
 				if len(option) > 1 && !documented[option] {
 					t.Errorf("--%s is not in %s.1", option, page)
@@ -178,6 +181,29 @@ func TestManualPages(t *testing.T) {
 	}
 	if !slices.Equal(onPage, known) {
 		t.Errorf("the page has the file system options %v, umlimg knows %v", onPage, known)
+	}
+}
+
+// Help is one text, however it is asked for, and has examples.
+func TestHelp(t *testing.T) {
+	for want, ways := range map[string][][]string{
+		"umlimg":                {{}, {"--help"}, {"-h"}, {"help"}, {"-h", "create"}, {"help", "--"}},
+		"umlimg create":         {{"create", "--help"}, {"create", "-h"}, {"create", "-h", "disk.img"}, {"help", "create"}},
+		"umlimg ls":             {{"ls", "--help"}, {"ls", "-h"}, {"ls", "--help", "disk.img"}, {"help", "ls"}}, // which has a -h of its own
+		"umlimg partition":      {{"partition"}, {"partition", "--help"}, {"partition", "-h"}, {"help", "partition"}},
+		"umlimg partition list": {{"partition", "list", "--help"}, {"partition", "list", "-h"}, {"help", "partition", "list"}},
+	} {
+		var first string
+		for i, args := range ways {
+			status, stdout, stderr := call(args...)
+			if i == 0 {
+				first = stdout
+			}
+			if status != 0 || stderr != "" || stdout != first || !strings.HasPrefix(stdout, want+" - ") || !strings.Contains(stdout, "\nusage: "+want) ||
+				!strings.Contains(stdout, "\nexamples:\n   umlimg ") {
+				t.Errorf("%q: status %d, %q, %s", args, status, stderr, stdout)
+			}
+		}
 	}
 }
 

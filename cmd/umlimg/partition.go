@@ -19,6 +19,8 @@ func partitionCommand() *cli.Command {
 		Usage:     "list and make the partitions of a disk image",
 		UsageText: "umlimg partition COMMAND [OPTION]... IMAGE",
 		Category:  "disks",
+		Description: `umlimg partition list disk.img
+umlimg partition create disk.img 512M:uefi rest`,
 		Subcommands: []*cli.Command{
 			{
 				Name:      "list",
