@@ -207,7 +207,7 @@ func (k *copying) hostSource(p place) (*tree.Node, func() error, error) {
 	if info.IsDir() && !k.recurse {
 		return nil, nil, fmt.Errorf("%s is a directory: -r copies it", p.text)
 	}
-	src := &hostdir.Source{Path: name, Skip: k.s.holds}
+	src := &hostdir.Source{Path: name, Skip: k.s.isDisk}
 	if !info.IsDir() {
 		src.Path, src.Only = filepath.Dir(name), filepath.Base(name)
 	}
@@ -399,6 +399,9 @@ func (k *copying) toHost(sources []place, dest place) error {
 		return err
 	}
 	isDir := err == nil && info.IsDir()
+	if info != nil && k.s.holdsFile(info) {
+		return fmt.Errorf("create %s: the disk is read from it", dest.path)
+	}
 	for _, p := range sources {
 		to, err := k.targetOf(p, isDir, len(sources), dest)
 		if err != nil {
@@ -429,6 +432,7 @@ func (k *copying) toHost(sources []place, dest place) error {
 func (k *copying) putHost(n *tree.Node, to target, dest string) error {
 	w := &hostdir.Writer{
 		Preserve: k.preserve, NoClobber: k.c.Bool("no-clobber"), Update: k.c.Bool("update"), Wrote: k.wrote,
+		Keep:    k.s.holds,
 		Skipped: func(path, why string) { warn(k.c, "%s is left out: %s", path, why) },
 	}
 	switch {

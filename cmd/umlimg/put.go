@@ -48,6 +48,7 @@ func put(c *cli.Context, s *volumes, from string, dest place) error {
 		return err
 	}
 	var r io.ReadCloser
+	var source os.FileInfo
 	if from == "-" {
 		r = interruptible(c.Context, io.NopCloser(c.App.Reader))
 	} else {
@@ -59,17 +60,21 @@ func put(c *cli.Context, s *volumes, from string, dest place) error {
 			if err != nil {
 				return err
 			}
-			if info, err := f.Stat(); err != nil || info.IsDir() {
+			info, err := f.Stat()
+			if err != nil || info.IsDir() {
 				f.Close()
 				return &os.PathError{Op: "read", Path: from, Err: unix.EISDIR}
 			}
-			r = f
+			r, source = f, info
 		}
 	}
 	defer r.Close()
 	v, err := s.get(dest)
 	if err != nil {
 		return err
+	}
+	if disk := s.disks[0]; source != nil && os.SameFile(source, disk.info) {
+		return fmt.Errorf("%s is the image itself", from)
 	}
 	owner, err := ownerOption(c, v)
 	if err != nil {

@@ -2,7 +2,9 @@ package main
 
 import (
 	"bufio"
+	"fmt"
 	"io"
+	"os"
 	"path"
 	"strings"
 
@@ -49,6 +51,12 @@ func tarOut(c *cli.Context, s *volumes, p place, archive string) error {
 		return usagef("an archive is not for a terminal: name a file, or write to a pipe")
 	}
 	v, n, err := s.node(p, true)
+	if err == nil && archive != "-" {
+		if info, e := os.Stat(archive); e == nil && s.holdsFile(info) {
+			n.Close()
+			return fmt.Errorf("create %s: the disk is read from it", archive)
+		}
+	}
 	if err != nil {
 		return err
 	}

@@ -33,6 +33,9 @@ type Writer struct {
 	// Update leaves alone what is there and not older, NoClobber what is there.
 	Update, NoClobber bool
 
+	// Keep, where set, tells of files that are not to be replaced: what the tree is read from.
+	Keep func(dev, ino uint64) bool
+
 	// Skipped, where set, is told what was left out, and why.
 	Skipped func(path, why string)
 
@@ -46,6 +49,8 @@ type Writer struct {
 	links map[*tree.Node]string // where the first name of a file is, below root
 	jobs  chan fileJob
 }
+
+var errKept = errors.New("the disk is read from it")
 
 // openDir is a directory that is being filled. Its attributes are set when all is in it.
 type openDir struct {
@@ -153,6 +158,12 @@ func (d *openDir) join(name string) string { return filepath.Join(d.path, name) 
 func (w *Writer) put(dir *openDir, name string, n *tree.Node) error {
 	if err := w.ctx.Err(); err != nil {
 		return err
+	}
+	if w.Keep != nil && !n.IsDir() {
+		var st unix.Stat_t
+		if err := unix.Fstatat(dir.fd, name, &st, unix.AT_SYMLINK_NOFOLLOW); err == nil && w.Keep(uint64(st.Dev), st.Ino) {
+			return &fs.PathError{Op: "replace", Path: dir.join(name), Err: errKept}
+		}
 	}
 	switch {
 	case n.IsDir():
