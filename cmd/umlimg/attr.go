@@ -22,6 +22,7 @@ umlimg chmod -R go-w,a+rX disk.img:/srv`,
 		UseShortOptionHandling: true,
 		Flags: []cli.Flag{
 			&cli.BoolFlag{Name: "recursive", Aliases: []string{"R"}, Usage: "directories with all that is in them"},
+			jsonChanged(),
 		},
 		Action: func(c *cli.Context) error {
 			args, err := operands(c, 2, -1)
@@ -54,6 +55,7 @@ umlimg chown 1000:1000 disk.img:/home/joe`,
 		Flags: []cli.Flag{
 			&cli.BoolFlag{Name: "recursive", Aliases: []string{"R"}, Usage: "directories with all that is in them"},
 			&cli.BoolFlag{Name: "no-dereference", Aliases: []string{"h"}, Usage: "a symbolic link itself, not what it leads to"},
+			jsonChanged(),
 		},
 		Action: func(c *cli.Context) error {
 			args, err := operands(c, 2, -1)
@@ -130,7 +132,13 @@ func attrVerb(c *cli.Context, args []string, follow bool, of func(*volume.Volume
 			}
 			change, err := of(v)
 			if err == nil {
-				err = eachBelow(c, n, p.path, c.Bool("recursive"), 0, change)
+				err = eachBelow(c, n, p.path, c.Bool("recursive"), 0, func(n volume.Node, full string) error {
+					if err := change(n.(volume.Ext).Inode, n.Attr()); err != nil {
+						return err
+					}
+					s.tell(c, p, full, n)
+					return nil
+				})
 			}
 			n.Close()
 			if err != nil {
@@ -139,12 +147,12 @@ func attrVerb(c *cli.Context, args []string, follow bool, of func(*volume.Volume
 		}
 		return nil
 	}
-	return named(c, s.close(work()))
+	return s.finish(c, work())
 }
 
 // eachBelow changes a file, and all below it where it is a directory; links in there are
 // not followed.
-func eachBelow(c *cli.Context, n volume.Node, full string, recurse bool, depth int, change func(*ext4.Inode, ext4.Attr) error) error {
+func eachBelow(c *cli.Context, n volume.Node, full string, recurse bool, depth int, change func(n volume.Node, full string) error) error {
 	if err := c.Context.Err(); err != nil {
 		return err
 	}
@@ -168,7 +176,7 @@ func eachBelow(c *cli.Context, n volume.Node, full string, recurse bool, depth i
 			}
 		}
 	}
-	if err := change(n.(volume.Ext).Inode, n.Attr()); err != nil {
+	if err := change(n, full); err != nil {
 		return &volume.PathError{Path: full, Err: err}
 	}
 	return nil

@@ -24,6 +24,7 @@ umlimg mkdir --mode 1777 disk.img:/scratch`,
 			&cli.BoolFlag{Name: "parents", Aliases: []string{"p"}, Usage: "those on the way too; one that is there is no mistake"},
 			&cli.StringFlag{Name: "mode", Aliases: []string{"m"}, Usage: "`mode` of the last one, octal; else 755, or what the default ACL above it gives"},
 			&cli.StringFlag{Name: "owner", Usage: "`user[:group]` of all, by number or by a name from the image"},
+			jsonChanged(),
 		},
 		Action: func(c *cli.Context) error {
 			args, err := operands(c, 1, -1)
@@ -46,8 +47,11 @@ umlimg mkdir --mode 1777 disk.img:/scratch`,
 				if err == nil {
 					err = mkdir(c, s, p, mode)
 				}
+				if err == nil {
+					err = s.tellPlace(c, p, true)
+				}
 			}
-			return named(c, s.close(err))
+			return s.finish(c, err)
 		},
 	}
 }
@@ -125,8 +129,9 @@ umlimg ln disk.img:/bin/gzip disk.img:/bin/gunzip`,
 		Flags: []cli.Flag{
 			&cli.BoolFlag{Name: "symbolic", Aliases: []string{"s"}, Usage: "a symbolic link, to any text; else one more name of a file"},
 			&cli.BoolFlag{Name: "force", Aliases: []string{"f"}, Usage: "replace what has the name, but a directory"},
+			jsonChanged(),
 		},
-		Action: into(ln),
+		Action: into(ln, false),
 	}
 }
 

@@ -94,6 +94,7 @@ type volumes struct {
 	write   bool // those that are opened from now on
 	disks   []heldDisk
 	volumes []openVolume
+	changed []fileInfo // for --json
 }
 
 type heldDisk struct {

@@ -21,13 +21,15 @@ umlimg put --mode 755 --owner root:root hook.sh disk.img:/usr/local/bin/hook`,
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "mode", Aliases: []string{"m"}, Usage: "`mode` of the file, octal; else 644, or what a file that is there has"},
 			&cli.StringFlag{Name: "owner", Usage: "`user[:group]` of the file; else root, or whose a file that is there is"},
+			jsonChanged(),
 		},
-		Action: into(put),
+		Action: into(put, true),
 	}
 }
 
-// into is the action of what has something and a place in an image as operands.
-func into(do func(c *cli.Context, s *volumes, what string, dest place) error) cli.ActionFunc {
+// into is the action of what has something and a place in an image as operands; follow says
+// whether it works on what a symbolic link there leads to.
+func into(do func(c *cli.Context, s *volumes, what string, dest place) error, follow bool) cli.ActionFunc {
 	return func(c *cli.Context) error {
 		args, err := operands(c, 2, 2)
 		if err != nil {
@@ -38,7 +40,11 @@ func into(do func(c *cli.Context, s *volumes, what string, dest place) error) cl
 			return err
 		}
 		s := &volumes{write: true}
-		return named(c, s.close(do(c, s, args[0], places[0])))
+		err = do(c, s, args[0], places[0])
+		if err == nil {
+			err = s.tellPlace(c, places[0], follow)
+		}
+		return s.finish(c, err)
 	}
 }
 

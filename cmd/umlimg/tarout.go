@@ -11,8 +11,10 @@ import (
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
 	"github.com/urfave/cli/v2"
+	"golang.org/x/sys/unix"
 
 	"github.com/umlkit/umlkit/rootfs/tarball"
+	"github.com/umlkit/umlkit/rootfs/tree"
 )
 
 func tarOutCommand() *cli.Command {
@@ -22,6 +24,7 @@ func tarOutCommand() *cli.Command {
 umlimg tar-out disk.img:/etc | tar -tv`,
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "compress", Usage: "`format`: gzip, zstd or none; else what the archive's name says, as .tar.gz, .tgz, .tar.zst"},
+			&cli.BoolFlag{Name: "json", Usage: "print how many were packed as JSON"},
 		},
 		Action: func(c *cli.Context) error {
 			args, err := operands(c, 1, 2)
@@ -36,13 +39,18 @@ umlimg tar-out disk.img:/etc | tar -tv`,
 			if len(args) > 1 {
 				archive = args[1]
 			}
-			s := &volumes{}
-			return named(c, s.close(tarOut(c, s, places[0], archive)))
+			if archive == "-" && c.Bool("json") {
+				return usagef("tar-out: --json writes to stdout, and so does the archive: name a file")
+			}
+			k := &copying{c: c, s: &volumes{}, bar: newProgress(c.App.ErrWriter)}
+			defer k.bar.finish()
+			return k.finish(tarOut(k, places[0], archive))
 		},
 	}
 }
 
-func tarOut(c *cli.Context, s *volumes, p place, archive string) error {
+func tarOut(k *copying, p place, archive string) error {
+	c, s := k.c, k.s
 	packed, err := compressionOf(c.String("compress"), archive)
 	if err != nil {
 		return err
@@ -65,13 +73,14 @@ func tarOut(c *cli.Context, s *volumes, p place, archive string) error {
 	if err != nil {
 		return p.at(err)
 	}
-	k := &copying{c: c, s: s, bar: newProgress(c.App.ErrWriter)}
-	defer k.bar.finish()
 	k.count(t)
 	name := path.Base(p.path)
 	return writeWhole(c, archive, func(w io.Writer) error {
 		return packTo(w, packed, func(w io.Writer) error {
-			tw := &tarball.Writer{W: w, Wrote: k.wrote, Skipped: func(path, why string) { warn(c, "%s is left out: %s", path, why) }}
+			tw := &tarball.Writer{W: w, Wrote: k.wrote, Skipped: func(path, why string) {
+				k.sum.left(&tree.Node{Mode: unix.S_IFSOCK})
+				warn(c, "%s is left out: %s", path, why)
+			}}
 			return tw.Write(c.Context, name, t)
 		})
 	})

@@ -36,6 +36,10 @@ type Writer struct {
 	// Keep, where set, tells of files that are not to be replaced: what the tree is read from.
 	Keep func(dev, ino uint64) bool
 
+	// Left, where set, is told of what was left alone, for whichever reason; several
+	// goroutines call it.
+	Left func(n *tree.Node)
+
 	// Skipped, where set, is told what was left out, and why.
 	Skipped func(path, why string)
 
@@ -297,7 +301,11 @@ func (w *Writer) leave(dir *openDir, name string, n *tree.Node) (bool, error) {
 	if err != nil {
 		return false, &fs.PathError{Op: "stat", Path: dir.join(name), Err: err}
 	}
-	return w.NoClobber || !n.Mtime.After(time.Unix(st.Mtim.Unix())), nil
+	stays := w.NoClobber || !n.Mtime.After(time.Unix(st.Mtim.Unix()))
+	if stays && w.Left != nil {
+		w.Left(n)
+	}
+	return stays, nil
 }
 
 // special makes a symbolic link, a FIFO, a socket or a device.
@@ -310,6 +318,9 @@ func (w *Writer) special(dir *openDir, name string, n *tree.Node) (made bool, er
 	if device && (!w.Preserve || os.Geteuid() != 0) {
 		if w.Skipped != nil {
 			w.Skipped(full, "a device node, which only root makes, when attributes are kept")
+		}
+		if w.Left != nil {
+			w.Left(n)
 		}
 		return false, nil
 	}
