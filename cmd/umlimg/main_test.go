@@ -287,3 +287,24 @@ COMP_WORDS=(umlimg create --host); COMP_CWORD=2; _umlimg; echo "${COMPREPLY[@]}"
 		t.Errorf("bash completes to %q, %v", out, err)
 	}
 }
+
+// One file and one script a command: resize.go and testdata/resize.txt. Those of "cow create"
+// are cowcreate.go and cow-create.txt; list and create of partition share theirs.
+func TestLayout(t *testing.T) {
+	for name := range commands(newApp(nil, nil, nil).Commands, "") {
+		if strings.HasPrefix(name, "partition ") {
+			name = "partition"
+		}
+		source, script := strings.NewReplacer(" ", "", "-", "").Replace(name)+".go", "testdata/"+strings.ReplaceAll(name, " ", "-")+".txt"
+		text, err := os.ReadFile(source)
+		if err != nil || !regexp.MustCompile(`(?m)^func [a-zA-Z]+Command\(\) \*cli\.Command`).Match(text) {
+			t.Errorf("%s: %s holds no command, %v", name, source, err)
+		}
+		if name == "completion" || name == "help" || name == "version" {
+			continue // umlimg's own: TestCompletion, TestHelp, TestExitStatus
+		}
+		if text, err = os.ReadFile(script); err != nil || !strings.Contains(string(text), "umlimg "+name) && !strings.Contains(string(text), " "+name+" ") {
+			t.Errorf("%s: %s does not run it, %v", name, script, err)
+		}
+	}
+}
