@@ -192,6 +192,14 @@ func createPartitions(c *cli.Context, args []string) error {
 			return err
 		}
 		if what != "" {
+			// A run that was killed is done again.
+			if again, err := onlyTable(c.Context, dev, t); err != nil {
+				return err
+			} else if again {
+				what = ""
+			}
+		}
+		if what != "" {
 			return fmt.Errorf("the disk holds %s: --force gives it up", what)
 		}
 	}
