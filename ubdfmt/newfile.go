@@ -67,20 +67,35 @@ func (n *newFile) name(replace bool) error {
 		}
 		n.temp = to
 	}
-	if !replace {
-		// link, unlike rename, never replaces.
-		if err := unix.Link(n.temp, n.path); err != nil {
-			return err
-		}
-		err := unix.Unlink(n.temp)
+	err := error(nil)
+	if replace {
+		err = unix.Rename(n.temp, n.path)
+	} else {
+		err = n.rename()
+	}
+	if err == nil {
 		n.temp = ""
+	}
+	return err
+}
+
+// rename gives the file its name where nothing has it. Of the three ways, FAT knows the
+// first, an older NFS the second, and some FUSE neither.
+func (n *newFile) rename() error {
+	err := unix.Renameat2(unix.AT_FDCWD, n.temp, unix.AT_FDCWD, n.path, unix.RENAME_NOREPLACE)
+	if err != unix.EINVAL && err != unix.ENOSYS {
 		return err
 	}
-	if err := unix.Rename(n.temp, n.path); err != nil {
+	err = unix.Link(n.temp, n.path)
+	switch {
+	case err == nil:
+		return unix.Unlink(n.temp)
+	case err != unix.EPERM && err != unix.EOPNOTSUPP && err != unix.ENOSYS:
 		return err
+	case exists(n.path):
+		return unix.EEXIST
 	}
-	n.temp = ""
-	return nil
+	return unix.Rename(n.temp, n.path)
 }
 
 // link gives a file that has no name its first.

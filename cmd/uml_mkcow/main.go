@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
 	"strings"
 	"syscall"
 
@@ -16,9 +17,16 @@ import (
 const usage = `uml_mkcow usage: 
 	uml_mkcow [-f] <COW file> <backing file>
 	-f forces overwrite of an existing COW file
+for example
+	uml_mkcow work.cow /srv/uml/debian.img
 `
 
-func main() { os.Exit(run(os.Args[1:], os.Stderr)) }
+func main() {
+	// What is done takes milliseconds, and is done whole: a signal amid it would leave a
+	// temporary file where the host has no files without a name.
+	signal.Notify(make(chan os.Signal, 1), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	os.Exit(run(os.Args[1:], os.Stderr))
+}
 
 // run returns the exit status: 1 for what did not work, 2 for wrong use.
 func run(args []string, stderr io.Writer) int {
