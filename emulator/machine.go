@@ -10,6 +10,7 @@ package emulator
 import (
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -69,6 +70,8 @@ type Machine struct {
 	umid      *umid
 	// management is the management console, nil without a directory for it.
 	management *server.Server
+	// gcPercent is what collects garbage once the machine has settled.
+	gcPercent int
 	// panicWait is panic=, which the guest can change.
 	panicWait atomic.Int64
 
@@ -89,6 +92,7 @@ type Machine struct {
 func New(config *Config) (*Machine, error) {
 	m := &Machine{
 		config:     config,
+		gcPercent:  debug.SetGCPercent(youngGC),
 		host:       line.NewHost(),
 		terminated: make(chan struct{}),
 		done:       make(chan struct{}),

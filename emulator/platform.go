@@ -9,7 +9,6 @@ import (
 	"gvisor.dev/gvisor/pkg/sentry/platform"
 	_ "gvisor.dev/gvisor/pkg/sentry/platform/ptrace"  // seccomp=off
 	_ "gvisor.dev/gvisor/pkg/sentry/platform/systrap" // seccomp=on
-	"gvisor.dev/gvisor/pkg/sentry/seccheck"
 	"gvisor.dev/gvisor/pkg/sentry/usage"
 	"gvisor.dev/gvisor/pkg/sighandling"
 
@@ -21,7 +20,6 @@ import (
 func (m *Machine) startPlatform() error {
 	cpuid.Initialize()
 	ring0.InitDefault()
-	seccheck.Initialize()
 	if err := rand.Init(); err != nil {
 		return fmt.Errorf("open the host's random numbers: %w", err)
 	}
