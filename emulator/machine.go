@@ -54,8 +54,10 @@ type Exit struct {
 type Machine struct {
 	config   *Config
 	platform platform.Platform
-	log      atomic.Pointer[klog.Log]
-	disks    *ubd.Disks
+	// room is what the host has left for processes of guests.
+	room  *room
+	log   atomic.Pointer[klog.Log]
+	disks *ubd.Disks
 	// exports are the directories that a hostfs may show.
 	exports exports
 	// host holds the lines of the terminals, and terminals says which they are.
@@ -94,6 +96,7 @@ func New(config *Config) (*Machine, error) {
 		config:     config,
 		gcPercent:  debug.SetGCPercent(youngGC),
 		host:       line.NewHost(),
+		room:       openRoom(),
 		terminated: make(chan struct{}),
 		done:       make(chan struct{}),
 	}
@@ -248,6 +251,7 @@ func (m *Machine) close() error {
 	}
 	_ = m.management.Close()
 	m.generator.Close()
+	m.room.close()
 	if err := m.strace.Close(); err != nil {
 		errs = append(errs, fmt.Errorf("strace: %w", err))
 	}

@@ -30,9 +30,10 @@ func (m *Machine) startPlatform() error {
 		return err
 	}
 	name := m.platformName()
-	done := nameForGuests()
+	done, restore := nameForGuests(), reserveProcesses()
 	var err error
 	m.platform, err = m.newPlatform(name)
+	restore()
 	done()
 	if err != nil {
 		return fmt.Errorf("platform %s: %w", name, err)
