@@ -210,7 +210,7 @@ func bitsOf(t *testing.T, content []byte) *bitmap {
 // makeDialect makes a COW file of that dialect that holds nothing.
 func makeDialect(t testing.TB, cow, base string, d Dialect) {
 	t.Helper()
-	h, err := newHeader(base, Options{})
+	h, err := newHeader(base, Options{Alignment: KernelAlignment})
 	if err != nil {
 		t.Fatal(err)
 	}
