@@ -89,9 +89,15 @@ func MergeInPlace(ctx context.Context, cow string, o MergeOptions) error {
 		return err
 	}
 	defer c.close()
-	if c.matches && !c.bits.any() {
-		// Nothing to merge. One that was cut short may have come this far.
-		return c.end()
+	if c.matches {
+		last, err := c.bits.end()
+		if err != nil {
+			return &MergeError{"Reading COW bitmap", err}
+		}
+		if last == 0 {
+			// Nothing to merge. One that was cut short may have come this far.
+			return c.end()
+		}
 	}
 	if o.Others != nil {
 		// Who cannot look around is told of nothing.

@@ -89,7 +89,10 @@ func (m *merger) plan(ctx context.Context, pieces chan<- piece, written chan<- s
 	backing, cow := cursor{file: c.backing}, cursor{file: c.file}
 	var behind, told, data int64 // data: what was sent from behind on
 	for off := int64(0); off < size; {
-		held, next := c.bits.run(off/SectorSize, c.layout.Sectors)
+		held, next, err := c.bits.run(off/SectorSize, c.layout.Sectors)
+		if err != nil {
+			return err
+		}
 		end := min(next*SectorSize, size)
 		if !held && m.cloned {
 			off = end
@@ -170,8 +173,11 @@ func (m *merger) writeBack(written <-chan span) {
 func (m *merger) lastSector() error {
 	c := m.source
 	size, whole := c.header.Size, c.layout.Sectors*SectorSize
-	if size == whole || !c.bits.held(c.layout.Sectors-1) {
+	if size == whole {
 		return nil
+	}
+	if held, _, err := c.bits.run(c.layout.Sectors-1, c.layout.Sectors); err != nil || !held {
+		return err
 	}
 	tail := make([]byte, whole-size)
 	if err := c.file.readFull(tail, c.layout.DataOffset+size, c.layout.DataOffset+size); err != nil {
