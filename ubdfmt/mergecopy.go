@@ -33,6 +33,8 @@ type merger struct {
 	target *hostFile
 	// cloned: the target shows the backing file already. Otherwise it shows zeros.
 	cloned bool
+	// noSync: nobody waits for the target to be stable.
+	noSync bool
 	// unshared: the host has refused to share blocks of the two files.
 	unshared atomic.Bool
 	progress func(done, total int64)
@@ -146,13 +148,17 @@ func (m *merger) tell(done int64) {
 }
 
 // writeBack has the host begin to put ranges on the disk as they come, and waits for those
-// long before, so that not more than a few are ever dirty. Where the host cannot do that
+// long before, so that not more than a few are ever dirty. Who does not wait for the file to
+// be stable leaves it to the host. Where the host cannot do that
 // nothing is lost: the file is made stable in the end.
 func (m *merger) writeBack(written <-chan span) {
 	const begin, wait = unix.SYNC_FILE_RANGE_WRITE,
 		unix.SYNC_FILE_RANGE_WAIT_BEFORE | unix.SYNC_FILE_RANGE_WRITE | unix.SYNC_FILE_RANGE_WAIT_AFTER
 	var last []span
 	for s := range written {
+		if m.noSync {
+			continue
+		}
 		_ = control(m.target.File, func(fd int) error {
 			// The copiers may still be at the end of the newest.
 			if len(last) > 0 {
