@@ -48,10 +48,19 @@ func (n *newFile) commit(replace bool) error {
 	if err := (&hostFile{File: n.File, path: n.path}).fullSync(); err != nil {
 		return fmt.Errorf("create %s: %w", n.path, errno(err))
 	}
+	if err := n.commitUnsynced(replace); err != nil {
+		return err
+	}
+	return syncDir(dirOf(n.path))
+}
+
+// commitUnsynced is commit, but the host makes file and name stable in its own time, and in
+// its own order.
+func (n *newFile) commitUnsynced(replace bool) error {
 	if err := n.name(replace); err != nil {
 		return fmt.Errorf("create %s: %w", n.path, err)
 	}
-	return syncDir(dirOf(n.path))
+	return nil
 }
 
 func (n *newFile) name(replace bool) error {

@@ -28,7 +28,8 @@ func main() {
 	os.Exit(run(os.Args[1:], os.Stderr))
 }
 
-// run returns the exit status: 1 for what did not work, 2 for wrong use.
+// run returns the exit status: 1 for what did not work, 2 for wrong use. What it makes is
+// the same file, byte for byte, as the historic one's.
 func run(args []string, stderr io.Writer) int {
 	c, ok := parse(args)
 	if !ok {
@@ -39,7 +40,7 @@ func run(args []string, stderr io.Writer) int {
 	if c.force {
 		create = ubdfmt.ReplaceCOW
 	}
-	if err := create(c.cow, c.backing, ubdfmt.Options{}); err != nil {
+	if err := create(c.cow, c.backing, ubdfmt.Options{Alignment: ubdfmt.KernelAlignment}); err != nil {
 		fmt.Fprintln(stderr, message(err, c.cow))
 		return 1
 	}

@@ -50,7 +50,7 @@ func TestBadImages(t *testing.T) {
 	edit("size-signed.cow", sizeAt, "\x7f\xff\xff\xff\xff\xff\xfe\x00")
 	edit("size-large.cow", sizeAt, "\x00\x00\x40\x00\x00\x00\x00\x00")
 	edit("version.cow", 7, "\x09")
-	for name, length := range map[string]int{"magic-only.cow": 4, "half-header.cow": 2000, "no-bitmap.cow": 8192, "cut-bitmap.cow": 8200} {
+	for name, length := range map[string]int{"magic-only.cow": 4, "half-header.cow": 2000, "no-bitmap.cow": 1<<20 - 8, "cut-bitmap.cow": 1<<20 + 8} {
 		if err := os.WriteFile(name, good[:length], 0o644); err != nil {
 			t.Fatal(err)
 		}
