@@ -17,6 +17,7 @@ const minTransaction = 256
 // left half done, and lets handles begin.
 func (fs *FS) startWriting() error {
 	t := &fs.txn
+	limit, most := 4096, math.MaxInt
 	if j := fs.jnl; j != nil {
 		if !j.empty { // the superblock says clean: what is in the log is void
 			// The next transaction must not have the number of one of those.
@@ -37,13 +38,13 @@ func (fs *FS) startWriting() error {
 			return err
 		}
 		j.prepare()
-		t.limit = int(min(j.capacity()/4, 4096))
-		t.most = int(j.capacity() / 4 * 3)
-	} else {
-		t.limit, t.most = 4096, math.MaxInt
+		limit, most = int(min(j.capacity()/4, 4096)), int(j.capacity()/4*3)
 	}
 	// What is dirty cannot be dropped, so that it must leave room in a small cache.
-	t.limit = min(t.limit, max(int(fs.cache.limit/2), minTransaction))
+	limit = min(limit, max(int(fs.cache.limit/2), minTransaction))
+	if t.limit != limit || t.most != most { // the first time: later somebody may be reading them
+		t.limit, t.most = limit, most
+	}
 	if _, err := fs.cache.get(uint64(format.SuperblockOffset >> fs.bsBits)); err != nil {
 		return err
 	}

@@ -293,3 +293,87 @@ func truncationAcrossRemount(t *testing.T, create func(root *Inode) *Inode) {
 	closeFS(t, fs)
 	fsck(t, image)
 }
+
+// Files of many extents are cut in steps, lose their names and get others, while the
+// filesystem goes to reading only and back: in the end those are orphans that have no
+// name, and nothing leaks.
+func TestOrphansUnderRemounts(t *testing.T) {
+	image := makeImage(t, 32<<20, "-t", "ext4", "-b", "1024")
+	fs := openFS(t, image, Options{CommitEvery: 5 * time.Millisecond, Logf: func(string, ...any) {}})
+	root := must(fs.Root())
+	before := fs.Statfs()
+	stop := make(chan struct{})
+	var all sync.WaitGroup
+	dirs := make([]*Inode, 3)
+	for w := range dirs {
+		dirs[w] = must(root.Create(fmt.Sprint("dir", w), NewInode{Mode: 0o40755}))
+	}
+	for w := range dirs {
+		all.Go(func() {
+			for i := 0; ; i++ {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				if err := cutAndRename(dirs[w], dirs[(w+1)%len(dirs)], i); err != nil && !unixIs(err, unix.EROFS) && !unixIs(err, unix.EEXIST) && !unixIs(err, unix.ENOENT) {
+					t.Errorf("%d of %d: %v", i, w, err)
+					return
+				}
+			}
+		})
+	}
+	for range 40 {
+		time.Sleep(5 * time.Millisecond)
+		check(t, fs.Remount(true))
+		check(t, fs.Remount(false))
+	}
+	close(stop)
+	all.Wait()
+	check(t, fs.Remount(true))
+	check(t, fs.Remount(false)) // frees what lost its last user while nothing could be written
+	soundOrphans(t, fs)
+	if fs.orphans.head != nil {
+		t.Errorf("inode %d is an orphan still", fs.orphans.head.ino)
+	}
+	for w, d := range dirs {
+		removeAll(t, d)
+		check(t, d.Put())
+		check(t, root.Rmdir(fmt.Sprint("dir", w)))
+	}
+	check(t, fs.Sync())
+	if after := fs.Statfs(); after.Free != before.Free || after.FilesFree != before.FilesFree {
+		t.Errorf("%+v, before %+v", after, before)
+	}
+	check(t, root.Put())
+	closeFS(t, fs)
+	fsck(t, image)
+}
+
+// cutAndRename makes a file of many extents in dir, cuts it while it changes its name to
+// one in other or loses it, and takes one more from other.
+func cutAndRename(dir, other *Inode, i int) (err error) {
+	n, err := dir.CreateUnlinked(regular)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, n.Put()) }()
+	for k := range int64(200) {
+		if _, err := n.WriteAt([]byte{1}, 2*k*1024); err != nil {
+			return err
+		}
+	}
+	var all sync.WaitGroup
+	defer all.Wait()
+	all.Go(func() { _ = n.Truncate(int64(i % 3000)) })
+	name := fmt.Sprint(i % 7)
+	if i%3 > 0 {
+		if err := other.Link(name, n); err != nil {
+			return err
+		}
+	}
+	if i%3 > 1 {
+		return dir.Replace(name, n)
+	}
+	return other.Unlink(name)
+}

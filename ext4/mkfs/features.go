@@ -106,19 +106,16 @@ func parseFeatures(f features, list []string) (features, error) {
 			return f, fmt.Errorf("feature %q: there is none of that name; this program makes %s",
 				word, strings.Join(makeable.names(), " "))
 		}
-		if why := unusable[name]; why != "" && !off {
-			return f, fmt.Errorf("feature %q: not made by this program: %s", word, why)
-		}
-		if off && unusable[name] != "" {
+		if off { // also what is never on: other programs have it on by themselves
+			f = f.without(bit)
 			continue
+		}
+		if why := unusable[name]; why != "" {
+			return f, fmt.Errorf("feature %q: not made by this program: %s", word, why)
 		}
 		if bit.without(makeable) != (features{}) {
 			return f, fmt.Errorf("feature %q: not made by this program, which makes %s",
 				word, strings.Join(makeable.names(), " "))
-		}
-		if off {
-			f = f.without(bit)
-			continue
 		}
 		// The two checksum features exclude each other: the last one named holds.
 		switch bit.ro {

@@ -36,6 +36,8 @@ func TestFormsAgreeWithMke2fs(t *testing.T) {
 		{300 << 20, Options{BlockSize: 1024, Features: []string{"meta_bg", "^resize_inode"}}, "-t ext4 -b 1024 -O meta_bg,^resize_inode"},
 		{700 << 20, Options{Features: []string{"sparse_super2", "^resize_inode"}}, "-t ext4 -b 4096 -O sparse_super2,^resize_inode"},
 		{200 << 20, Options{Features: []string{"sparse_super2", "meta_bg", "^resize_inode"}, Type: "ext2"}, "-t ext2 -b 4096 -O sparse_super2,meta_bg,^resize_inode"},
+		{64 << 20, Options{Features: []string{"^orphan_file", "^metadata_csum_seed", "^quota", "^fast_commit", "^mmp", "^casefold"}}, // what is off anyway
+			"-t ext4 -b 4096 -O ^orphan_file,^metadata_csum_seed,^quota,^fast_commit,^mmp,^casefold"},
 		{64 << 20, Options{Features: []string{"none", "filetype"}, BlockSize: 1024, InodeSize: 128}, "-t ext4 -b 1024 -I 128 -O none,filetype"},
 	} {
 		t.Run(c.args, func(t *testing.T) {
