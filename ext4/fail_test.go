@@ -226,6 +226,9 @@ func failed(t *testing.T, what string, d *faulty, r failRun, policy ErrorPolicy,
 	}
 	d.at = 0
 	fs, err := Open(d, Options{ReadOnly: true})
+	if err == nil && fs.jnl != nil && unixIs(d.err, unix.ENOSPC) && fs.Info().NeedsCheck {
+		t.Errorf("%s: e2fsck is to run", what)
+	}
 	if err == nil {
 		err = fs.Remount(false)
 	}

@@ -107,7 +107,7 @@ func (r run) end() uint64 { return r.start + r.count }
 // ioError makes an error of the device one that is EIO when it says nothing better.
 func ioError(err error) error {
 	var no unix.Errno
-	if errors.As(err, &no) && (no == unix.ENOSPC || no == unix.EIO || no == unix.EROFS || no == unix.EDQUOT) {
+	if errors.As(err, &no) && (no == unix.ENOSPC || no == unix.EIO || no == unix.EROFS || no == unix.EDQUOT || no == unix.EFBIG) {
 		return err
 	}
 	return fmt.Errorf("%w: %w", unix.EIO, err)

@@ -302,11 +302,19 @@ func (fs *FS) fail(err error) error {
 		return err
 	}
 	fs.logf("EXT4-fs error: %v: no further change is written", err)
-	fs.countError()
+	if fs.jnl == nil || !noRoom(err) {
+		fs.countError()
+	}
 	if fs.policy() == ErrorsPanic && fs.opt.Panic != nil {
 		fs.opt.Panic(err)
 	}
 	return err
+}
+
+// noRoom says that the disk's host ran full: the disk works, and with a journal it holds
+// what the last commit left. There is nothing for e2fsck to find.
+func noRoom(err error) bool {
+	return unixIs(err, unix.ENOSPC) || unixIs(err, unix.EDQUOT) || unixIs(err, unix.EFBIG)
 }
 
 func unixIs(err error, no unix.Errno) bool { return errors.Is(err, no) }

@@ -61,6 +61,9 @@ func openHost(path string, o Options, strict bool) (*hostFile, error) {
 	return h, nil
 }
 
+// maxFile is how long a file may be. Beyond it, sums of sizes would not fit their numbers.
+const maxFile = 1 << 62
+
 func (h *hostFile) inspect() error {
 	info, err := h.Stat()
 	if err != nil {
@@ -69,7 +72,9 @@ func (h *hostFile) inspect() error {
 	h.info = info
 	switch mode := info.Mode(); {
 	case mode.IsRegular():
-		h.size = info.Size()
+		if h.size = info.Size(); h.size > maxFile {
+			return fmt.Errorf("open %s: a file of %d bytes is too long for a disk, of which %d may be: %w", h.path, h.size, int64(maxFile), unix.EFBIG)
+		}
 		return nil
 	case mode.IsDir():
 		return &os.PathError{Op: "open", Path: h.path, Err: unix.EISDIR}

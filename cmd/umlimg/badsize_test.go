@@ -2,9 +2,13 @@ package main
 
 import (
 	"fmt"
+	"math"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/umlkit/umlkit/internal/oracle"
 )
 
 // A size that is none, is negative, or that nothing can have, wherever one is asked for: one
@@ -53,6 +57,40 @@ func TestBadSizes(t *testing.T) {
 			if status, _, stderr := call(args...); status != 2 || strings.Count(stderr, "\n") != 1 {
 				t.Errorf("%q: status %d, %q", args, status, stderr)
 			}
+		}
+	}
+}
+
+// A file as long as a number can say, which hosts with tmpfs, XFS or btrfs have: its size
+// is not taken for a negative one.
+func TestLongestFile(t *testing.T) {
+	oracle.NeedsRoot(t)
+	dir := t.TempDir()
+	oracle.Run(t, "mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", dir)
+	t.Cleanup(func() { oracle.Unmount(t, dir) })
+	long, other, cow := filepath.Join(dir, "long"), filepath.Join(dir, "other.img"), filepath.Join(dir, "x.cow")
+	must(t, "create", "--blank", "--size", "1M", other)
+	must(t, "cow", "create", cow, other)
+	for _, size := range []int64{math.MaxInt64, math.MaxInt64 - 511} {
+		if err := os.WriteFile(long, nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Truncate(long, size); err != nil {
+			t.Fatal(err)
+		}
+		for _, args := range [][]string{
+			{"info", long}, {"map", long}, {"check", long}, {"compare", long, other}, {"compare", other, long}, {"measure", long}, {"ls", long}, {"cow", "create", long + ".cow", long},
+			{"cow", "rebase", "-b", long, cow}, {"convert", long, long + ".img"}, {"convert", "-O", "qcow2", long, long + ".img"}, {"partition", "list", long}, {"partition", "create", long, "rest"},
+			{"sparsify", long}, {"bench", "-c", "1", long}, {"diff", long, other, "-o", long + ".cow"}, {"diff", other, long, "-o", long + ".cow"}, {"resize", "--disk-only", long, "+1M"},
+			{"serve", "--nbd", "unix:" + long + ".sock", long},
+		} {
+			status, stdout, stderr := call(args...)
+			if status != 1 && !(status == 2 && args[0] == "compare") || stdout != "" || strings.Count(stderr, "\n") != 1 || strings.Contains(stderr, " -9223") {
+				t.Errorf("%q: status %d, %q, %q", args, status, stdout, stderr)
+			}
+		}
+		if left, _ := os.ReadDir(dir); len(left) != 3 {
+			t.Errorf("left are %v", left)
 		}
 	}
 }

@@ -60,3 +60,18 @@ func TestHostileNames(t *testing.T) {
 		t.Errorf("outside are %v, %v", left, err)
 	}
 }
+
+// Behind "--" every word is a name, the second as well as the first.
+func TestNamesWithDashes(t *testing.T) {
+	t.Chdir(t.TempDir())
+	must(t, "create", "--blank", "--size", "1M", "--", "-a.img")
+	must(t, "convert", "--", "-a.img", "--force")
+	must(t, "cow", "create", "--", "-x", "--force")
+	must(t, "compare", "--", "-x", "-a.img")
+	if status, _, stderr := call("compare", "--", "-x", "-none"); status != 2 || !strings.Contains(stderr, "-none: no such file") {
+		t.Errorf("status %d, %s", status, stderr)
+	}
+	if status, _, stderr := call("compare", "a.img", "-x"); status != 2 || !strings.Contains(stderr, "options come before a.img: -x") {
+		t.Errorf("status %d, %s", status, stderr)
+	}
+}

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -151,6 +152,9 @@ func inspectImage(path, format string) (imageInfo, error) {
 		if info.ApparentSize, err = f.Seek(0, io.SeekEnd); err != nil {
 			return imageInfo{}, err
 		}
+	}
+	if info.ApparentSize > math.MaxInt64-ubdfmt.SectorSize {
+		return imageInfo{}, fmt.Errorf("%d bytes are too many for a disk", info.ApparentSize)
 	}
 	info.VirtualSize = wholeSectors(info.ApparentSize)
 	if format == "raw" {

@@ -70,7 +70,9 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		args = append(slices.Clone(args[:last]), "--help")
 	}
 	out := &checkedOutput{Writer: stdout}
-	err := newApp(stdin, out, stderr).RunContext(ctx, args)
+	app := newApp(stdin, out, stderr)
+	app.Metadata = map[string]any{onlyOperands: slices.Contains(args, "--")}
+	err := app.RunContext(ctx, args)
 	if err == nil || errors.Is(err, errHelp) {
 		err = out.err // the library prints help, and does not look whether it can
 	}
@@ -194,6 +196,9 @@ func prepare(commands []*cli.Command) {
 	}
 }
 
+// onlyOperands is the key of whether the command line has a "--", behind which no option is.
+const onlyOperands = "--"
+
 // operands are a command's arguments, at least least and at most most of them; most < 0
 // means any number. Options come before them.
 func operands(c *cli.Context, least, most int) ([]string, error) {
@@ -202,7 +207,7 @@ func operands(c *cli.Context, least, most int) ([]string, error) {
 		switch {
 		case a == "":
 			return nil, usagef("%s: an empty name", fullName(c))
-		case i > 0 && len(a) > 1 && a[0] == '-':
+		case i > 0 && len(a) > 1 && a[0] == '-' && c.App.Metadata[onlyOperands] != true:
 			return nil, usagef("%s: options come before %s: %s", fullName(c), args[0], a)
 		}
 	}

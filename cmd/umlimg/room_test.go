@@ -179,6 +179,18 @@ func TestHostFull(t *testing.T) {
 	if got := must(t, "cat", tight+":/etc/passwd"); !strings.HasPrefix(got, "root:") {
 		t.Errorf("the image lost %q", got)
 	}
+	// With a journal it goes on when there is room again, without e2fsck.
+	if err := os.Remove(tight); err != nil {
+		t.Fatal(err)
+	}
+	must(t, "create", "--from", tree, "--as-is", "--size", "64M", filepath.Join(dir, "base.img"))
+	must(t, "cow", "create", tight, filepath.Join(dir, "base.img"))
+	if status, _, stderr := call("cp", big, tight+":/big"); status != 1 || !strings.HasSuffix(stderr, ": no space left on device\n") {
+		t.Errorf("a COW file on a full host: status %d, %q", status, stderr)
+	}
+	oracle.Run(t, "mount", "-o", "remount,size=64m", small)
+	must(t, "cp", big, tight+":/big")
+	must(t, "check", tight)
 }
 
 // The message tells of the error that made a filesystem one that is only read, and not of

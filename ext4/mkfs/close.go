@@ -220,7 +220,7 @@ func (b *Builder) systemInode() format.Inode {
 // lists its counterparts in the backup groups.
 func (b *Builder) writeResizeInode(inodes *inodeWriter) error {
 	g := b.g
-	if g.reservedGDT == 0 {
+	if !g.f.resize() { // with nothing reserved, too, as mke2fs makes it
 		return nil
 	}
 	per := uint64(g.blockSize / 4)

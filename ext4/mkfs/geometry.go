@@ -292,7 +292,7 @@ func (g *geometry) sizeJournal(size int64, o *resolved) error {
 // lost+found, and the resize inode's own block.
 func (g *geometry) rootBlocks() uint64 {
 	n := 1 + g.lostFound()
-	if g.reservedGDT > 0 {
+	if g.f.resize() {
 		n++
 	}
 	return n

@@ -70,7 +70,7 @@ func (g *geometry) fixedBlocks(b *Builder) uint64 {
 	if n > 0 {
 		n += b.mapExtra(n/format.ExtentMaxLen+2*n/g.perGroup+2, n, n)
 	}
-	if g.reservedGDT > 0 {
+	if g.f.resize() {
 		n++
 	}
 	return n
