@@ -10,7 +10,6 @@ package emulator
 import (
 	"errors"
 	"fmt"
-	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -72,8 +71,8 @@ type Machine struct {
 	umid      *umid
 	// management is the management console, nil without a directory for it.
 	management *server.Server
-	// gcPercent is what collects garbage once the machine has settled.
-	gcPercent int
+	// grown ends the youth of the heap.
+	grown func()
 	// panicWait is panic=, which the guest can change.
 	panicWait atomic.Int64
 
@@ -94,7 +93,7 @@ type Machine struct {
 func New(config *Config) (*Machine, error) {
 	m := &Machine{
 		config:     config,
-		gcPercent:  debug.SetGCPercent(youngGC),
+		grown:      young(),
 		host:       line.NewHost(),
 		terminated: make(chan struct{}),
 		done:       make(chan struct{}),

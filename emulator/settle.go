@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime"
 	"runtime/debug"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -21,10 +23,19 @@ import (
 const settleTime = 2 * time.Second
 
 // youngGC is by how much of what it keeps the heap of a machine that boots may grow before
-// it is collected, in percent. Boot lays out some 7 MB, of which a third stays: the one
-// collection when it has settled is enough. Each round before it would leave the
+// it is collected, in percent: to 16 MB. Boot lays out some 7 MB, of which a third stays;
+// the one collection when it has settled is enough. Each before it would leave the
 // collector's own lists of pages behind, half a megabyte in all, for good.
 const youngGC = 400
+
+// young has the heap of a machine that boots collected late, and as ever after the first
+// collection: a boot that takes so much takes more. The function it returns ends that.
+func young() (grown func()) {
+	percent := debug.SetGCPercent(youngGC)
+	grown = sync.OnceFunc(func() { debug.SetGCPercent(percent) })
+	runtime.AddCleanup(new([1]*byte), func(grown func()) { grown() }, grown)
+	return grown
+}
 
 // settle gives memory back to the host, and names the last threads, once in a machine's life. Two thirds of a young
 // machine's memory are pages of the program itself that package initialisation and the
@@ -32,7 +43,7 @@ const youngGC = 400
 // page cache by itself, in a few hundred cheap faults. A timer that came again would
 // keep an idle machine awake.
 func (m *Machine) settle() {
-	debug.SetGCPercent(m.gcPercent)
+	m.grown()
 	// The collection comes first: it reads the types' descriptions in the program.
 	debug.FreeOSMemory()
 	if err := dropProgram(); err != nil {

@@ -5,10 +5,13 @@ import (
 	"bytes"
 	"os"
 	"reflect"
+	"runtime"
 	"runtime/debug"
+	"runtime/metrics"
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestCleanRuns(t *testing.T) {
@@ -58,11 +61,28 @@ func TestDropProgram(t *testing.T) {
 	}
 }
 
-func TestSettleCollectsAsEver(t *testing.T) {
-	before := debug.SetGCPercent(youngGC)
-	(&Machine{gcPercent: before}).settle()
-	if after := debug.SetGCPercent(before); after != before {
-		t.Errorf("a settled machine's heap is collected at %d%%, that of the process was at %d%%", after, before)
+func TestYoungHeap(t *testing.T) {
+	before := debug.SetGCPercent(100)
+	defer debug.SetGCPercent(before)
+	percent := func() int {
+		sample := []metrics.Sample{{Name: "/gc/gogc:percent"}}
+		metrics.Read(sample)
+		return int(sample[0].Value.Uint64())
+	}
+	for name, end := range map[string]func(*Machine){
+		"settled":   (*Machine).settle,
+		"collected": func(*Machine) { runtime.GC() },
+	} {
+		m := &Machine{grown: young()}
+		if p := percent(); p != youngGC {
+			t.Errorf("a young heap is collected at %d%%, want %d%%", p, youngGC)
+		}
+		end(m)
+		for deadline := time.Now().Add(time.Minute); percent() != 100; time.Sleep(time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatalf("%s: the heap is collected at %d%%, that of the process was at 100%%", name, percent())
+			}
+		}
 	}
 }
 

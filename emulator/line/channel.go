@@ -352,7 +352,7 @@ func (c *Channel) Raw() error {
 	}
 	c.host.mu.Lock()
 	defer c.host.mu.Unlock()
-	terminal, err := c.host.makeRaw(c.in.fd)
+	terminal, err := c.host.makeRaw(c.in.fd, c.in.link != nil && c.in.link.marks != nil)
 	c.in.terminal = terminal
 	if err != nil {
 		return fmt.Errorf("channel %s: %w", c.pair, err)
@@ -451,9 +451,12 @@ func (c *Channel) Read(p []byte) (int, error) {
 		if l.telnet != nil {
 			n = len(l.telnet.decode(p[:n]))
 			c.voice.answer()
-			if n == 0 {
-				continue
-			}
+		}
+		if l.marks != nil {
+			n = len(l.marks.decode(p[:n]))
+		}
+		if n == 0 {
+			continue
 		}
 		return n, nil
 	}

@@ -128,10 +128,11 @@ func (h *Host) Close() error {
 }
 
 // makeRaw puts the terminal behind fd into raw mode, unless fd is no terminal or the
-// terminal is raw by us already. It says whether fd is one.
+// terminal is raw by us already; marked says that breaks are to be told. It says whether
+// fd is one.
 //
 // Precondition: h.mu is held.
-func (h *Host) makeRaw(fd int) (bool, error) {
+func (h *Host) makeRaw(fd int, marked bool) (bool, error) {
 	saved, err := unix.IoctlGetTermios(fd, unix.TCGETS)
 	if err != nil {
 		return false, nil
@@ -145,6 +146,9 @@ func (h *Host) makeRaw(fd int) (bool, error) {
 		return true, nil
 	}
 	t := &terminal{fd: fd, saved: *saved, raw: rawModes(*saved)}
+	if marked {
+		t.raw = markedModes(t.raw)
+	}
 	if err := setTermios(fd, &t.raw); err != nil {
 		return true, fmt.Errorf("make the terminal on descriptor %d raw: %w", fd, err)
 	}

@@ -17,6 +17,8 @@ type link struct {
 	own    bool
 	telnet *telnet
 	pts    *pts
+	// marks finds the breaks of a host terminal.
+	marks *marks
 	// ended, when it is not nil, says that the other end is gone, whatever fd says.
 	ended *atomic.Bool
 	close func()
@@ -31,7 +33,7 @@ func (c *Channel) link(end End) (l *link, err error) {
 	case Pty, Pts:
 		l, err = openPts(end.Kind == Pty)
 	case TTY:
-		l, err = c.host.openTTY(end.Path)
+		l, err = c.host.openTTY(end.Path, &c.o)
 	case Xterm:
 		l, err = c.host.openXterm(c)
 	default:
@@ -43,8 +45,8 @@ func (c *Channel) link(end End) (l *link, err error) {
 	return l, err
 }
 
-// openTTY opens a terminal of the host.
-func (h *Host) openTTY(path string) (*link, error) {
+// openTTY opens a terminal of the host. It may be a serial line, on which there are breaks.
+func (h *Host) openTTY(path string, o *Options) (*link, error) {
 	fd, err := unix.Open(path, unix.O_RDWR|unix.O_NOCTTY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, &os.PathError{Op: "open", Path: path, Err: err}
@@ -57,7 +59,7 @@ func (h *Host) openTTY(path string) (*link, error) {
 	if h.Guard != nil {
 		dismiss = h.Guard(fd)
 	}
-	return &link{fd: fd, close: func() {
+	return &link{fd: fd, marks: &marks{pressed: o.pressed}, close: func() {
 		h.restore(fd)
 		dismiss()
 		unix.Close(fd)

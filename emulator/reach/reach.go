@@ -91,3 +91,13 @@ func wrapped(outer kernfs.Inode) (reflect.Value, error) {
 	}
 	return reflect.Value{}, fmt.Errorf("%T does not embed kernfs.Inode", outer)
 }
+
+// NewPTY is the number of the pty whose master a file description is. The Sentry tells it
+// to the task alone that has the descriptor.
+func NewPTY(fd *vfs.FileDescription) (n uint64, ok bool) {
+	v := reflect.ValueOf(fd.Impl())
+	if v.Type().String() != "*devpts.masterFileDescription" {
+		return 0, false
+	}
+	return v.Elem().FieldByName("t").Elem().FieldByName("n").Uint(), true
+}

@@ -1,8 +1,10 @@
 package reach
 
 import (
+	"reflect"
 	"testing"
 
+	"gvisor.dev/gvisor/pkg/sentry/fsimpl/devpts"
 	"gvisor.dev/gvisor/pkg/sentry/fsimpl/proc"
 	"gvisor.dev/gvisor/pkg/sentry/kernel/version"
 )
@@ -20,3 +22,12 @@ func TestRelease(t *testing.T) {
 }
 
 var _ proc.FilesystemType
+
+// TestPTYHasNumber holds what NewPTY reads of a pty; the tests of emulator/tty hold that it
+// knows a master when it sees one.
+func TestPTYHasNumber(t *testing.T) {
+	n, ok := reflect.TypeFor[devpts.Terminal]().FieldByName("n")
+	if !ok || n.Type.Kind() != reflect.Uint32 {
+		t.Errorf("devpts.Terminal has no number n of 32 bits")
+	}
+}

@@ -45,7 +45,8 @@ func (c *conversation) expect(pattern string) string {
 	c.t.Helper()
 	re := regexp.MustCompile(pattern)
 	buf := make([]byte, 4096)
-	for deadline := time.Now().Add(limit); ; {
+	deadline := c.patient()
+	for {
 		if at := re.FindIndex(c.seen); at != nil {
 			text := string(c.seen[:at[1]])
 			c.seen = c.seen[at[1]:]
@@ -59,8 +60,17 @@ func (c *conversation) expect(pattern string) string {
 	}
 }
 
+// patient gives what is said or awaited next all its time, however long the machine took
+// until then.
+func (c *conversation) patient() time.Time {
+	deadline := time.Now().Add(3 * limit)
+	_ = c.ReadWriter.(interface{ SetDeadline(time.Time) error }).SetDeadline(deadline)
+	return deadline
+}
+
 func (c *conversation) say(text string) {
 	c.t.Helper()
+	c.patient()
 	if _, err := io.WriteString(c, text); err != nil {
 		c.t.Fatal(err)
 	}
@@ -83,7 +93,6 @@ func dial(t *testing.T, address string) *conversation {
 	var err error
 	for deadline := time.Now().Add(limit); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
 		if conn, err = net.Dial("tcp", address); err == nil {
-			conn.SetDeadline(time.Now().Add(2 * limit))
 			t.Cleanup(func() { conn.Close() })
 			return &conversation{t: t, ReadWriter: conn}
 		}
@@ -116,7 +125,6 @@ func hostPTY(t *testing.T) (*conversation, int, string) {
 		t.Fatal(err)
 	}
 	user := os.NewFile(uintptr(fd), "ptmx")
-	user.SetDeadline(time.Now().Add(3 * limit))
 	t.Cleanup(func() { user.Close(); unix.Close(keep) })
 	return &conversation{t: t, ReadWriter: user}, fd, path
 }

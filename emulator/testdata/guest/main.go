@@ -49,7 +49,7 @@ func do(name, value string) {
 		// Go's runtime handles the signal otherwise.
 		var action [4]uint64
 		_, _, _ = syscall.RawSyscall6(syscall.SYS_RT_SIGACTION, uintptr(syscall.SIGSEGV), uintptr(unsafe.Pointer(&action)), 0, 8, 0, 0)
-		*(*byte)(unsafe.Pointer(uintptr(len(os.Args)))) = 0
+		*(*byte)(unsafe.Add(nil, len(os.Args))) = 0
 	case "grow":
 		grow(value)
 	case "fill":
