@@ -77,8 +77,10 @@ type Machine struct {
 	mu      sync.Mutex
 	booted  bool
 	running *sentry
-	// ended is what Terminate left for a moment when no kernel runs.
+	// terminated is closed by Terminate; resting takes another request to end for a
+	// moment when no kernel runs.
 	terminated chan struct{}
+	resting    chan ending
 
 	done chan struct{}
 	exit Exit
@@ -93,6 +95,7 @@ func New(config *Config) (*Machine, error) {
 		config:     config,
 		host:       line.NewHost(),
 		terminated: make(chan struct{}),
+		resting:    make(chan ending, 1),
 		done:       make(chan struct{}),
 	}
 	// Before anything is opened here.
@@ -195,10 +198,15 @@ func (m *Machine) hold(stop bool) bool {
 	return true
 }
 
-// request ends the running kernel, if there is one.
+// request ends the running kernel, or what comes in place of one.
 func (m *Machine) request(e ending) {
 	if s := m.current(); s != nil {
 		s.request(e)
+		return
+	}
+	select {
+	case m.resting <- e:
+	default:
 	}
 }
 
@@ -271,6 +279,8 @@ func (m *Machine) once() (e ending, again bool, err error) {
 	select {
 	case <-m.terminated:
 		s.terminals.Interrupt()
+	case e := <-m.resting:
+		s.request(e)
 	default:
 	}
 	if died := s.start(); died != nil {
