@@ -98,6 +98,9 @@ func New(config *Config) (*Machine, error) {
 		resting:    make(chan ending, 1),
 		done:       make(chan struct{}),
 	}
+	if err := allowed(config.Memory); err != nil {
+		return nil, err
+	}
 	// Before anything is opened here.
 	err := m.host.Confine()
 	if err := m.openStrace(); err != nil {
