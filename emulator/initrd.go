@@ -47,7 +47,11 @@ func (s *sentry) mountInitrd() *ending {
 	// Before there is a process nothing else says which namespace a replaced file is in.
 	u := unpacker{ctx: vfs.WithMountNamespace(ctx, s.mounts), vfs: s.k.VFS(), creds: s.proc.Credentials, root: root}
 	limits := initramfs.Limits{Bytes: s.m.config.Memory, Entries: s.m.config.Memory / bytesPerFile}
-	if err := initramfs.Read(f, limits, u.entry); err != nil {
+	err = initramfs.Read(endingReader{s, f}, limits, u.entry)
+	if ended := s.wait(0); ended != nil {
+		return ended
+	}
+	if err != nil {
 		s.m.printk(klog.Err, "Initramfs unpacking failed: %s: %v", name, err)
 	}
 	if errno := s.mayRun(s.rdInit()); errno != 0 {
@@ -58,6 +62,25 @@ func (s *sentry) mountInitrd() *ending {
 	}
 	s.inInitrd = true
 	return nil
+}
+
+// endingReader reads until the kernel is to end.
+type endingReader struct {
+	s *sentry
+	io.Reader
+}
+
+// Read implements io.Reader.
+func (r endingReader) Read(b []byte) (int, error) {
+	select {
+	case <-r.s.m.terminated:
+		return 0, errGone
+	default:
+	}
+	if len(r.s.end) > 0 {
+		return 0, errGone
+	}
+	return r.Reader.Read(b)
 }
 
 // bytesPerFile is how much of the guest's memory a file of the first root stands for,

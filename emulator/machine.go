@@ -79,8 +79,10 @@ type Machine struct {
 	mu      sync.Mutex
 	booted  bool
 	running *sentry
-	// ended is what Terminate left for a moment when no kernel runs.
+	// terminated is closed by Terminate; resting takes another request to end for a
+	// moment when no kernel runs.
 	terminated chan struct{}
+	resting    chan ending
 
 	done chan struct{}
 	exit Exit
@@ -96,7 +98,11 @@ func New(config *Config) (*Machine, error) {
 		grown:      young(),
 		host:       line.NewHost(),
 		terminated: make(chan struct{}),
+		resting:    make(chan ending, 1),
 		done:       make(chan struct{}),
+	}
+	if err := allowed(config.Memory); err != nil {
+		return nil, err
 	}
 	// Before anything is opened here.
 	err := m.host.Confine()
@@ -198,10 +204,15 @@ func (m *Machine) hold(stop bool) bool {
 	return true
 }
 
-// request ends the running kernel, if there is one.
+// request ends the running kernel, or what comes in place of one.
 func (m *Machine) request(e ending) {
 	if s := m.current(); s != nil {
 		s.request(e)
+		return
+	}
+	select {
+	case m.resting <- e:
+	default:
 	}
 }
 
@@ -274,6 +285,8 @@ func (m *Machine) once() (e ending, again bool, err error) {
 	select {
 	case <-m.terminated:
 		s.terminals.Interrupt()
+	case e := <-m.resting:
+		s.request(e)
 	default:
 	}
 	if died := s.start(); died != nil {

@@ -48,15 +48,27 @@ func (m *Machine) again(e *ending) bool {
 	defer timer.Stop()
 	select {
 	case <-m.terminated:
+	case asked := <-m.resting:
+		return m.instead(e, asked)
 	default:
 		select {
 		case <-timer.C:
 			return true
+		case asked := <-m.resting:
+			return m.instead(e, asked)
 		case <-m.terminated:
 		}
 	}
 	*e = ending{reason: Signalled}
 	return false
+}
+
+// instead has the machine end as the management console asks while no kernel runs, and
+// reports whether to boot again.
+func (m *Machine) instead(e *ending, asked ending) bool {
+	m.say(asked)
+	*e = asked
+	return asked.restart
 }
 
 // request asks for the kernel's end. The first request counts.

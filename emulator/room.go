@@ -147,6 +147,30 @@ func (r *room) lacks() string {
 	return ""
 }
 
+// What the limits of this process have to allow, in bytes. The guest's memory is a file
+// that grows by chunk, all of it mapped; addresses are what the program maps besides.
+const (
+	chunk     = 1 << 30
+	addresses = 2816 << 20
+)
+
+// allowed fails where the limits of this process leave no room for a guest with so much
+// memory: gVisor would end the program in the midst of things.
+func allowed(memory int64) error {
+	file := uint64(memory+chunk-1) / chunk * chunk
+	for _, limit := range []struct {
+		resource int
+		name     string
+		least    uint64
+	}{{unix.RLIMIT_FSIZE, "ulimit -f", file}, {unix.RLIMIT_AS, "ulimit -v", file + addresses}} {
+		var have unix.Rlimit
+		if unix.Getrlimit(limit.resource, &have) == nil && have.Cur < limit.least {
+			return fmt.Errorf("%s allows %d KiB, and mem=%dM takes %d", limit.name, have.Cur>>10, memory>>20, limit.least>>10)
+		}
+	}
+	return nil
+}
+
 // reserveProcesses has the processes that begin within it, which run guest code, and all
 // that they begin, leave some of the user's processes (ulimit -u) for this one.
 func reserveProcesses() (done func()) {

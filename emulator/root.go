@@ -45,13 +45,14 @@ func (s *sentry) mountDisk() *ending {
 	c := s.m.config
 	if c.RootDelay > 0 {
 		s.m.printk(klog.Info, "Waiting %d sec before mounting root device...", c.RootDelay)
-		select {
-		case <-time.After(time.Duration(c.RootDelay) * time.Second):
-		case <-s.m.terminated:
-			return &ending{reason: Signalled}
+		if ended := s.wait(time.Duration(c.RootDelay) * time.Second); ended != nil {
+			return ended
 		}
 	}
-	major, minor, err := s.m.waitForRoot()
+	major, minor, ended, err := s.waitForRoot()
+	if ended != nil {
+		return ended
+	}
 	if export := s.m.exports.at(major, minor); err == nil && export != nil {
 		return s.mountHostRoot(export, "/dev/"+unitName(int(minor/ubd.Minors)))
 	}

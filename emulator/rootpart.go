@@ -15,28 +15,24 @@ const rootPoll = 20 * time.Millisecond
 
 // waitForRoot is findRoot, which with rootwait waits until the device is there: the
 // management console can add it.
-func (m *Machine) waitForRoot() (major, minor uint32, err error) {
-	said := false
-	var late <-chan time.Time
-	if m.config.RootWaitLimit > 0 {
-		late = time.After(time.Duration(m.config.RootWaitLimit) * time.Second)
-	}
-	for {
+func (s *sentry) waitForRoot() (major, minor uint32, ended *ending, err error) {
+	m := s.m
+	end := time.Now().Add(time.Duration(m.config.RootWaitLimit) * time.Second)
+	for said := false; ; {
 		major, minor, err = m.findRoot(m.config.Root)
 		if !m.config.RootWait || m.config.RootType == hostfs.Name || err == nil && (m.isDisk(major, minor) || m.exports.at(major, minor) != nil) {
-			return major, minor, err
+			return major, minor, nil, err
 		}
 		if !said {
 			m.printk(klog.Info, "Waiting for root device %s...", m.config.Root)
 			said = true
 		}
-		select {
-		case <-time.After(rootPoll):
-		case <-late:
+		if m.config.RootWaitLimit > 0 && time.Now().After(end) {
 			m.printk(klog.Err, "Timed out waiting for root device %s", m.config.Root)
-			return major, minor, err
-		case <-m.terminated:
-			return major, minor, fmt.Errorf("terminated while it was waited for")
+			return major, minor, nil, err
+		}
+		if ended = s.wait(rootPoll); ended != nil {
+			return major, minor, ended, nil
 		}
 	}
 }

@@ -180,6 +180,28 @@ func (m *Machine) newSentry() (*sentry, error) {
 	return s, nil
 }
 
+// wait lets time pass while the kernel boots, or returns the end that the host or the
+// management console asks for meanwhile.
+func (s *sentry) wait(d time.Duration) *ending {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-s.m.terminated:
+		return &ending{reason: Signalled}
+	case e := <-s.end:
+		return &e
+	default:
+	}
+	select {
+	case <-s.m.terminated:
+		return &ending{reason: Signalled}
+	case e := <-s.end:
+		return &e
+	case <-timer.C:
+		return nil
+	}
+}
+
 // taskEnd is how long tasks may take to die before the machine goes on without them.
 const taskEnd = 5 * time.Second
 

@@ -66,15 +66,17 @@ func TestStartedUnderTracer(t *testing.T) {
 	strace := oracle.Tool(t, "strace")
 	words := []string{guest.Binary(t, "linux"), "mem=64M", "uml_dir=" + t.TempDir(), "initrd=" + initrd(t), "con0=null,fd:1", "quiet"}
 	argv := append([]string{strace, "-o", os.DevNull}, words...)
-	out, status := guest.Output(t, limit, append(argv, "mount:proc,/proc,proc", "spawn:say:ran")...)
-	if status != 0 || !strings.Contains(out, "ran\r\n") {
-		t.Errorf("exit status %d:\n%s", status, out)
+	for _, way := range []string{"platform=auto", "platform=own"} {
+		out, status := guest.Output(t, limit, append(argv, way, "mount:proc,/proc,proc", "spawn:say:ran")...)
+		if status != 0 || !strings.Contains(out, "ran\r\n") {
+			t.Errorf("%s: exit status %d:\n%s", way, status, out)
+		}
 	}
-	for _, intercept := range []string{"on", "off"} {
+	for _, way := range []string{"seccomp=on", "seccomp=off", "platform=own", "platform=ptrace"} {
 		argv := append([]string{strace, "-f", "-o", os.DevNull}, words...)
-		out, status := guest.Output(t, limit, append(argv, "seccomp="+intercept, "say:ran")...)
+		out, status := guest.Output(t, limit, append(argv, way, "say:ran")...)
 		if status != 1 || !regexp.MustCompile(`^linux: strace \(process \d+\) traces this process and all that it starts, .*strace without -f.*\n$`).MatchString(out) {
-			t.Errorf("seccomp=%s: exit status %d:\n%s", intercept, status, out)
+			t.Errorf("%s: exit status %d:\n%s", way, status, out)
 		}
 	}
 }

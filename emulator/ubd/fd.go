@@ -78,9 +78,13 @@ func (fd *diskFD) PRead(ctx context.Context, dst usermem.IOSequence, offset int6
 	if err := fd.checkDirect(dst.NumBytes(), offset); err != nil {
 		return 0, err
 	}
-	left := fd.disk.size() - offset
-	if left <= 0 || dst.NumBytes() == 0 {
+	if dst.NumBytes() == 0 {
 		return 0, nil
+	}
+	left := fd.disk.size() - offset
+	if left <= 0 {
+		// sendfile(2) and splice(2) go on until they see it.
+		return 0, io.EOF
 	}
 	return dst.TakeFirst64(left).CopyOutFrom(ctx, &transfer{disk: fd.disk, off: offset})
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -366,7 +367,7 @@ func TestSeekReadWrite(t *testing.T) {
 	if n, err := fd.Write(m.Context, usermem.BytesIOSequence(bytes.Repeat([]byte{7}, 300)), vfs.WriteOptions{}); n != 192 || err != nil {
 		t.Errorf("write over the end = %d, %v", n, err)
 	}
-	if n, err := fd.Read(m.Context, usermem.BytesIOSequence(make([]byte, 10)), vfs.ReadOptions{}); n != 0 || err != nil {
+	if n, err := fd.Read(m.Context, usermem.BytesIOSequence(make([]byte, 10)), vfs.ReadOptions{}); n != 0 || err != io.EOF {
 		t.Errorf("read at the end = %d, %v", n, err)
 	}
 	direct := m.open(0, linux.O_RDWR|linux.O_DIRECT)
