@@ -2,6 +2,7 @@ package emulator_test
 
 import (
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -33,14 +34,18 @@ func TestOneInterface(t *testing.T) {
 	m, socket := start("console")
 	var words []string
 	for unit, spec := range specs {
-		words = append(words, unit+"="+spec)
+		sign := "="
+		if strings.HasPrefix(unit, "vec") {
+			sign = ":"
+		}
+		words = append(words, unit+sign+spec)
 		if unit == "con3" || unit == "ssl5" {
 			check(socket, "remove "+unit, 0, "")
 		}
-		check(socket, "config "+unit+"="+spec, 0, "")
+		check(socket, "config "+unit+sign+spec, 0, "")
 		check(socket, "config "+unit, 0, spec)
 		check(socket, "remove "+unit, 0, "")
-		check(socket, "config "+unit+"="+spec, 0, "")
+		check(socket, "config "+unit+sign+spec, 0, "")
 		check(socket, "config "+unit, 0, spec)
 	}
 	m.Signal(unix.SIGTERM)

@@ -267,6 +267,12 @@ func background(t testing.TB, argv []string, files ...*os.File) *exec.Cmd {
 	t.Helper()
 	cmd := exec.Command(argv[0], argv[1:]...)
 	cmd.ExtraFiles = files
+	return started(t, cmd)
+}
+
+// started starts a machine; what it writes is kept.
+func started(t testing.TB, cmd *exec.Cmd) *exec.Cmd {
+	t.Helper()
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	if err := cmd.Start(); err != nil {

@@ -22,10 +22,10 @@ import (
 )
 
 // Ioctl answers the requests on sockets that configure interfaces and routes (netdevice(7)),
-// and SIOCGIFFLAGS, of which the Sentry's answer is wrong. It says false of others.
+// and those that ask for what the Sentry's answers lack. It says false of others.
 func Ioctl(t *kernel.Task, file *vfs.FileDescription, request uint32, arg hostarch.Addr) (handled bool, err error) {
-	set, ok := setters[request]
-	if _, isSocket := file.Impl().(socket.Socket); !isSocket || !ok && request != linux.SIOCGIFFLAGS && request != unix.SIOCADDRT && request != unix.SIOCDELRT {
+	set, get := setters[request], getters[request]
+	if _, isSocket := file.Impl().(socket.Socket); !isSocket || set == nil && get == nil && request != unix.SIOCADDRT && request != unix.SIOCDELRT {
 		return false, nil
 	}
 	ns := t.GetNetworkNamespace()
@@ -34,8 +34,8 @@ func Ioctl(t *kernel.Task, file *vfs.FileDescription, request uint32, arg hostar
 	if !ok {
 		return false, nil
 	}
-	if request == linux.SIOCGIFFLAGS {
-		return true, getFlags(t, n, arg)
+	if get != nil {
+		return true, getInterface(t, n, arg, get)
 	}
 	if !ns.HasCapability(t, linux.CAP_NET_ADMIN) {
 		return true, errnoError(unix.EPERM)
@@ -68,21 +68,65 @@ func cutLabel(name string) (device, label string, ok bool) {
 	return name, "", false
 }
 
-// getFlags is SIOCGIFFLAGS.
-func getFlags(t *kernel.Task, n *netstack.Stack, arg hostarch.Addr) error {
+// getInterface answers a request about an interface.
+func getInterface(t *kernel.Task, n *netstack.Stack, arg hostarch.Addr, get func(*netstack.Stack, tcpip.NICID, []byte) error) error {
 	var req linux.IFReq
 	if _, err := req.CopyIn(t, arg); err != nil {
 		return err
 	}
-	id := byName(n.Stack, req.Name())
-	info, ok := n.Stack.SingleNICInfo(id)
-	if !ok {
+	device, _, _ := cutLabel(req.Name())
+	id := byName(n.Stack, device)
+	if id == 0 {
 		return errnoError(unix.ENODEV)
 	}
-	// What does not fit is left out, as on Linux.
-	binary.NativeEndian.PutUint16(req.Data[:], uint16(Flags(interfaceOf(n, info))))
+	clear(req.Data[:])
+	if err := get(n, id, req.Data[:]); err != nil {
+		return err
+	}
 	_, err := req.CopyOut(t, arg)
 	return err
+}
+
+// getters answer requests about an interface: what they write stands behind its name.
+var getters = map[uint32]func(*netstack.Stack, tcpip.NICID, []byte) error{
+	unix.SIOCGIFFLAGS: func(n *netstack.Stack, id tcpip.NICID, b []byte) error {
+		if info, ok := n.Stack.SingleNICInfo(id); ok {
+			// What does not fit is left out, as on Linux.
+			binary.NativeEndian.PutUint16(b, uint16(Flags(interfaceOf(n, info))))
+		}
+		return nil
+	},
+	unix.SIOCGIFADDR:    getAddress(func(a tcpip.AddressWithPrefix) tcpip.Address { return a.Address }),
+	unix.SIOCGIFDSTADDR: getAddress(func(a tcpip.AddressWithPrefix) tcpip.Address { return a.Address }),
+	unix.SIOCGIFBRDADDR: getAddress(func(a tcpip.AddressWithPrefix) tcpip.Address {
+		subnet := a.Subnet()
+		return subnet.Broadcast()
+	}),
+	unix.SIOCGIFNETMASK: getAddress(func(a tcpip.AddressWithPrefix) tcpip.Address {
+		var mask [4]byte
+		binary.BigEndian.PutUint32(mask[:], ^uint32(0)<<(32-a.PrefixLen))
+		return tcpip.AddrFrom4(mask)
+	}),
+	unix.SIOCGIFTXQLEN: func(_ *netstack.Stack, _ tcpip.NICID, b []byte) error {
+		binary.NativeEndian.PutUint32(b, txQueue)
+		return nil
+	},
+	// No interrupt, no memory.
+	unix.SIOCGIFMAP: func(*netstack.Stack, tcpip.NICID, []byte) error { return nil },
+}
+
+// getAddress answers with something of the first IPv4 address.
+func getAddress(of func(tcpip.AddressWithPrefix) tcpip.Address) func(*netstack.Stack, tcpip.NICID, []byte) error {
+	return func(n *netstack.Stack, id tcpip.NICID, b []byte) error {
+		a, ok := first(n, id)
+		if !ok {
+			return errnoError(unix.EADDRNOTAVAIL)
+		}
+		address := of(a).As4()
+		binary.NativeEndian.PutUint16(b, linux.AF_INET)
+		copy(b[4:], address[:])
+		return nil
+	}
 }
 
 // setters set something of an interface, by request, and report whether that changed it.

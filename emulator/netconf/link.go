@@ -76,6 +76,9 @@ func interfaceOf(s *netstack.Stack, info *stack.NICInfo) inet.Interface {
 	return i
 }
 
+// txQueue is how many packets wait to be sent, as every interface has it.
+const txQueue = 1000
+
 // operState is an interface's state as RFC 2863 has it.
 func operState(flags uint32) uint8 {
 	switch {
@@ -93,7 +96,7 @@ func writeLink(ms *nlmsg.MessageSet, kind uint16, l link) {
 	m := ms.AddMessage(linux.NetlinkMessageHeader{Type: kind})
 	m.Put(&linux.InterfaceInfoMessage{Family: linux.AF_UNSPEC, Type: l.DeviceType, Index: l.index, Flags: flags})
 	m.PutAttrString(linux.IFLA_IFNAME, l.Name)
-	m.PutAttr(linux.IFLA_TXQLEN, primitive.AllocateUint32(1000))
+	m.PutAttr(linux.IFLA_TXQLEN, primitive.AllocateUint32(txQueue))
 	state := operState(flags)
 	m.PutAttr(linux.IFLA_OPERSTATE, primitive.AllocateUint8(state))
 	m.PutAttr(linux.IFLA_LINKMODE, primitive.AllocateUint8(0))

@@ -54,7 +54,7 @@ func setTap(fd int, name string, gro bool) error {
 		_, missing := net.InterfaceByName(name)
 		switch {
 		case errors.Is(err, unix.EPERM) && missing != nil:
-			return fmt.Errorf("%s is not there, and to make it this process %w", name, refused(err, "CAP_NET_ADMIN"))
+			return fmt.Errorf("%s is not there, and this process may not make it: %w", name, refused(err, "CAP_NET_ADMIN"))
 		case errors.Is(err, unix.EPERM):
 			return fmt.Errorf("%s: not made for this user (ip tuntap add dev %[1]s mode tap user NAME): %w", name, refused(err, "CAP_NET_ADMIN"))
 		case errors.Is(err, unix.EBUSY):
