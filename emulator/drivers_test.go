@@ -2,6 +2,7 @@ package emulator_test
 
 import (
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -16,6 +17,7 @@ func TestOneInterface(t *testing.T) {
 	specs := map[string]string{
 		"con3": "null", "ssl5": "null,fd:1", "ubd2": disk(t, 1<<20), "ubd3": filepath.Join(dir, "new.cow") + "," + disk(t, 1<<20),
 		"hwrng": "/dev/urandom,65536", "strace": "comm:nobody:openat",
+		"vec3": "transport=bess,dst=/no/such/switch,depth=9",
 	}
 	start := func(name string, words ...string) (*guest.Machine, string) {
 		words = append([]string{guest.Binary(t, "linux"), "mem=64M", "uml_dir=" + dir, "umid=" + name, "initrd=" + initrd(t), "con0=null,fd:1", "forever"}, words...)
@@ -32,14 +34,18 @@ func TestOneInterface(t *testing.T) {
 	m, socket := start("console")
 	var words []string
 	for unit, spec := range specs {
-		words = append(words, unit+"="+spec)
+		sign := "="
+		if strings.HasPrefix(unit, "vec") {
+			sign = ":"
+		}
+		words = append(words, unit+sign+spec)
 		if unit == "con3" || unit == "ssl5" {
 			check(socket, "remove "+unit, 0, "")
 		}
-		check(socket, "config "+unit+"="+spec, 0, "")
+		check(socket, "config "+unit+sign+spec, 0, "")
 		check(socket, "config "+unit, 0, spec)
 		check(socket, "remove "+unit, 0, "")
-		check(socket, "config "+unit+"="+spec, 0, "")
+		check(socket, "config "+unit+sign+spec, 0, "")
 		check(socket, "config "+unit, 0, spec)
 	}
 	m.Signal(unix.SIGTERM)

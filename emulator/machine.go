@@ -26,6 +26,7 @@ import (
 	"github.com/umlkit/umlkit/emulator/strace"
 	"github.com/umlkit/umlkit/emulator/tty"
 	"github.com/umlkit/umlkit/emulator/ubd"
+	"github.com/umlkit/umlkit/emulator/vec"
 )
 
 // Config is what a command line asks for.
@@ -66,6 +67,8 @@ type Machine struct {
 	strace    *strace.Tracer
 	// tree is the device tree of dtb=, nil without one.
 	tree *fdt.Tree
+	// vecs are the network devices.
+	vecs *vec.Driver
 	// generator is /dev/hwrng.
 	generator *hwrng.Driver
 	umid      *umid
@@ -122,6 +125,7 @@ func New(config *Config) (*Machine, error) {
 	m.openTree()
 	m.openGenerator()
 	m.openDisks()
+	m.openNetwork()
 	m.openExports()
 	m.openManagement()
 	for _, step := range []func() error{dropCapabilities, m.guardTerminals, m.startPlatform} {
@@ -264,6 +268,9 @@ func (m *Machine) close() error {
 	_ = m.management.Close()
 	m.generator.Close()
 	m.room.close()
+	if err := m.vecs.Close(); err != nil {
+		errs = append(errs, fmt.Errorf("close the network devices: %w", err))
+	}
 	if err := m.strace.Close(); err != nil {
 		errs = append(errs, fmt.Errorf("strace: %w", err))
 	}
@@ -282,6 +289,7 @@ func (m *Machine) once() (e ending, again bool, err error) {
 		return e, false, err
 	}
 	m.run(s)
+	s.addNetwork()
 	select {
 	case <-m.terminated:
 		s.terminals.Interrupt()

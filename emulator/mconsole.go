@@ -22,6 +22,7 @@ import (
 	"github.com/umlkit/umlkit/emulator/klog"
 	server "github.com/umlkit/umlkit/emulator/mconsole"
 	"github.com/umlkit/umlkit/emulator/syscalls"
+	"github.com/umlkit/umlkit/emulator/vec"
 	"github.com/umlkit/umlkit/mconsole"
 	"github.com/umlkit/umlkit/release"
 )
@@ -77,6 +78,8 @@ func (c management) Driver(name string) driver.Driver {
 		return c.m.disks
 	case hwrng.Name:
 		return c.m.generator
+	case vec.Name:
+		return c.m.vecs
 	case "strace":
 		return c.m.strace
 	}

@@ -65,7 +65,8 @@ func (n *networks) CreateStack() (inet.Stack, error) {
 
 // addLoopback makes lo, which has the index 1 in every namespace.
 func addLoopback(s *stack.Stack) error {
-	const index = 1
+	// Counted, or the next interface of the guest's would have the same number.
+	index := s.NextNICID()
 	err := s.CreateNICWithOptions(index, ethernet.New(loopback.New()), stack.NICOptions{
 		Name:               "lo",
 		DeliverLinkPackets: true,

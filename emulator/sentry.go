@@ -23,6 +23,7 @@ import (
 	"github.com/umlkit/umlkit/emulator/ext4fs"
 	"github.com/umlkit/umlkit/emulator/hostfs"
 	"github.com/umlkit/umlkit/emulator/klog"
+	"github.com/umlkit/umlkit/emulator/netconf"
 	"github.com/umlkit/umlkit/emulator/procfs"
 	"github.com/umlkit/umlkit/emulator/syscalls"
 	"github.com/umlkit/umlkit/emulator/tty"
@@ -176,6 +177,7 @@ func (m *Machine) newSentry() (*sentry, error) {
 		PIDNamespace:         k.RootPIDNamespace(),
 	}
 	syscalls.Install()
+	netconf.Install()
 	syscalls.Attach(k, s)
 	return s, nil
 }

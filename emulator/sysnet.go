@@ -9,8 +9,8 @@ import (
 	"gvisor.dev/gvisor/pkg/abi/linux"
 	"gvisor.dev/gvisor/pkg/sentry/inet"
 
+	"github.com/umlkit/umlkit/emulator/netconf"
 	"github.com/umlkit/umlkit/emulator/sysfs"
-	"github.com/umlkit/umlkit/emulator/uevent"
 )
 
 // netDevice is a network device in /sys.
@@ -27,6 +27,7 @@ func (s *sentry) netDevices() []netDevice {
 	}
 	var list []netDevice
 	for index, i := range stack.Interfaces() {
+		i.Flags = netconf.Flags(i)
 		list = append(list, netDevice{i, index})
 	}
 	slices.SortFunc(list, func(a, b netDevice) int { return cmp.Compare(a.index, b.index) })
@@ -66,11 +67,7 @@ func (s *sentry) netEntry(d netDevice) sysfs.Entry {
 		broadcast = make([]byte, len(broadcast))
 	}
 	return sysfs.Directory(d.Name,
-		s.ueventFile(uevent.Event{
-			Path:      "/devices/virtual/net/" + d.Name,
-			Subsystem: "net",
-			Env:       []string{"INTERFACE=" + d.Name, fmt.Sprintf("IFINDEX=%d", d.index)},
-		}),
+		s.ueventFile(netEvent(d.Name, d.index)),
 		sysfs.Entry{Name: "subsystem", Link: "../../../../class/net"},
 		sysfs.File("address", hardwareAddress(d.Addr)),
 		sysfs.File("broadcast", hardwareAddress(broadcast)),

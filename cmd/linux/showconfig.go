@@ -17,7 +17,7 @@ var features = []string{
 	"SYSFS", "OVERLAY_FS", "FUSE_FS", "INOTIFY_USER", "POSIX_MQUEUE",
 	"PRINTK", "BINFMT_ELF", "BINFMT_SCRIPT", "FUTEX", "EPOLL", "SIGNALFD", "TIMERFD", "EVENTFD", "SHMEM", "SYSVIPC",
 	"NAMESPACES", "UTS_NS", "IPC_NS", "USER_NS", "PID_NS", "NET_NS", "CGROUPS", "SECCOMP", "SECCOMP_FILTER",
-	"NET", "PACKET", "UNIX", "INET", "IPV6",
+	"NET", "PACKET", "UNIX", "INET", "IPV6", "NETDEVICES", "UML_NET_VECTOR",
 }
 
 // absent are what scripts ask for and this kernel cannot do.

@@ -55,8 +55,12 @@ func (o *Option) match(word string) (unit, value string, ok bool) {
 		unit, value, ok = strings.Cut(rest, "=")
 		return unit, value, ok && unitLike(unit)
 	case Colon:
-		unit, value, ok = strings.Cut(rest, ":")
-		return unit, value, ok && unit != "" && unitLike(unit)
+		// "=" in its place is a mistake that apply names.
+		i := strings.IndexAny(rest, ":=")
+		if i < 1 || !unitLike(rest[:i]) {
+			return "", "", false
+		}
+		return rest[:i], rest[i+1:], true
 	default:
 		return "", rest, true
 	}
@@ -262,9 +266,11 @@ var Options = []Option{
 			return "neither auto, own, systrap nor ptrace"
 		}},
 
-	{Name: "vec", Form: Colon, Show: "vecN:KEY=VALUE,…",
-		Text: "A network device over a vector transport. This version has no network devices: the log says so.",
-		Note: "network devices are not in this version"},
+	{Name: "vec", Form: Colon, Show: "vecN:transport=TRANSPORT,OPTION=VALUE,…",
+		Text: "Network device N, which the guest has as vecN, down at first. TRANSPORT: tap, hybrid, raw, gre, l2tpv3, bess or fd; their options are in linux(1), NETWORK. " +
+			"Of all: mac=XX:XX:XX:XX:XX:XX; mtu=BYTES (1500); depth=PACKETS in one system call (64); vec=0 for one; gro=1 leaves checksums and segmentation " +
+			"of TCP to the other side and takes such frames; headroom=BYTES before a packet (32). What is wrong is named in the log, and the device is missing.",
+		apply: vector},
 	{Name: "eth", Form: Unit, Show: "ethN=…",
 		Text: "A network device over one of the older transports. This version has no network devices: the log says so.",
 		Note: "network devices are not in this version"},
@@ -366,6 +372,19 @@ func device(driver string) func(*Config, setting) string {
 		c.Settings = append(c.Settings, Setting{Driver: driver, Unit: s.unit, Spec: s.value, Word: s.word})
 		return ""
 	}
+}
+
+// vector takes a device of the family vec. Words whose unit is no number are init's.
+func vector(c *Config, s setting) string {
+	switch {
+	case !number(s.unit):
+		c.foreign(s.word)
+	case !strings.HasPrefix(s.word, "vec"+s.unit+":"):
+		c.Notes = append(c.Notes, s.word+": vector_setup - Couldn't parse it: write vec"+s.unit+":"+s.value)
+	default:
+		return device("vec")(c, s)
+	}
+	return ""
 }
 
 func consoleLine(driver string) func(*Config, setting) string {

@@ -98,6 +98,7 @@ var overrides = map[string]kernel.SyscallFn{
 	"socket":        openSocket,
 	"setsockopt":    setsockopt,
 	"fcntl":         fcntl,
+	"ioctl":         ioctl,
 }
 
 // kills are the system calls that signal one process or thread, by name, with the places
@@ -120,6 +121,7 @@ var (
 	sentrySocket     kernel.SyscallFn
 	sentrySetsockopt kernel.SyscallFn
 	sentryFcntl      kernel.SyscallFn
+	sentryIoctl      kernel.SyscallFn
 )
 
 // Install puts the system calls into the Sentry's table, once in a process.
@@ -150,6 +152,8 @@ func Install() {
 				sentrySetsockopt = call.Fn
 			case "fcntl":
 				sentryFcntl = call.Fn
+			case "ioctl":
+				sentryIoctl = call.Fn
 			}
 			call.Fn = ours
 			table.Table[number] = call
