@@ -5,6 +5,7 @@ go 1.26.3
 require (
 	github.com/diskfs/go-diskfs v1.9.4
 	github.com/go-crypt/x v0.4.17
+	github.com/google/go-containerregistry v0.22.1
 	github.com/hanwen/go-fuse/v2 v2.12.1
 	github.com/klauspost/compress v1.20.3
 	github.com/schollz/progressbar/v3 v3.19.1
