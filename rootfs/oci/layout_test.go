@@ -113,7 +113,7 @@ func layerOf(t testing.TB, entries ...entry) []byte {
 	w := tar.NewWriter(&b)
 	for _, e := range entries {
 		h := &tar.Header{Name: e.name, Typeflag: e.kind, Mode: e.mode, Uid: e.uid, Gid: e.gid, Linkname: e.link,
-			Size: int64(len(e.content)), ModTime: built, Format: tar.FormatPAX}
+			Size: int64(len(e.content)), ModTime: built}
 		switch {
 		case e.kind == 0:
 			h.Typeflag = tar.TypeReg
