@@ -12,7 +12,7 @@ import (
 // identity is who a program runs as.
 type identity struct {
 	uid, gid uint32
-	groups   []uint32 // besides gid
+	groups   []uint32 // gid among them, as container engines have it since CVE-2022-36109
 	home     string
 }
 
@@ -50,8 +50,11 @@ func findUser(t *tree.Tree, text string) (identity, error) {
 		return id, errors.New("there is no such user in the image's /etc/passwd")
 	}
 	if grouped && group != "" {
-		return id, id.take(t, group)
+		err := id.take(t, group)
+		id.groups = []uint32{id.gid}
+		return id, err
 	}
+	id.groups = []uint32{id.gid}
 	if name == "" {
 		return id, nil
 	}
