@@ -42,7 +42,8 @@ type Source struct {
 	acls []namedACL
 
 	entries int
-	layer   *layer // nil for an archive that stands alone
+	layer   *layer   // nil but for a container's
+	unpack  *Package // nil but for a package's
 }
 
 // Progress is how many bytes of the archive, as it is packed, were read, and how many
@@ -186,7 +187,7 @@ func (s *Source) fill(ctx context.Context, t *tree.Tree, store tree.Store, in in
 		rec := &recorder{r: in}
 		hdr, err := tar.NewReader(rec).Next()
 		if err == io.EOF {
-			if s.entries == 0 && s.layer == nil {
+			if s.entries == 0 && s.layer == nil && s.unpack == nil {
 				return fmt.Errorf("%s holds no tar archive, or an empty one", s)
 			}
 			return s.finish(t)
@@ -497,6 +498,9 @@ func (s *Source) node(hdr *tar.Header) (*tree.Node, error) {
 // put gives a node its name. A nil node is an empty directory with the header's
 // attributes.
 func (s *Source) put(t *tree.Tree, hdr *tar.Header, n *tree.Node) error {
+	if s.unpack != nil {
+		return s.unpack.put(t, hdr, n)
+	}
 	if n == nil {
 		var err error
 		if n, err = s.node(hdr); err != nil {
@@ -534,6 +538,9 @@ func takeAttributes(dir, from *tree.Node) {
 
 // link gives a file that came before one more name.
 func (s *Source) link(t *tree.Tree, hdr *tar.Header) error {
+	if s.unpack != nil {
+		return s.unpack.link(t, hdr)
+	}
 	path, err := Clean(hdr.Name)
 	if err != nil {
 		return err
