@@ -60,7 +60,7 @@ func (l *layout) run(t *tree.Tree) error {
 		return err
 	}
 	if l.store != nil {
-		if err := l.store.drop(); err != nil {
+		if err := l.store.drop(t); err != nil {
 			return err
 		}
 	}

@@ -178,10 +178,22 @@ func (s *store) finish() error {
 	return s.flush()
 }
 
-// drop takes the temporary names away; what got no other name is gone with them.
-func (s *store) drop() error {
+// drop takes the temporary names away; what got no other name is gone with them, from the
+// image's file too: a layer of a container may have hidden it for good reason.
+func (s *store) drop(t *tree.Tree) error {
 	if s.dir == nil {
 		return nil
+	}
+	if f, base := s.d.File(); f != nil {
+		for _, c := range s.replaced(t) {
+			for _, e := range c.extents {
+				const punch = unix.FALLOC_FL_PUNCH_HOLE | unix.FALLOC_FL_KEEP_SIZE
+				err := unix.Fallocate(int(f.Fd()), punch, base+e.Disk, e.Length)
+				if err != nil && !errors.Is(err, unix.EOPNOTSUPP) {
+					return err
+				}
+			}
+		}
 	}
 	for i := range s.files {
 		if err := s.b.Remove(s.dir, strconv.Itoa(i)); err != nil {

@@ -31,6 +31,8 @@ func TestMounts(t *testing.T) {
 		loop + "blkid $l | sed \"s|^/dev/loop[0-9]*|LOOP|\"", loop + "findfs LABEL=boxlabel | sed s/[0-9]*$//; findfs UUID=01234567-89ab-cdef-0123-456789abcdef | sed s/[0-9]*$//", "findfs LABEL=nosuchlabel", "blkid a", loop + "blockdev --getsize64 --getsz --getss --getro $l", loop + "blockdev --nonsense $l", loop + "mount $l d; dd if=/dev/zero of=d/f bs=1k count=100 status=none; rm d/f; sync; fstrim d; echo $?; umount d", "fstrim missing",
 		disk + "l=$(losetup -f --show disk); losetup $l | sed \"s|.*(||\"; losetup -d $l; echo $?; rm disk", "losetup -d missing", disk + "l=$(losetup -f --show -r -o 1024 disk); blockdev --getro --getsize64 $l; losetup -d $l; rm disk",
 		"swapon missing || echo failed", "swapoff missing || echo failed", "pivot_root d d", "chroot missing true", "chroot / true", "chroot / sh -c \"exit 3\"", "chroot / nosuchcommand",
+		"cd d && chroot --userspec=1234:4321 --groups=7,8 / sh -c \"id -u; id -g; id -G; pwd\"", "cd d && chroot --skip-chdir / pwd | grep -c /d", "chroot --userspec=1234:55 / id -G",
+		"chroot --userspec=:4321 --groups= / id -G", "chroot --skip-chdir d true",
 	} {
 		// What one script leaves in the cache of blkid must not answer the next.
 		s = strings.NewReplacer("boxlabel", fmt.Sprintf("box%d", len(scripts)), "456789abcdef", fmt.Sprintf("%012d", len(scripts))).Replace(s)

@@ -23,7 +23,7 @@ var applets = [...]applet.Applet{
 	{Name: "chgrp", Usage: "[-fhRv] [--reference FILE] GROUP FILE...", Help: "Change groups.", Run: file.Chgrp},
 	{Name: "chmod", Usage: "[-cfRv] [--reference FILE] MODE FILE...", Help: "Change permissions.", Run: file.Chmod},
 	{Name: "chown", Usage: "[-fhRv] [--reference FILE] USER[:GROUP] FILE...", Help: "Change owners.", Run: file.Chown},
-	{Name: "chroot", Usage: "ROOT [COMMAND [ARGUMENT]...]", Help: "Run a command with another root directory.", Run: system.Chroot},
+	{Name: "chroot", Usage: "[--userspec=UID:GID] [--groups=GID,...] [--skip-chdir] ROOT [COMMAND [ARGUMENT]...]", Help: "Run a command with another root directory, and as another user.", Run: system.Chroot},
 	{Name: "clear", Usage: "", Help: "Clear the screen.", Run: system.Clear},
 	{Name: "cmp", Usage: "[-bls] [-i SKIP] [-n COUNT] FILE [FILE]", Help: "Compare two files byte by byte.", Run: file.Cmp, Trouble: 2},
 	{Name: "cp", Usage: "[-adfHilLnPpRrsTuvx] [--preserve LIST] [-t DIRECTORY] SOURCE... DESTINATION", Help: "Copy files.", Run: file.Cp},

@@ -15,10 +15,8 @@ import (
 
 	"github.com/umlkit/umlkit/partition"
 	"github.com/umlkit/umlkit/rootfs"
-	"github.com/umlkit/umlkit/rootfs/builtin"
 	"github.com/umlkit/umlkit/rootfs/hostdir"
 	"github.com/umlkit/umlkit/rootfs/settings"
-	"github.com/umlkit/umlkit/rootfs/tarball"
 )
 
 // defaultSize is the HOWTO's. An image is sparse: it takes what is in it.
@@ -32,9 +30,12 @@ func createCommand() *cli.Command {
 		ArgsUsage: "IMAGE",
 		Description: `umlimg create --hostname uml disk.img
 umlimg create --from /tmp/tree --size 4G --root-password-file secret disk.img
+umlimg create --from oci:layout:latest --platform linux/amd64 app.img
+docker save app | umlimg create --from docker-archive:- app.img
 umlimg create --blank --size 100G data.img`,
 		Flags: []cli.Flag{
-			&cli.StringFlag{Name: "from", Value: "builtin", Usage: "take the root file system from a directory, a tar `archive` (plain, gzip, xz, zstd, bzip2; - for standard input) or the built-in userland"},
+			&cli.StringFlag{Name: "from", Value: "builtin", Usage: "take the root file system from a directory, a tar `archive` (plain, gzip, xz, zstd, bzip2; - for standard input), a container image (oci:LAYOUT[:NAME], docker-archive:FILE[:NAME]) or the built-in userland"},
+			&cli.StringFlag{Name: "platform", Usage: "which of a container image's `os/arch[/variant]`; else linux and this machine's"},
 			&cli.StringFlag{Name: "size", Value: defaultSize, Usage: "`size` of the disk in bytes, or with K, M, G, T"},
 			&cli.StringFlag{Name: "partition", Usage: "put the file system into partition 1 of a `table`, gpt or mbr"},
 			&cli.StringFlag{Name: "hostname", Usage: "`name` of the guest"},
@@ -51,7 +52,7 @@ umlimg create --blank --size 100G data.img`,
 			&cli.StringSliceFlag{Name: "map-users", Usage: "`host:image[:count]`: change user numbers, may be repeated"},
 			&cli.StringSliceFlag{Name: "map-groups", Usage: "`host:image[:count]`: change group numbers, may be repeated"},
 			&cli.BoolFlag{Name: "one-file-system", Usage: "leave out what is mounted below the source directory"},
-			&cli.StringFlag{Name: "umlbox", Usage: "`program` that is the built-in userland"},
+			&cli.StringFlag{Name: "umlbox", Usage: "`program` that is the built-in userland, and starts that of a container image"},
 			&cli.BoolFlag{Name: "force", Usage: "overwrite an existing image"},
 			&cli.BoolFlag{Name: "json", Usage: "print a summary as JSON"},
 		},
@@ -214,49 +215,6 @@ func planOf(c *cli.Context) (*buildPlan, error) {
 	}
 	p.source = source
 	return p, p.edits(c)
-}
-
-func sourceOf(c *cli.Context) (rootfs.Source, error) {
-	from := c.String("from")
-	isBuiltin := from == "builtin"
-	if !isBuiltin && c.IsSet("umlbox") {
-		return nil, usagef("--umlbox is for the built-in userland, not for --from %s", from)
-	}
-	if isBuiltin {
-		umlbox := c.String("umlbox")
-		if umlbox == "" {
-			self, err := os.Executable()
-			if err != nil {
-				return nil, err
-			}
-			if umlbox, err = builtin.Find(self); err != nil {
-				return nil, err
-			}
-		}
-		if c.IsSet("one-file-system") {
-			return nil, usagef("--one-file-system is for a directory")
-		}
-		return &builtin.Source{Umlbox: umlbox}, nil
-	}
-	if from == "" {
-		return nil, usagef("--from is empty: name a directory, a tar archive, or builtin")
-	}
-	if from == "-" && c.String("root-password-file") == "-" {
-		return nil, usagef("standard input cannot be both the archive and the password")
-	}
-	if from != "-" {
-		info, err := os.Stat(from)
-		if err != nil {
-			return nil, err
-		}
-		if info.IsDir() {
-			return &hostdir.Source{Path: from, OneFileSystem: c.Bool("one-file-system")}, nil
-		}
-	}
-	if c.IsSet("one-file-system") {
-		return nil, usagef("--one-file-system is for a directory, and %s is none", from)
-	}
-	return &tarball.Source{Path: from, Stdin: c.App.Reader}, nil
 }
 
 // edits collects what is to be edited.

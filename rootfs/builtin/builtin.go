@@ -50,7 +50,7 @@ func Find(executable string) (string, error) {
 			return p, nil
 		}
 	}
-	return "", fmt.Errorf("the built-in userland needs %s, which is neither %s: name it by --umlbox, or an image's source by --from",
+	return "", fmt.Errorf("%s, which the built-in userland and container images need, is neither %s: name it by --umlbox, or an image's source by --from",
 		Program, strings.Join(places, " nor "))
 }
 

@@ -40,6 +40,10 @@ type Source struct {
 	size int64 // of file, 0 for what has no end known before
 	read atomic.Int64
 	acls []namedACL
+
+	entries int
+	layer   *layer   // nil but for a container's
+	unpack  *Package // nil but for a package's
 }
 
 // Progress is how many bytes of the archive, as it is packed, were read, and how many
@@ -173,7 +177,7 @@ type input interface {
 }
 
 func (s *Source) fill(ctx context.Context, t *tree.Tree, store tree.Store, in input) error {
-	count := 0
+	first := s.entries
 	for {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -183,18 +187,18 @@ func (s *Source) fill(ctx context.Context, t *tree.Tree, store tree.Store, in in
 		rec := &recorder{r: in}
 		hdr, err := tar.NewReader(rec).Next()
 		if err == io.EOF {
-			if count == 0 {
+			if s.entries == 0 && s.layer == nil && s.unpack == nil {
 				return fmt.Errorf("%s holds no tar archive, or an empty one", s)
 			}
 			return s.finish(t)
 		}
 		if err != nil {
-			if count == 0 && (errors.Is(err, tar.ErrHeader) || err == io.ErrUnexpectedEOF) {
+			if s.entries == first && (errors.Is(err, tar.ErrHeader) || err == io.ErrUnexpectedEOF) {
 				return fmt.Errorf("%s is no tar archive, plain or packed by gzip, xz, zstd or bzip2", s)
 			}
 			return fmt.Errorf("%s: header at byte %d: %w", s, at, whole(err))
 		}
-		if count++; count > entriesMax {
+		if s.entries++; s.entries > entriesMax {
 			return fmt.Errorf("%s has more than %d entries", s, entriesMax)
 		}
 		if err := s.entry(t, store, in, hdr, rec.seen); err != nil {
@@ -235,6 +239,15 @@ func (r *recorder) Read(p []byte) (int, error) {
 func (s *Source) entry(t *tree.Tree, store tree.Store, in input, hdr *tar.Header, headers []byte) error {
 	if hdr.Size < 0 || hdr.Size > sizeMax {
 		return fmt.Errorf("a file of %d bytes: ext4 holds at most %d", hdr.Size, int64(sizeMax))
+	}
+	if s.layer != nil {
+		hides, err := s.layer.hide(t, hdr)
+		if err != nil {
+			return err
+		}
+		if hides {
+			return skipContent(in, hdr.Size)
+		}
 	}
 	switch hdr.Typeflag {
 	case tar.TypeXGlobalHeader:
@@ -485,6 +498,9 @@ func (s *Source) node(hdr *tar.Header) (*tree.Node, error) {
 // put gives a node its name. A nil node is an empty directory with the header's
 // attributes.
 func (s *Source) put(t *tree.Tree, hdr *tar.Header, n *tree.Node) error {
+	if s.unpack != nil {
+		return s.unpack.put(t, hdr, n)
+	}
 	if n == nil {
 		var err error
 		if n, err = s.node(hdr); err != nil {
@@ -505,10 +521,13 @@ func (s *Source) put(t *tree.Tree, hdr *tar.Header, n *tree.Node) error {
 	if n.IsDir() {
 		if old, err := t.Lookup(path, false); err == nil && old.IsDir() {
 			takeAttributes(old, n)
-			return nil
+			return s.layer.mark(t, path)
 		}
 	}
-	return t.Put(path, n)
+	if err := t.Put(path, n); err != nil {
+		return err
+	}
+	return s.layer.mark(t, path)
 }
 
 // takeAttributes gives a directory the attributes of another and leaves what is in it.
@@ -519,6 +538,9 @@ func takeAttributes(dir, from *tree.Node) {
 
 // link gives a file that came before one more name.
 func (s *Source) link(t *tree.Tree, hdr *tar.Header) error {
+	if s.unpack != nil {
+		return s.unpack.link(t, hdr)
+	}
 	path, err := Clean(hdr.Name)
 	if err != nil {
 		return err
@@ -535,7 +557,10 @@ func (s *Source) link(t *tree.Tree, hdr *tar.Header) error {
 		return fmt.Errorf("hard link to the directory %q", to)
 	}
 	if same, err := t.Lookup(path, false); err == nil && same == n {
-		return nil // a link to itself, or the same link again
+		return s.layer.mark(t, path) // a link to itself, or the same link again
 	}
-	return t.Put(path, n)
+	if err := t.Put(path, n); err != nil {
+		return err
+	}
+	return s.layer.mark(t, path)
 }

@@ -80,9 +80,28 @@ func (in *initd) catchSignals() {
 		unix.SIGILL, unix.SIGTRAP, unix.SIGBUS, unix.SIGFPE, unix.SIGSEGV, unix.SIGSTKFLT, unix.SIGSYS)
 }
 
-// command runs one command on the console and powers off.
+// command runs one command on the console and powers off. Who asks for a way down
+// meanwhile need not wait for the command's end.
 func (in *initd) command(text string) error {
-	status := in.wait(in.start(&entry{argv: []string{self, "sh", "-c", text}}))
+	done := make(chan int, 1)
+	pid := in.start(&entry{argv: []string{self, "sh", "-c", text}})
+	go func() { done <- in.wait(pid) }()
+	status := 0
+	for running := true; running; {
+		select {
+		case status = <-done:
+			running = false
+		case sig := <-in.signals:
+			switch sig {
+			case unix.SIGTERM, unix.SIGINT:
+				return in.down(unix.LINUX_REBOOT_CMD_RESTART)
+			case unix.SIGUSR1:
+				return in.down(unix.LINUX_REBOOT_CMD_HALT)
+			case unix.SIGUSR2, unix.SIGPWR:
+				return in.down(unix.LINUX_REBOOT_CMD_POWER_OFF)
+			}
+		}
+	}
 	if status != 0 {
 		in.say("%q ended with status %d", text, status)
 	}

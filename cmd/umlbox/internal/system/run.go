@@ -173,23 +173,68 @@ func Which(e *applet.Env, args []string) error {
 	return nil
 }
 
-// Chroot runs a command with another root directory.
+// Chroot runs a command with another root directory, and as another user. Users and
+// groups are numbers, as the new root may lack their names.
 func Chroot(e *applet.Env, args []string) error {
+	var stay bool
+	uid, gid := -1, -1
+	var groups []int
 	var o applet.Options
 	o.InOrder = true
+	o.Bool(&stay, 0, "skip-chdir")
+	o.Value(0, "userspec", func(s string) (err error) {
+		user, group, _ := strings.Cut(s, ":")
+		if user != "" {
+			uid, err = idNumber(user)
+		}
+		if group != "" && err == nil {
+			gid, err = idNumber(group)
+		}
+		return err
+	})
+	o.Value(0, "groups", func(s string) error {
+		groups = []int{}
+		for _, g := range strings.FieldsFunc(s, func(r rune) bool { return r == ',' }) {
+			n, err := idNumber(g)
+			if err != nil {
+				return err
+			}
+			groups = append(groups, n)
+		}
+		return nil
+	})
 	operands, err := o.ParseSome(args, 1)
 	if err != nil {
 		return err
 	}
-	fail := func(err error) error {
-		fmt.Fprintf(e.Stderr, "chroot: cannot change root directory to %s: %s\n", applet.Quote(operands[0]), applet.Reason(err))
+	fail := func(format string, a ...any) error {
+		fmt.Fprintf(e.Stderr, "chroot: "+format+"\n", a...)
 		return applet.Status(125)
 	}
-	if err := unix.Chroot(operands[0]); err != nil {
-		return fail(err)
+	if stay && filepath.Clean(operands[0]) != "/" {
+		return fail("--skip-chdir needs / as the new root")
 	}
-	if err := os.Chdir("/"); err != nil {
-		return fail(err)
+	err = unix.Chroot(operands[0])
+	if err == nil && !stay {
+		err = os.Chdir("/")
+	}
+	if err != nil {
+		return fail("cannot change root directory to %s: %s", applet.Quote(operands[0]), applet.Reason(err))
+	}
+	if groups != nil || uid >= 0 {
+		if err := syscall.Setgroups(groups); err != nil {
+			return fail("failed to set supplementary groups: %s", applet.Reason(err))
+		}
+	}
+	if gid >= 0 {
+		if err := syscall.Setgid(gid); err != nil {
+			return fail("failed to set group-ID: %s", applet.Reason(err))
+		}
+	}
+	if uid >= 0 {
+		if err := syscall.Setuid(uid); err != nil {
+			return fail("failed to set user-ID: %s", applet.Reason(err))
+		}
 	}
 	if len(operands) == 1 {
 		shell := os.Getenv("SHELL")
@@ -199,6 +244,15 @@ func Chroot(e *applet.Env, args []string) error {
 		operands = append(operands, shell, "-i")
 	}
 	return replace(e, operands[1:])
+}
+
+// idNumber is the number of a user or group.
+func idNumber(s string) (int, error) {
+	n, err := strconv.ParseUint(s, 10, 32)
+	if err != nil || n == 1<<32-1 {
+		return 0, applet.Usagef("%s is no number of a user or group", applet.Quote(s))
+	}
+	return int(n), nil
 }
 
 // Nohup runs a command that outlives the terminal.
