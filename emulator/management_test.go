@@ -70,8 +70,11 @@ func TestStack(t *testing.T) {
 		}
 	}
 	do("go")
-	if text := do("sysrq l"); !strings.Contains(text, "Call Trace:") {
-		t.Errorf("sysrq l shows no backtrace: %q", text)
+	// What was held takes a moment to run again.
+	for deadline := time.Now().Add(limit); !strings.Contains(do("sysrq l"), "Call Trace:"); {
+		if time.Now().After(deadline) {
+			t.Fatalf("sysrq l shows no backtrace: %q", do("sysrq l"))
+		}
 	}
 	do("halt")
 	m.Wait(limit)

@@ -90,7 +90,7 @@ func (s *sentry) procOptions() procfs.Options {
 	}
 	files["stat"] = live(func(b *bytes.Buffer) { s.statistics(b, files["interrupts"].Read) })
 	if s.m.config.Notify != "" {
-		files["mconsole"] = procfs.File{Perm: 0o200, Write: func(_ context.Context, text string) error {
+		files["mconsole"] = procfs.File{Perm: 0o200, Exact: true, Write: func(_ context.Context, text string) error {
 			s.m.notify(mconsole.NotifyUser, text)
 			return nil
 		}}

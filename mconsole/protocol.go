@@ -161,20 +161,25 @@ const (
 // Notification is what a machine says unasked.
 type Notification struct {
 	Type NotificationType
-	Data []byte // without the NUL that follows it in the packet
+	// Data is without the NUL that follows it in the packet, but for a user's: what was
+	// written goes as it is.
+	Data []byte
 }
 
-// Encode returns the packet. Data beyond MaxData-1 bytes is cut off, as a machine that
-// panics cannot do better.
+// Encode returns the packet, as kernels send it. Data for which it has no room is cut off,
+// as a machine that panics cannot do better.
 func (n Notification) Encode() []byte {
-	data := n.Data[:min(len(n.Data), MaxData-1)]
-	// The packet has the data's full length, as kernels send it.
-	b := make([]byte, notifyHeader+MaxData)
+	end := 1
+	if n.Type == NotifyUser {
+		end = 0
+	}
+	data := n.Data[:min(len(n.Data), MaxData-end)]
+	b := make([]byte, notifyHeader+len(data)+end)
 	ne := binary.NativeEndian
 	ne.PutUint32(b, Magic)
 	ne.PutUint32(b[4:], Version)
 	ne.PutUint32(b[8:], uint32(n.Type))
-	ne.PutUint32(b[12:], uint32(len(data)+1))
+	ne.PutUint32(b[12:], uint32(len(data)+end))
 	copy(b[notifyHeader:], data)
 	return b
 }
@@ -199,8 +204,9 @@ func DecodeNotification(b []byte) (Notification, error) {
 	if n < 0 || n > MaxData || n > int64(len(b)-notifyHeader) {
 		return bad("len", n)
 	}
-	return Notification{
-		Type: NotificationType(int32(ne.Uint32(b[8:]))),
-		Data: bytes.TrimSuffix(b[notifyHeader:notifyHeader+n], []byte{0}),
-	}, nil
+	note := Notification{Type: NotificationType(int32(ne.Uint32(b[8:]))), Data: b[notifyHeader : notifyHeader+n]}
+	if note.Type != NotifyUser {
+		note.Data = bytes.TrimSuffix(note.Data, []byte{0})
+	}
+	return note, nil
 }

@@ -82,20 +82,29 @@ func TestReplies(t *testing.T) {
 }
 
 func TestNotification(t *testing.T) {
-	for _, n := range []Notification{
-		{NotifySocket, []byte("/root/.uml/x/mconsole")}, {NotifyPanic, []byte("oops")}, {NotifyHang, []byte{}}, {NotifyUser, []byte("hi")},
+	for _, test := range []struct {
+		Notification
+		data string // as a real kernel sends it
+	}{
+		{Notification{NotifySocket, []byte("/root/.uml/x/mconsole")}, "/root/.uml/x/mconsole\x00"},
+		{Notification{NotifyPanic, []byte("sysrq triggered crash")}, "sysrq triggered crash\x00"},
+		{Notification{NotifyHang, []byte{}}, "\x00"},
+		{Notification{NotifyUser, []byte("hi\n")}, "hi\n"},
+		{Notification{NotifyUser, []byte("\x00")}, "\x00"},
 	} {
-		b := n.Encode()
-		if len(b) != 528 {
-			t.Errorf("the packet has %d bytes", len(b))
+		n, b := test.Notification, test.Encode()
+		if got := string(b[notifyHeader:]); got != test.data || binary.NativeEndian.Uint32(b[12:]) != uint32(len(test.data)) {
+			t.Errorf("%+v: %q behind a header that says %d", n, got, b[12:16])
 		}
 		if got, err := DecodeNotification(b); err != nil || !reflect.DeepEqual(got, n) {
 			t.Errorf("%+v came back as %+v, %v", n, got, err)
 		}
 	}
-	long := Notification{NotifyPanic, bytes.Repeat([]byte("x"), 600)}
-	if got, err := DecodeNotification(long.Encode()); err != nil || len(got.Data) != 511 {
-		t.Errorf("a long one has %d bytes, %v", len(got.Data), err)
+	for kind, want := range map[NotificationType]int{NotifyPanic: 511, NotifyUser: 512} {
+		long := Notification{kind, bytes.Repeat([]byte("x"), 600)}
+		if got, err := DecodeNotification(long.Encode()); err != nil || len(got.Data) != want {
+			t.Errorf("a long one has %d bytes, %v", len(got.Data), err)
+		}
 	}
 }
 
@@ -108,7 +117,7 @@ func TestDecodeRefuses(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	notification := Notification{NotifyUser, []byte("text")}.Encode()
+	notification := Notification{NotifyPanic, []byte("text")}.Encode()
 	put := func(b []byte, off int, v uint32) []byte {
 		b = bytes.Clone(b)
 		binary.NativeEndian.PutUint32(b[off:], v)

@@ -113,7 +113,7 @@ func (f File) source() vfs.DynamicBytesSource {
 		return polledSource{readSource(f.Read), f.Poller}
 	}
 	if f.Write != nil {
-		return writableSource{readSource(f.Read), f.Write}
+		return writableSource{readSource(f.Read), f.Write, f.Exact}
 	}
 	return readSource(f.Read)
 }
@@ -142,6 +142,7 @@ func (s polledSource) GetDynamicBytesPoller(context.Context) *vfs.DynamicBytesPo
 type writableSource struct {
 	readSource
 	write func(context.Context, string) error
+	exact bool
 }
 
 // Write implements vfs.WritableDynamicBytesSource.Write.
@@ -158,7 +159,10 @@ func (s writableSource) Write(ctx context.Context, _ *vfs.FileDescription, src u
 	if err != nil {
 		return int64(n), err
 	}
-	if err := s.write(ctx, strings.TrimSuffix(string(text), "\n")); err != nil {
+	if !s.exact {
+		text = bytes.TrimSuffix(text, []byte("\n"))
+	}
+	if err := s.write(ctx, string(text)); err != nil {
 		return 0, err
 	}
 	return int64(n), nil

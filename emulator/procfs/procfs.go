@@ -37,9 +37,10 @@ func Text(s string) Source {
 // File is a file below /proc that is added, or whose contents are replaced.
 type File struct {
 	Read Source
-	// Write takes what is written, at most a page of it, without its last newline.
-	// Nil: the file cannot be written.
+	// Write takes what is written, at most a page of it, without its last newline unless
+	// Exact is set. Nil: the file cannot be written.
 	Write func(ctx context.Context, text string) error
+	Exact bool
 	// Poller, when not nil, tells of changes: the file can be polled.
 	Poller *vfs.DynamicBytesPoller
 	// Perm are the permissions of an added file; 0 is 0444, or 0644 with Write.
