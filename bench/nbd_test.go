@@ -53,7 +53,7 @@ func BenchmarkNBD(b *testing.B) {
 	if err := os.WriteFile(file("merged.img"), data, 0o600); err != nil {
 		b.Fatal(err)
 	}
-	oracle.Run(b, "qemu-img", "convert", "-f", "raw", "-O", "qcow2", "-B", file("base.img"), "-F", "raw", file("merged.img"), file("theirs.qcow2"))
+	lookOverlay(b, file("base.img"), file("merged.img"), file("theirs.qcow2"))
 	umlimg, qemu := guest.Binary(b, "umlimg"), oracle.Tool(b, "qemu-nbd")
 	oursAt, theirsAt := file("o"), file("q")
 	bench := func(args ...string) []string {

@@ -29,6 +29,8 @@ type COW struct {
 	opts    Options
 	bits    *bitmap
 	sync    *syncer
+	// reserves: the COW file does.
+	reserves bool
 
 	// Copying a block up from the backing file, to change a part of it, must not
 	// happen beside another write or trim of that block. Whoever copies up holds
@@ -116,6 +118,7 @@ func disk(f, backing *hostFile, h Header, bits *bitmap, o Options) *COW {
 		size: roundUp(h.Size, SectorSize),
 	}
 	c.sync = newSyncer(c.flush)
+	c.reserves = !f.readOnly && f.reserves()
 	return c
 }
 

@@ -187,6 +187,11 @@ func (c *COW) put(p []byte, off int64) error {
 	if _, err := c.bits.region(off / SectorSize / regionSectors); err != nil {
 		return err
 	}
+	if c.reserves && len(p) >= reserveLeast {
+		if held, _, err := c.run(off, off+int64(len(p))); err == nil && !held {
+			c.file.reserve(c.layout.DataOffset+off, int64(len(p)))
+		}
+	}
 	if _, err := c.file.WriteAt(p, c.layout.DataOffset+off); err != nil {
 		return err
 	}

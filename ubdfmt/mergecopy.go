@@ -37,6 +37,8 @@ type merger struct {
 	noSync bool
 	// unshared: the host has refused to share blocks of the two files.
 	unshared atomic.Bool
+	// reserves: the target does, and has no blocks yet.
+	reserves bool
 	progress func(done, total int64)
 }
 
@@ -51,6 +53,7 @@ type piece struct {
 func (m *merger) run(ctx context.Context) error {
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
+	m.reserves = !m.cloned && m.target.reserves()
 	pieces := make(chan piece, 4*copyWorkers)
 	var workers sync.WaitGroup
 	for range copyWorkers {
@@ -250,6 +253,9 @@ func (w *copier) put(from *hostFile, fromOff int64, b []byte, off int64) error {
 			return nil
 		}
 		w.unshared.Store(true)
+	}
+	if w.reserves && n >= reserveLeast {
+		w.target.reserve(off, n)
 	}
 	_, err := w.target.WriteAt(b, off)
 	return err
