@@ -142,7 +142,7 @@ var hostUses = map[string]string{
 	"emulator/initramfs": "the command line: initrd=",
 	"emulator/line":      "the command line and the management console: channels of terminals",
 	"emulator/mconsole":  "the command line: uml_dir=, umid=, mconsole=notify:",
-	"emulator/net":       "the command line and the management console: network transports",
+	"emulator/transport": "the command line and the management console: network transports",
 	"emulator/ubd":       "the command line and the management console: images",
 	"emulator/sys":       "fixed names",
 	"emulator/platform":  "fixed names below the host's /proc/self/fd",
