@@ -1,6 +1,7 @@
 package emulator_test
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -258,6 +259,9 @@ func TestUMID(t *testing.T) {
 	}
 	first := start()
 	first.Expect(limit, "waiting")
+	if title := read(t, fmt.Sprintf("/proc/%d/cmdline", first.PID())); !strings.HasSuffix(title, "\x00con0=null,fd:1\x00forever\x00") {
+		t.Errorf("the title of the process is %q, not its line", title)
+	}
 	second := start()
 	second.Expect(limit, `umid "T" is already in use by pid `+regexp.QuoteMeta(strings.TrimSpace(read(t, filepath.Join(dir, "T", "pid")))))
 	second.Expect(limit, "waiting")

@@ -282,7 +282,8 @@ var Options = []Option{
 			"of the host. With append files may only grow: what is written goes to the end, and nothing is shortened or removed.",
 		apply: hostDir},
 	{Name: "mconsole", Form: Value, Show: "mconsole=notify:SOCKET",
-		Text: "A socket that is told where the management console is, and of a panic.",
+		Text: "A Unix datagram socket that is told where the management console is (type 0), of a panic (1), and what the guest writes to /proc/mconsole (3). " +
+			"A hang, type 2, no kernel tells of.",
 		apply: func(c *Config, s setting) string {
 			path, ok := strings.CutPrefix(s.value, "notify:")
 			if !ok || path == "" {
