@@ -51,6 +51,8 @@ type Driver struct {
 
 	mu    sync.Mutex
 	units map[int]*unit
+	// identities are who the units are to their other sides, and which has each.
+	identities map[string]*unit
 }
 
 // unit is one device.
@@ -64,7 +66,9 @@ type unit struct {
 var _ driver.Driver = (*Driver)(nil)
 
 // New makes a driver without units.
-func New(o Options) *Driver { return &Driver{Options: o, units: map[int]*unit{}} }
+func New(o Options) *Driver {
+	return &Driver{Options: o, units: map[int]*unit{}, identities: map[string]*unit{}}
+}
 
 // Configure implements driver.Driver. A device whose other side is not there is made all
 // the same, and looks for it when the guest brings it up.
@@ -82,12 +86,9 @@ func (d *Driver) Configure(name, spec string) error {
 	if d.units[n] != nil {
 		return driver.Errorf(driver.Busy, "Device is already configured")
 	}
-	if id := s.Identity(); id != "" {
-		for _, u := range d.units {
-			if u.spec.Identity() == id {
-				return driver.Errorf(driver.Busy, "%s has %s already", u.port.Name, id)
-			}
-		}
+	id := s.Identity()
+	if other := d.identities[id]; other != nil {
+		return driver.Errorf(driver.Busy, "%s has %s already", other.port.Name, id)
 	}
 	u := &unit{number: n, text: spec, spec: s}
 	u.port = nic.New(nic.Options{
@@ -107,6 +108,9 @@ func (d *Driver) Configure(name, spec string) error {
 		return driver.Errorf(driver.Invalid, "%w", err)
 	}
 	d.units[n] = u
+	if id != "" {
+		d.identities[id] = u
+	}
 	return nil
 }
 
@@ -172,6 +176,7 @@ func (d *Driver) Remove(name string) error {
 		return driver.Errorf(driver.Busy, "%w", err)
 	}
 	delete(d.units, n)
+	delete(d.identities, u.spec.Identity())
 	_ = u.port.Close()
 	return nil
 }
