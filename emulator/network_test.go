@@ -97,7 +97,7 @@ func met(t testing.TB, out, sum string, back <-chan string) {
 		if got != sum {
 			t.Errorf("the file that came back has the sum %s; want %s", got, sum)
 		}
-	default:
+	case <-time.After(limit):
 		t.Errorf("no file came back")
 	}
 }
