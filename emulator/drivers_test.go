@@ -18,6 +18,7 @@ func TestOneInterface(t *testing.T) {
 		"con3": "null", "ssl5": "null,fd:1", "ubd2": disk(t, 1<<20), "ubd3": filepath.Join(dir, "new.cow") + "," + disk(t, 1<<20),
 		"hwrng": "/dev/urandom,65536", "strace": "comm:nobody:openat",
 		"vec3": "transport=bess,dst=/no/such/switch,depth=9",
+		"eth3": "daemon,,unix,/no/such/switch",
 	}
 	start := func(name string, words ...string) (*guest.Machine, string) {
 		words = append([]string{guest.Binary(t, "linux"), "mem=64M", "uml_dir=" + dir, "umid=" + name, "initrd=" + initrd(t), "con0=null,fd:1", "forever"}, words...)

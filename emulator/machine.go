@@ -67,8 +67,8 @@ type Machine struct {
 	strace    *strace.Tracer
 	// tree is the device tree of dtb=, nil without one.
 	tree *fdt.Tree
-	// vecs are the network devices.
-	vecs *vec.Driver
+	// vecs and eths are the network devices, eths those in the older words.
+	vecs, eths *vec.Driver
 	// generator is /dev/hwrng.
 	generator *hwrng.Driver
 	umid      *umid
@@ -268,7 +268,7 @@ func (m *Machine) close() error {
 	_ = m.management.Close()
 	m.generator.Close()
 	m.room.close()
-	if err := m.vecs.Close(); err != nil {
+	if err := errors.Join(m.vecs.Close(), m.eths.Close()); err != nil {
 		errs = append(errs, fmt.Errorf("close the network devices: %w", err))
 	}
 	if err := m.strace.Close(); err != nil {

@@ -80,6 +80,8 @@ func (c management) Driver(name string) driver.Driver {
 		return c.m.generator
 	case vec.Name:
 		return c.m.vecs
+	case vec.Legacy:
+		return c.m.eths
 	case "strace":
 		return c.m.strace
 	}

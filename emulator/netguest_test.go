@@ -221,3 +221,27 @@ func TestNetworkWhileRunning(t *testing.T) {
 	m.Signal(unix.SIGTERM)
 	m.Wait(limit)
 }
+
+// TestNetworkMany brings many devices up, lists them, and has the last two hear each other:
+// the Sentry looks at all of them to find one, and answers a list in one piece.
+func TestNetworkMany(t *testing.T) {
+	namespace(t)
+	count := 512
+	if oracle.Nightly() {
+		count = 4096
+	}
+	words := []string{"mem=512M", "quiet", "initrd=" + shell(t, fmt.Sprintf(`mount -t hostfs none /mnt -o /
+I="chroot /mnt `+oracle.Tool(t, "ip")+`"
+seq 0 %d | sed 's/.*/link set vec& up/' | $I -batch - ; echo "batch $?"
+echo "up $($I -o link | grep -c ',UP,LOWER_UP.*state UP')"
+ip addr add 10.9.0.1/24 dev vec%d; ping -c 1 -W 1 10.9.0.2 >/dev/null
+[ $(cat /sys/class/net/vec%d/statistics/rx_packets) -gt 0 ] && echo heard`, count-1, count-2, count-1))}
+	for i := range count {
+		words = append(words, fmt.Sprintf("vec%d:transport=l2tpv3,udp=1,src=127.0.0.1,dst=127.0.0.1,srcport=%d,dstport=%d,rx_session=1,tx_session=1", i, 10000+i, 10000+(i^1)))
+	}
+	out, status := boot(t, words...)
+	if status != 0 {
+		t.Errorf("exit status %d", status)
+	}
+	want(t, out[max(0, len(out)-2000):], "batch 0\n", fmt.Sprintf("up %d\n", count), "heard\n")
+}

@@ -21,13 +21,17 @@ func (m *Machine) openNetwork() {
 	if m.umid != nil {
 		name = m.umid.name
 	}
-	m.vecs = vec.New(vec.Options{Machine: name, Logf: m.logf, Changed: m.networkChanged, InUse: m.networkInUse})
+	family := func(name, machine string) *vec.Driver {
+		return vec.New(vec.Options{Family: name, Machine: machine, Logf: m.logf, Changed: m.networkChanged, InUse: m.networkInUse})
+	}
+	m.vecs, m.eths = family(vec.Name, name), family(vec.Legacy, name)
 	for _, setting := range m.config.Settings {
-		if setting.Driver != vec.Name {
+		d := map[string]*vec.Driver{vec.Name: m.vecs, vec.Legacy: m.eths}[setting.Driver]
+		if d == nil {
 			continue
 		}
-		if err := m.vecs.Configure(setting.Unit, setting.Spec); err != nil {
-			m.printk(klog.Err, "vec%s: %v", setting.Unit, err)
+		if err := d.Configure(setting.Unit, setting.Spec); err != nil {
+			m.printk(klog.Err, "%s%s: %v", setting.Driver, setting.Unit, err)
 		}
 	}
 }
@@ -41,7 +45,7 @@ func (s *sentry) networkStack() *netstack.Stack {
 // addNetwork gives the kernel the devices that there are. One that comes at the same time
 // is added once.
 func (s *sentry) addNetwork() {
-	for _, p := range s.m.vecs.Ports() {
+	for _, p := range append(s.m.vecs.Ports(), s.m.eths.Ports()...) {
 		if err := s.addPort(p); err != nil {
 			s.m.printk(klog.Err, "%s: %v", p.Name, err)
 		}

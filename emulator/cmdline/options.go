@@ -267,13 +267,20 @@ var Options = []Option{
 		}},
 
 	{Name: "vec", Form: Colon, Show: "vecN:transport=TRANSPORT,OPTION=VALUE,…",
-		Text: "Network device N, which the guest has as vecN, down at first. TRANSPORT: tap, hybrid, raw, gre, l2tpv3, bess or fd; their options are in linux(1), NETWORK. " +
+		Text: "Network device N, which the guest has as vecN, down at first. TRANSPORT: tap, hybrid, raw, gre, l2tpv3, bess, fd, daemon, mcast or ucast; their options are in linux(1), NETWORK. " +
 			"Of all: mac=XX:XX:XX:XX:XX:XX; mtu=BYTES (1500); depth=PACKETS in one system call (64); vec=0 for one; gro=1 leaves checksums and segmentation " +
 			"of TCP to the other side and takes such frames; headroom=BYTES before a packet (32). What is wrong is named in the log, and the device is missing.",
 		apply: vector},
-	{Name: "eth", Form: Unit, Show: "ethN=…",
-		Text: "A network device over one of the older transports. This version has no network devices: the log says so.",
-		Note: "network devices are not in this version"},
+	{Name: "eth", Form: Unit, Show: "ethN=TRANSPORT,…",
+		Text: "Network device N in the words of older kernels, which the guest has as ethN: tuntap,IFACE,MAC; daemon,MAC,unix,SOCKET; mcast,MAC,ADDRESS,PORT,TTL; " +
+			"ucast,MAC,ADDRESS,PORT,REMOTEPORT. Empty fields have their defaults. The log says which vecN:… is the same.",
+		apply: func(c *Config, s setting) string {
+			if s.unit == "" || !number(s.unit) {
+				c.foreign(s.word)
+				return ""
+			}
+			return device("eth")(c, s)
+		}},
 	{Name: "ip", Form: Value, Show: "ip=…",
 		Text: "Addresses for a network device. This version has no network devices: the log says so.",
 		Note: "network devices are not in this version"},

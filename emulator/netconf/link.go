@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"slices"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -218,14 +219,41 @@ func (r *request) which(index int32, all []attribute) (tcpip.NICID, *syserr.Erro
 	return 0, syserr.ErrInvalidArgument
 }
 
+// hints are where interfaces of a name were found last, in whatever stack: the stack itself
+// describes all of thousands to find one. Each is looked at before it is believed.
+var hints struct {
+	sync.Mutex
+	ids map[string]tcpip.NICID
+}
+
+// maxHints bounds them.
+const maxHints = 1 << 16
+
 // byName is the number of the interface of a name, or 0.
 func byName(s *stack.Stack, name string) tcpip.NICID {
-	for id, info := range s.NICInfo() {
+	if name == "" {
+		return 0
+	}
+	hints.Lock()
+	id := hints.ids[name]
+	hints.Unlock()
+	if id != 0 && s.FindNICNameFromID(id) == name {
+		return id
+	}
+	infos := s.NICInfo()
+	hints.Lock()
+	defer hints.Unlock()
+	if hints.ids == nil || len(hints.ids)+len(infos) > maxHints {
+		hints.ids = map[string]tcpip.NICID{}
+	}
+	found := tcpip.NICID(0)
+	for id, info := range infos {
+		hints.ids[info.Name] = id
 		if info.Name == name {
-			return id
+			found = id
 		}
 	}
-	return 0
+	return found
 }
 
 // sentryLink are the attributes of a link that the Sentry sets; noLink are those that say

@@ -46,6 +46,53 @@ func (p *Protocol) Receive(ctx context.Context, s *netlink.Socket, buf []byte) *
 
 // ProcessMessage implements netlink.Protocol.ProcessMessage.
 func (p *Protocol) ProcessMessage(ctx context.Context, s *netlink.Socket, msg *nlmsg.Message, ms *nlmsg.MessageSet) *syserr.Error {
+	if err := p.process(ctx, s, msg, ms); err != nil || !ms.Multi {
+		return err
+	}
+	return portion(ctx, s, ms)
+}
+
+// goodSize is how much of a dump Linux puts into one datagram for a reader that asks for
+// little, in bytes (NLMSG_GOODSIZE): the C library's reader has room for a page.
+const goodSize = 3776
+
+// shortQueue is how long a dump is that needs no longer queue, longQueue how long one may
+// get, in bytes.
+const (
+	shortQueue = 64 << 10
+	longQueue  = 16 << 20
+)
+
+// portion sends a dump in datagrams, but for what fits the last one.
+func portion(ctx context.Context, s *netlink.Socket, ms *nlmsg.MessageSet) *syserr.Error {
+	total := 0
+	for _, m := range ms.Messages {
+		total += len(m.Buffer())
+	}
+	if total > shortQueue {
+		if c, err := reach.NetlinkConnection(s); err == nil {
+			c.SetSendBufferSize(longQueue)
+		}
+	}
+	part := *ms
+	part.Multi, part.Messages = false, nil // the end is told once
+	size := 0
+	for _, m := range ms.Messages {
+		if n := len(m.Buffer()); size > 0 && size+n > goodSize {
+			if err := s.SendResponse(ctx, &part); err != nil {
+				return err
+			}
+			part.Messages, size = nil, 0
+		}
+		part.Messages = append(part.Messages, m)
+		size += len(m.Buffer())
+	}
+	ms.Messages = part.Messages
+	return nil
+}
+
+// process answers a message.
+func (p *Protocol) process(ctx context.Context, s *netlink.Socket, msg *nlmsg.Message, ms *nlmsg.MessageSet) *syserr.Error {
 	ns, ok := s.Stack().(*netstack.Stack)
 	if !ok {
 		return p.base.ProcessMessage(ctx, s, msg, ms)

@@ -149,19 +149,28 @@ const (
 	lastPause  = 500 * time.Millisecond
 )
 
+// manyIdle is how often a device may say that it has something and have nothing.
+const manyIdle = 1000
+
 // read reads a device until it is closed. Room for frames is taken only while there are
 // some: thousands of idle devices hold none.
 func (p *Port) read(o *opened) {
 	defer p.reader.Done()
-	pause := firstPause
+	pause, idle := firstPause, 0
 	for {
-		err := o.Wait()
+		n, err := 0, o.Wait()
 		if err == nil {
-			err = p.drain(o)
+			n, err = p.drain(o)
 		}
 		switch {
+		case err == nil && n == 0 && idle == manyIdle:
+			// The host says that there is something, and never gives it.
+			time.Sleep(firstPause)
 		case err == nil:
 			pause = firstPause
+			if idle++; n > 0 {
+				idle = 0
+			}
 		case errors.Is(err, os.ErrClosed):
 			return
 		case errors.Is(err, io.EOF):
@@ -174,8 +183,8 @@ func (p *Port) read(o *opened) {
 	}
 }
 
-// drain delivers frames until there are no more.
-func (p *Port) drain(o *opened) error {
+// drain delivers frames until there are no more, and says how many there were.
+func (p *Port) drain(o *opened) (total int, err error) {
 	size := o.BatchSize()
 	r := takeRoom(size)
 	defer r.give()
@@ -187,8 +196,8 @@ func (p *Port) drain(o *opened) error {
 		for i := range n {
 			p.deliver(e, o, r, i)
 		}
-		if err != nil || n < size {
-			return err
+		if total += n; err != nil || n < size {
+			return total, err
 		}
 	}
 }

@@ -55,8 +55,11 @@ var options = map[string][]string{
 	"gre":    {"src", "dst", "rx_key", "tx_key", "sequence", "pin_sequence", "v6"},
 	"l2tpv3": {"src", "dst", "srcport", "dstport", "udp", "rx_session", "tx_session", "rx_cookie", "tx_cookie",
 		"cookie64", "counter", "pin_counter", "v6"},
-	"bess": {"src", "dst"},
-	"fd":   {"fd"},
+	"bess":   {"src", "dst"},
+	"fd":     {"fd"},
+	"mcast":  {"group", "port", "ttl"},
+	"ucast":  {"src", "dst", "srcport", "dstport", "v6"},
+	"daemon": {"ctl"},
 }
 
 // Transports are the names of all transports.
@@ -134,6 +137,9 @@ var check = map[string]func(*Spec) error{
 	"l2tpv3": func(s *Spec) error { _, err := s.l2tpv3(); return err },
 	"bess":   func(s *Spec) error { return s.needs("dst") },
 	"fd":     func(s *Spec) error { _, err := s.fd(); return err },
+	"mcast":  func(s *Spec) error { _, _, err := s.mcast(); return err },
+	"ucast":  func(s *Spec) error { _, _, err := s.ucast(); return err },
+	"daemon": func(*Spec) error { return nil },
 }
 
 // parseMAC reads an address that an interface can have.

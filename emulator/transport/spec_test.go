@@ -21,7 +21,7 @@ func TestParse(t *testing.T) {
 		"transport":                                                        "Couldn't parse 'transport'",
 		"transport=tap,,ifname=x":                                          "Couldn't parse",
 		"transport=tap,ifname=":                                            "Couldn't parse",
-		"ifname=tap0":                                                      "no transport=: one of bess, fd",
+		"ifname=tap0":                                                      "no transport=: one of bess, daemon, fd",
 		"transport=carrier-pigeon":                                         "transport=carrier-pigeon: not one of",
 		"transport=tap":                                                    "ifname= is missing",
 		"transport=tap,ifname=a,ifname=b":                                  "ifname is given twice",
@@ -83,4 +83,51 @@ func FuzzParse(f *testing.F) {
 		}
 		s.Identity()
 	})
+}
+
+// TestTranslate holds what the older words mean, and what is refused.
+func TestTranslate(t *testing.T) {
+	for text, want := range map[string]string{
+		"tuntap,tap0": "transport=tap,ifname=tap0",
+		"tuntap,tap0,02:00:00:00:00:01,192.168.0.254": "transport=tap,ifname=tap0,mac=02:00:00:00:00:01",
+		"daemon":                   "transport=daemon",
+		"daemon,,unix,/run/switch": "transport=daemon,ctl=/run/switch",
+		"daemon,02:00:00:00:00:01,unix,/run/switch,/d": "transport=daemon,mac=02:00:00:00:00:01,ctl=/run/switch",
+		"mcast": "transport=mcast",
+		"mcast,02:00:00:00:00:01,239.192.168.2,1103,5": "transport=mcast,mac=02:00:00:00:00:01,group=239.192.168.2,port=1103,ttl=5",
+		"ucast,,127.0.0.1,5000,5001":                   "transport=ucast,dst=127.0.0.1,srcport=5000,dstport=5001",
+	} {
+		got, note, err := Translate(text)
+		if err != nil || got != want {
+			t.Errorf("%s means %s, %v; want %s", text, got, err, want)
+		}
+		if _, err := Parse(got); err != nil {
+			t.Errorf("%s: %v", got, err)
+		}
+		if (note != "") != (strings.HasSuffix(text, ",/d") || strings.HasSuffix(text, ".254")) {
+			t.Errorf("%s: the note is %q", text, note)
+		}
+	}
+	for text, why := range map[string]string{
+		"slip,,":         "slip is obsolete",
+		"ethertap,tap0":  "ethertap is obsolete",
+		"slirp,,slirp":   "slirp is not in this version",
+		"pigeon":         "pigeon: not one of tuntap, daemon, mcast, ucast",
+		"tuntap,a,b,c,d": "tuntap has at most 3 fields, not 4",
+		"daemon,,tcp,/s": "of the kind unix, not tcp",
+		"tuntap,tap0=x":  `has a "="`,
+	} {
+		if _, _, err := Translate(text); err == nil || !strings.Contains(err.Error(), why) {
+			t.Errorf("%s: %v; want %q", text, err, why)
+		}
+	}
+	for text, why := range map[string]string{
+		"transport=mcast,group=10.0.0.1": "not an IPv4 address of a group",
+		"transport=mcast,ttl=256":        "ttl=256: not a number from 0 to 255",
+		"transport=ucast,dst=a":          "srcport= is missing",
+	} {
+		if _, err := Parse(text); err == nil || !strings.Contains(err.Error(), why) {
+			t.Errorf("%s: %v; want %q", text, err, why)
+		}
+	}
 }

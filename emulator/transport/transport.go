@@ -23,6 +23,9 @@ var openers = map[string]func(*Spec) (netdev.Device, error){
 	"l2tpv3": openL2TPv3,
 	"bess":   openBess,
 	"fd":     openFD,
+	"mcast":  openMcast,
+	"ucast":  openUcast,
+	"daemon": openDaemon,
 }
 
 // Open opens the device of a specification that Parse took. Its errors are one line that

@@ -1,5 +1,5 @@
 // Package vec is the family of the guest's vector network devices: vecN is an interface
-// over a transport. Units outlast a restart of the guest; each boot has them anew in its
+// over a transport. ethN is one in the older words. Units outlast a restart of the guest; each boot has them anew in its
 // stack, down.
 package vec
 
@@ -21,14 +21,20 @@ import (
 	"github.com/umlkit/umlkit/emulator/transport"
 )
 
-// Name is the family's name.
-const Name = "vec"
+// Name is the family's name, and Legacy that of the family with the older words for the
+// same devices: ethN=tuntap,tap0.
+const (
+	Name   = "vec"
+	Legacy = "eth"
+)
 
 // maxUnit is the greatest number of a unit.
 const maxUnit = 1<<20 - 1
 
 // Options say what the units of a machine have in common.
 type Options struct {
+	// Family is Name or Legacy.
+	Family string
 	// Machine is what addresses are made from: a machine of the same name has the same.
 	Machine string
 	Logf    func(format string, args ...any)
@@ -45,11 +51,14 @@ type Driver struct {
 
 	mu    sync.Mutex
 	units map[int]*unit
+	// identities are who the units are to their other sides, and which has each.
+	identities map[string]*unit
 }
 
 // unit is one device.
 type unit struct {
 	number int
+	text   string // as it was given
 	spec   transport.Spec
 	port   *nic.Port
 }
@@ -57,7 +66,9 @@ type unit struct {
 var _ driver.Driver = (*Driver)(nil)
 
 // New makes a driver without units.
-func New(o Options) *Driver { return &Driver{Options: o, units: map[int]*unit{}} }
+func New(o Options) *Driver {
+	return &Driver{Options: o, units: map[int]*unit{}, identities: map[string]*unit{}}
+}
 
 // Configure implements driver.Driver. A device whose other side is not there is made all
 // the same, and looks for it when the guest brings it up.
@@ -66,7 +77,7 @@ func (d *Driver) Configure(name, spec string) error {
 	if err != nil {
 		return err
 	}
-	s, err := transport.Parse(spec)
+	s, err := d.parse(n, spec)
 	if err != nil {
 		return driver.Errorf(driver.Invalid, "%w", err)
 	}
@@ -75,16 +86,13 @@ func (d *Driver) Configure(name, spec string) error {
 	if d.units[n] != nil {
 		return driver.Errorf(driver.Busy, "Device is already configured")
 	}
-	if id := s.Identity(); id != "" {
-		for _, u := range d.units {
-			if u.spec.Identity() == id {
-				return driver.Errorf(driver.Busy, "vec%d has %s already", u.number, id)
-			}
-		}
+	id := s.Identity()
+	if other := d.identities[id]; other != nil {
+		return driver.Errorf(driver.Busy, "%s has %s already", other.port.Name, id)
 	}
-	u := &unit{number: n, spec: s}
+	u := &unit{number: n, text: spec, spec: s}
 	u.port = nic.New(nic.Options{
-		Name:     Name + strconv.Itoa(n),
+		Name:     d.Family + strconv.Itoa(n),
 		MAC:      d.address(n, s.MAC),
 		MTU:      uint32(s.MTU),
 		Headroom: uint16(s.Headroom),
@@ -93,14 +101,33 @@ func (d *Driver) Configure(name, spec string) error {
 		Logf:     d.Logf,
 	})
 	if err := u.port.Connect(); err != nil {
-		d.Logf("vec%d: %v; it is tried again when the interface is brought up", n, err)
+		d.Logf("%s: %v; it is tried again when the interface is brought up", u.port.Name, err)
 	}
 	if err := d.Changed(u.port, true); err != nil {
 		_ = u.port.Close()
 		return driver.Errorf(driver.Invalid, "%w", err)
 	}
 	d.units[n] = u
+	if id != "" {
+		d.identities[id] = u
+	}
 	return nil
+}
+
+// parse reads a specification in the family's words. What the older ones mean is logged.
+func (d *Driver) parse(n int, spec string) (transport.Spec, error) {
+	if d.Family != Legacy {
+		return transport.Parse(spec)
+	}
+	text, note, err := transport.Translate(spec)
+	if err != nil {
+		return transport.Spec{}, err
+	}
+	d.Logf("eth%d=%s is vec%d:%s", n, spec, n, text)
+	if note != "" {
+		d.Logf("eth%d: %s", n, note)
+	}
+	return transport.Parse(text)
 }
 
 // parseUnit takes apart "0" and "transport=…", or, as the management console cuts it,
@@ -125,7 +152,7 @@ func (d *Driver) Describe(name string) (string, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if u := d.units[n]; u != nil {
-		return u.spec.Text, nil
+		return u.text, nil
 	}
 	return "", nil
 }
@@ -149,6 +176,7 @@ func (d *Driver) Remove(name string) error {
 		return driver.Errorf(driver.Busy, "%w", err)
 	}
 	delete(d.units, n)
+	delete(d.identities, u.spec.Identity())
 	_ = u.port.Close()
 	return nil
 }
@@ -176,7 +204,7 @@ func (d *Driver) Close() error {
 	var errs []error
 	for n, u := range d.units {
 		if err := u.port.Close(); err != nil {
-			errs = append(errs, fmt.Errorf("vec%d: %w", n, err))
+			errs = append(errs, fmt.Errorf("%s: %w", u.port.Name, err))
 		}
 		delete(d.units, n)
 	}
@@ -189,7 +217,7 @@ func (d *Driver) address(n int, given net.HardwareAddr) tcpip.LinkAddress {
 	if given != nil {
 		return tcpip.LinkAddress(given)
 	}
-	sum := sha256.Sum256(fmt.Appendf(nil, "%s\x00%s%d", d.Machine, Name, n))
+	sum := sha256.Sum256(fmt.Appendf(nil, "%s\x00%s%d", d.Machine, d.Family, n))
 	sum[0] = sum[0]&^3 | 2
 	return tcpip.LinkAddress(sum[:6])
 }

@@ -26,7 +26,7 @@ var packages = map[string]string{
 	"qemu-img": "qemu-utils", "qemu-io": "qemu-utils", "qemu-nbd": "qemu-utils",
 	"resize2fs": "e2fsprogs", "sfdisk": "fdisk", "sgdisk": "gdisk", "xorriso": "xorriso",
 	"setcap": "libcap2-bin", "setfacl": "acl", "setfattr": "attr", "setpriv": "util-linux",
-	"tune2fs": "e2fsprogs", "uml_mconsole": "uml-utilities", "uml_mkcow": "uml-utilities",
+	"tune2fs": "e2fsprogs", "uml_mconsole": "uml-utilities", "uml_mkcow": "uml-utilities", "uml_switch": "uml-utilities",
 	"uml_moo": "uml-utilities", "vim.tiny": "vim-tiny", "xz": "xz-utils",
 }
 
