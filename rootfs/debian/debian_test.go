@@ -184,6 +184,7 @@ func TestResolve(t *testing.T) {
 		{"minbase", "", "apt core exim libone mawk"},
 		{"important", "", "apt core exim libone mawk"},
 		{"minbase", "gawk", "apt core exim gawk libone mawk"},
+		{"minbase", "helpers", "apt core exim helpers libone mawk usr-is-merged"},
 		{"minbase", "postfix", "apt core libone mawk postfix"},
 		{"important", "postfix", "error: packages exim and postfix cannot be installed together"},
 		{"minbase", "postfix exim", "error: packages exim and postfix cannot be installed together"},
