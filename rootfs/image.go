@@ -126,6 +126,10 @@ func (p part) Size() int64 { return p.size }
 // File implements Disk.
 func (p part) File() (*os.File, int64) { return p.image.file.File, p.start }
 
+// Open is the image's file, for what reads and writes it before it has a name. It stays
+// the Image's to close.
+func (m *Image) Open() *os.File { return m.file.File }
+
 // Is says whether a file of the host is this image, or the one that it will replace.
 func (m *Image) Is(dev, ino uint64) bool { return slices.Contains(m.ids, fileID{dev, ino}) }
 

@@ -4,8 +4,8 @@
 // nanosecond, extended attributes, hard links, nodes and holes arrive as they are in
 // the source.
 //
-// The subpackages: tree is what will be in the image; hostdir, tarball, oci and
-// builtin are sources; settings are what is edited (fstab, host name, root's password ...).
+// The subpackages: tree is what will be in the image; hostdir, tarball, oci,
+// debian and builtin are sources; inside does work in a machine; settings are what is edited (fstab, host name, root's password ...).
 package rootfs
 
 import (

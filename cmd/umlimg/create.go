@@ -30,12 +30,22 @@ func createCommand() *cli.Command {
 		ArgsUsage: "IMAGE",
 		Description: `umlimg create --hostname uml disk.img
 umlimg create --from /tmp/tree --size 4G --root-password-file secret disk.img
+umlimg create --suite bookworm --include sysvinit-core --root-password-file secret debian.img
 umlimg create --from oci:layout:latest --platform linux/amd64 app.img
 docker save app | umlimg create --from docker-archive:- app.img
 umlimg create --blank --size 100G data.img`,
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "from", Value: "builtin", Usage: "take the root file system from a directory, a tar `archive` (plain, gzip, xz, zstd, bzip2; - for standard input), a container image (oci:LAYOUT[:NAME], docker-archive:FILE[:NAME]) or the built-in userland"},
 			&cli.StringFlag{Name: "platform", Usage: "which of a container image's `os/arch[/variant]`; else linux and this machine's"},
+			&cli.StringFlag{Name: "suite", Usage: "make Debian out of its packages: the `name` of a release, such as bookworm"},
+			&cli.StringFlag{Name: "variant", Value: "minbase", Usage: "which packages: `one` of apt, minbase, important, standard"},
+			&cli.StringSliceFlag{Name: "include", Usage: "`packages` besides, commas between them, may be repeated"},
+			&cli.StringSliceFlag{Name: "components", Usage: "`parts` of the archive, commas between them; else main"},
+			&cli.StringFlag{Name: "mirror", EnvVars: []string{"UMLKIT_MIRROR"}, Usage: "`URL` of the archive, or file:/DIRECTORY; else what apt of this machine uses"},
+			&cli.StringFlag{Name: "arch", Usage: "Debian's `name` of the processor"},
+			&cli.StringFlag{Name: "keyring", Usage: "`file` of keys that the archive may be signed by; else Debian's"},
+			&cli.BoolFlag{Name: "allow-unsigned", Usage: "take an archive that nobody signed"},
+			&cli.StringFlag{Name: "linux", Usage: "`program` in which packages are configured"},
 			&cli.StringFlag{Name: "size", Value: defaultSize, Usage: "`size` of the disk in bytes, or with K, M, G, T"},
 			&cli.StringFlag{Name: "partition", Usage: "put the file system into partition 1 of a `table`, gpt or mbr"},
 			&cli.StringFlag{Name: "hostname", Usage: "`name` of the guest"},
@@ -119,13 +129,14 @@ func create(c *cli.Context, path string) error {
 	if c.Bool("blank") {
 		for _, name := range c.LocalFlagNames() {
 			switch name {
+			case "mirror": // may come from the environment
 			case "blank", "size", "force", "json":
 			default:
 				return usagef("--blank makes no file system, so --%s has no meaning", name)
 			}
 		}
 	}
-	p, err := planOf(c)
+	p, err := planOf(c, path)
 	defer p.close()
 	if err != nil {
 		return err
@@ -195,7 +206,7 @@ func (p *buildPlan) close() {
 
 // planOf reads the options. All that can be wrong with them is said before anything
 // is written. The plan is to be closed also after an error.
-func planOf(c *cli.Context) (*buildPlan, error) {
+func planOf(c *cli.Context, path string) (*buildPlan, error) {
 	p := &buildPlan{}
 	if c.Bool("blank") {
 		return p, nil
@@ -209,7 +220,7 @@ func planOf(c *cli.Context) (*buildPlan, error) {
 	if err := p.owners(c); err != nil {
 		return p, err
 	}
-	source, err := sourceOf(c)
+	source, err := sourceOf(c, path)
 	if err != nil {
 		return p, err
 	}

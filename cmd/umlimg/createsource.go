@@ -16,7 +16,19 @@ import (
 )
 
 // sourceOf is what --from names.
-func sourceOf(c *cli.Context) (rootfs.Source, error) {
+func sourceOf(c *cli.Context, path string) (rootfs.Source, error) {
+	if c.IsSet("suite") {
+		b, err := suiteOf(c, path)
+		if err != nil {
+			return nil, err
+		}
+		return b, nil
+	}
+	for _, name := range suiteFlags {
+		if c.IsSet(name) && (name != "mirror" || os.Getenv("UMLKIT_MIRROR") == "") {
+			return nil, usagef("--%s is for --suite", name)
+		}
+	}
 	from := c.String("from")
 	if from == "" {
 		return nil, usagef("--from is empty: name a directory, a tar archive, a container image, or builtin")

@@ -1,7 +1,7 @@
 // Package debian makes a root file system out of a Debian archive: the packages of a
 // suite, resolved, fetched, held against the archive's signature and unpacked into the
 // tree with dpkg's records of them, as `dpkg --unpack` leaves them. What their scripts
-// do is left to dpkg inside the machine; see ConfigureScript.
+// do is left to dpkg inside the machine; see ConfigureProgram.
 //
 // Nothing of this machine goes into the tree. All that a mirror sends is untrusted until
 // its sum is one that a signed Release file leads to; versions and relations are read by
@@ -236,22 +236,15 @@ func (s *Source) unpack(ctx context.Context, m *mirror, packages []*pkg, t *tree
 
 // system adds what no package has and a system needs.
 func (s *Source) system(t *tree.Tree, packages []*pkg, components []string) error {
-	var order strings.Builder
-	for _, p := range packages {
-		order.WriteString(p.name + "\n")
-	}
-	if strings.HasPrefix(s.Mirror, "file:") {
-		return t.WriteFile(orderFile, []byte(order.String()), 0o644)
-	}
-	line := fmt.Sprintf("deb %s %s %s\n", strings.TrimSuffix(s.Mirror, "/"), s.Suite, strings.Join(components, " "))
-	if err := t.WriteFile("/etc/apt/sources.list", []byte(line), 0o644); err != nil {
+	if err := leaveConfigure(t, packages); err != nil || strings.HasPrefix(s.Mirror, "file:") {
 		return err
 	}
-	return t.WriteFile(orderFile, []byte(order.String()), 0o644)
+	line := fmt.Sprintf("deb %s %s %s\n", strings.TrimSuffix(s.Mirror, "/"), s.Suite, strings.Join(components, " "))
+	return t.WriteFile("/etc/apt/sources.list", []byte(line), 0o644)
 }
 
 // orderFile names the packages in the order in which their preinst scripts are to run.
-// ConfigureScript takes it away.
+// ConfigureProgram takes it away.
 const orderFile = "/.umlkit-packages"
 
 // unsigned is a Release file out of an InRelease whose signature does not matter.

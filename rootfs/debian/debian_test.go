@@ -42,7 +42,11 @@ func names(t testing.TB, all *tree.Tree) string {
 	t.Helper()
 	data, err := all.ReadFile(orderFile, 1<<20)
 	must(t, err)
-	return strings.Join(strings.Fields(string(data)), " ")
+	var out []string
+	for line := range strings.Lines(string(data)) {
+		out = append(out, strings.Fields(line)[0])
+	}
+	return strings.Join(out, " ")
 }
 
 // The tree is what dpkg --unpack makes of the same packages, with its records of them.
@@ -131,7 +135,7 @@ func describe(t testing.TB, all *tree.Tree) map[string]string {
 	out := map[string]string{}
 	must(t, all.Walk(func(path string, _ *tree.Node, _ string, n *tree.Node, _ bool) error {
 		switch path {
-		case orderFile, admin + "/status-old", admin + "/available-old", admin + "/available", admin + "/lock", admin + "/lock-frontend", admin + "/triggers/Lock",
+		case orderFile, ConfigureProgram, admin + "/status-old", admin + "/available-old", admin + "/available", admin + "/lock", admin + "/lock-frontend", admin + "/triggers/Lock",
 			admin + "/triggers/Unincorp", admin + "/diversions", admin + "/statoverride", admin + "/parts", admin + "/alternatives", "/var/log":
 			return nil
 		}
@@ -180,6 +184,7 @@ func TestResolve(t *testing.T) {
 		{"minbase", "", "apt core exim libone mawk"},
 		{"important", "", "apt core exim libone mawk"},
 		{"minbase", "gawk", "apt core exim gawk libone mawk"},
+		{"minbase", "helpers", "apt core exim helpers libone mawk usr-is-merged"},
 		{"minbase", "postfix", "apt core libone mawk postfix"},
 		{"important", "postfix", "error: packages exim and postfix cannot be installed together"},
 		{"minbase", "postfix exim", "error: packages exim and postfix cannot be installed together"},

@@ -141,5 +141,8 @@ func (a *archive) system() {
 	a.pack("none", "Package: postfix\nVersion: 3\nArchitecture: all\nPriority: optional\nProvides: mail-agent\nConflicts: mail-agent\n", map[string]string{"usr/sbin/postfix": "postfix"})
 	a.pack("xz", "Package: exim\nVersion: 4\nArchitecture: all\nPriority: important\nProvides: mail-agent\nConflicts: mail-agent\n", map[string]string{"usr/sbin/exim": "exim"})
 	a.pack("xz", "Package: old\nVersion: 1\nArchitecture: all\nPriority: optional\nDepends: libone (<< 1:1.0~rc1)\n", map[string]string{"usr/old": ""})
+	a.pack("xz", "Package: helpers\nVersion: 1\nArchitecture: all\nPriority: optional\nDepends: usrmerge | usr-is-merged\n", map[string]string{"usr/helpers": ""})
+	a.pack("xz", "Package: usrmerge\nVersion: 1\nArchitecture: all\nPriority: optional\n", map[string]string{"usr/usrmerge": ""})
+	a.pack("xz", "Package: usr-is-merged\nVersion: 1\nArchitecture: all\nPriority: optional\n", map[string]string{"usr/is-merged": ""})
 	a.pack("xz", "Package: never\nVersion: 1\nArchitecture: all\nPriority: optional\n", map[string]string{"usr/never": ""})
 }

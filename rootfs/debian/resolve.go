@@ -124,7 +124,7 @@ next:
 				continue next
 			}
 		}
-		for _, a := range r.Possibilities {
+		for _, a := range preferred(r.Possibilities) {
 			if q := s.u.find(a); q != nil && s.conflict(q) == "" {
 				if err := s.add(q); err != nil {
 					return err
@@ -135,6 +135,16 @@ next:
 		return fmt.Errorf("package %s needs %s, which is not to be had", p.name, r)
 	}
 	return nil
+}
+
+// preferred are alternatives in the order in which they are tried: that of the package,
+// but a tree that has its links into /usr from the start needs no program to make them.
+func preferred(all []dependency.Possibility) []dependency.Possibility {
+	i := slices.IndexFunc(all, func(a dependency.Possibility) bool { return a.Name == "usr-is-merged" })
+	if i <= 0 {
+		return all
+	}
+	return slices.Concat(all[i:i+1], all[:i], all[i+1:])
 }
 
 // fits says whether a version is one that a relation allows. A provider without a
