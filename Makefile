@@ -30,7 +30,7 @@ boot: build
 ORACLES  = uml-utilities e2fsprogs debootstrap xfsprogs attr acl libcap2-bin patchelf busybox-static xz-utils \
            zstd bzip2 kmod mandoc util-linux mount openssl perl procps iproute2 binutils bsdextrautils xxd gcc libc6-dev \
            stress-ng fio strace iputils-ping dosfstools mtools xorriso squashfs-tools fdisk gdisk qemu-utils libnbd-bin zsh fish gdb \
-           cpio lz4 device-tree-compiler tmux vim-tiny ncurses-base umoci skopeo iperf3
+           cpio lz4 device-tree-compiler tmux vim-tiny ncurses-base umoci skopeo iperf3 gnupg
 
 tools-for-tests:
 	@missing=; for p in $(ORACLES); do \

@@ -31,6 +31,8 @@ func TestInside(t *testing.T) {
 	defer f.Close()
 	var out strings.Builder
 	m := inside.Machine{Linux: guest.Binary(t, "linux"), Umlbox: guest.Binary(t, "umlbox"), Disk: f, Memory: 128, Output: &out}
+	temp := t.TempDir()
+	t.Setenv("TMPDIR", temp)
 	if err := m.Run(context.Background(), "/work"); err != nil || !strings.Contains(out.String(), "from / as root, 1 proc") {
 		t.Fatalf("%v\n%s", err, out.String())
 	}
@@ -45,8 +47,8 @@ func TestInside(t *testing.T) {
 	if err := m.Run(context.Background(), "/nothing"); !errors.As(err, &failed) || failed.Status != 127 {
 		t.Errorf("a program that is not there: %v", err)
 	}
-	if left, _ := filepath.Glob(filepath.Join(os.TempDir(), "umlimg-inside-*")); len(left) > 0 {
-		t.Errorf("%q is left", left)
+	if left, err := os.ReadDir(temp); err != nil || len(left) > 0 {
+		t.Errorf("%v is left, %v", left, err)
 	}
 }
 

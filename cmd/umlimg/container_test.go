@@ -96,18 +96,19 @@ func TestContainerConfig(t *testing.T) {
 		{[]string{"--config.cmd", "x", "--config.user", "4000:4001"}, nil, `--userspec=4000:4001 --groups=4001 `},
 		{[]string{"--config.cmd", "x", "--config.user", "root"}, nil, `'HOME=/root'`},
 		{[]string{"--config.cmd", "x", "--config.env", "HOME=/h", "--config.env", "PATH=/prog"}, nil, "'HOME=/h' \\\n\t'PATH=/prog' \\\n\t'TERM=linux' "},
-		{[]string{"--config.cmd", "x", "--config.user", "nobody"}, nil, `error: the configuration: User "nobody": there is no such user in the image's /etc/passwd`},
-		{[]string{"--config.cmd", "x", "--config.user", "app:none such"}, nil, `error: the configuration: User "app:none such": there is no group "none such" in the image's /etc/group`},
+		{[]string{"--config.cmd", "x", "--config.user", "nobody"}, nil, `error: the configuration: user "nobody": there is no such user in the image's /etc/passwd`},
+		{[]string{"--config.cmd", "x", "--config.user", "app:none such"}, nil, `error: the configuration: user "app:none such": there is no group "none such" in the image's /etc/group`},
 		{nil, nil, `error: the configuration names no program to run, and there is no init: --as-is takes the image all the same`},
 		{nil, []string{"--as-is"}, "none"},
 		{[]string{"--config.cmd", "/prog/init"}, nil, "none"},
+		{[]string{"--config.cmd", "x"}, []string{"--umlbox", oracle.Tool(t, "bash")}, "error: " + oracle.Tool(t, "bash") + " needs libraries: build it with CGO_ENABLED=0"},
 		{[]string{"--config.cmd", "x", "--architecture", "arm64"}, []string{"--platform", "linux/arm64"}, "error: the image is for arm64 and " + box + " for EM_X86_64: name one for arm64 by --umlbox, or take the image without an init by --as-is"},
 		{[]string{"--config.cmd", "x", "--architecture", "arm64"}, []string{"--platform", "linux/arm64", "--as-is"}, "none"},
 	} {
 		layout := container(t, c.config...)
 		image := filepath.Join(t.TempDir(), "app.img")
 		argv := append([]string{"create", "--from", "oci:" + layout, "--size", "64M"}, c.more...)
-		if !strings.Contains(strings.Join(c.more, " "), "--as-is") {
+		if more := strings.Join(c.more, " "); !strings.Contains(more, "--as-is") && !strings.Contains(more, "--umlbox") {
 			argv = append(argv, "--umlbox", box)
 		}
 		status, _, stderr := call(append(argv, image)...)

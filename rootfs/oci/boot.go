@@ -116,7 +116,7 @@ func keepInit(t *tree.Tree) error {
 func runScript(t *tree.Tree, c *v1.Config, argv []string) (string, error) {
 	id, err := findUser(t, c.User)
 	if err != nil {
-		return "", fmt.Errorf("User %.80q: %w", c.User, err)
+		return "", fmt.Errorf("user %.80q: %w", c.User, err)
 	}
 	env, err := environment(c.Env, id.home)
 	if err != nil {
@@ -156,7 +156,7 @@ func environment(env []string, home string) ([]string, error) {
 	for _, kv := range env {
 		name, _, ok := strings.Cut(kv, "=")
 		if !ok || name == "" || strings.ContainsRune(kv, 0) {
-			return nil, fmt.Errorf("Env %.80q is no NAME=VALUE", kv)
+			return nil, fmt.Errorf("environment: %.80q is no NAME=VALUE", kv)
 		}
 		has[name] = true
 		out = append(out, kv)
@@ -198,6 +198,11 @@ func load(program, arch string) ([]byte, error) {
 	e, err := elf.NewFile(strings.NewReader(string(data)))
 	if err != nil {
 		return nil, fmt.Errorf("%s is no program: %w", program, err)
+	}
+	for _, p := range e.Progs {
+		if p.Type == elf.PT_INTERP { // the image need not have what it would load
+			return nil, fmt.Errorf("%s needs libraries: build it with CGO_ENABLED=0", program)
+		}
 	}
 	if want, ok := machines[arch]; arch != "" && (!ok || e.Machine != want) {
 		return nil, fmt.Errorf("the image is for %s and %s for %s: name one for %s by --umlbox, or take the image without an init by --as-is",

@@ -245,6 +245,8 @@ func TestForms(t *testing.T) {
 		oracle.Run(t, "gzip", "-k", at(name))
 		oracle.Run(t, "zstd", "-q", at(name))
 	}
+	temp := t.TempDir()
+	t.Setenv("TMPDIR", temp)
 	for _, from := range []string{
 		"oci:" + l.dir, "oci:" + l.dir + ":all", "oci-layout:" + l.dir, "oci-layout://" + l.dir + ":all", "oci:" + at("again") + ":app:1",
 		"oci:" + at("layout.tar"), "oci-archive:" + at("layout.tar") + ":all", "oci:" + at("layout.tar.gz"), "oci:" + at("layout.tar.zst"),
@@ -272,7 +274,7 @@ func TestForms(t *testing.T) {
 			t.Errorf("%s: %d of %d bytes are told", from, done, total)
 		}
 	}
-	left, err := filepath.Glob(filepath.Join(os.TempDir(), "umlimg-*"))
+	left, err := os.ReadDir(temp)
 	if err != nil || len(left) > 0 {
 		t.Errorf("%q are left, %v", left, err)
 	}
