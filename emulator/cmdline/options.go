@@ -282,8 +282,8 @@ var Options = []Option{
 			return device("eth")(c, s)
 		}},
 	{Name: "ip", Form: Value, Show: "ip=…",
-		Text: "Addresses for a network device. This version has no network devices: the log says so.",
-		Note: "network devices are not in this version"},
+		Text: "Addresses for a network device. In this version the guest configures its interfaces itself: the log says so.",
+		Note: "the guest configures its interfaces itself in this version"},
 	{Name: "hostfs", Form: Value, Show: "hostfs=DIR[,append]",
 		Text: "Confines every mount of a hostfs to the host's directory DIR and what is below; without it the guest's root may mount any directory " +
 			"of the host. With append files may only grow: what is written goes to the end, and nothing is shortened or removed.",
