@@ -153,6 +153,10 @@ func TestIdentity(t *testing.T) {
 		"device devtmpfs mounted on /dev with fstype devtmpfs", "\text4\n", "nodev\tproc\n", "== /proc/sys/kernel/osrelease\n"+release.Name+"\n",
 		" 98 ubd\n", "== /proc/sys/kernel/hostname\nother\n", "modload operation not permitted",
 		"mode=20600 rdev=5:1\n", "mode=20620 rdev=4:0\n", "mode=20666 rdev=1:3\n", "mode=20644 rdev=1:11\n")
+	// killall5 takes a process whose code begins and ends at 0 for a thread of the kernel.
+	if stat := regexp.MustCompile(`(?m)^1 \(init\) R (?:-?\d+ ){22}1 1 `); !stat.MatchString(out) {
+		t.Errorf("/proc/self/stat does not match %s:\n%s", stat, out)
+	}
 	if strings.Contains(out, "gvisor") {
 		t.Errorf("the guest sees what its kernel is made of:\n%s", out)
 	}

@@ -9,8 +9,8 @@ import (
 	"gvisor.dev/gvisor/pkg/sentry/vfs"
 )
 
-// statSource is /proc/PID/stat with the controlling terminal, which the Sentry leaves
-// out.
+// statSource is /proc/PID/stat with the controlling terminal and the bounds of the code,
+// which the Sentry leaves out.
 type statSource struct {
 	old      vfs.DynamicBytesSource
 	task     *kernel.Task
@@ -19,8 +19,10 @@ type statSource struct {
 
 // Fields of /proc/PID/stat behind the name in parentheses, counted from 0.
 const (
-	statTTY  = 4
-	statPGID = 5
+	statTTY       = 4
+	statPGID      = 5
+	statStartCode = 23
+	statEndCode   = 24
 )
 
 // Generate implements vfs.DynamicBytesSource.Generate.
@@ -33,12 +35,19 @@ func (s *statSource) Generate(ctx context.Context, buf *bytes.Buffer) error {
 	end := bytes.LastIndexByte(text, ')')
 	tty, foreground := s.terminal(s.task)
 	fields := bytes.Fields(text[end+1:])
-	if end < 0 || len(fields) <= statPGID {
+	if end < 0 || len(fields) <= statEndCode {
 		buf.Write(text)
 		return nil
 	}
 	fields[statTTY] = appendInt(nil, tty)
 	fields[statPGID] = appendInt(nil, foreground)
+	s.task.WithMuLocked(func(t *kernel.Task) {
+		if t.MemoryManager() != nil {
+			// What Linux shows to those who may not know more. Two zeros are a thread of
+			// the kernel to killall5(8), which lets it live.
+			fields[statStartCode], fields[statEndCode] = []byte{'1'}, []byte{'1'}
+		}
+	})
 	buf.Write(text[:end+1])
 	for _, f := range fields {
 		buf.WriteByte(' ')
