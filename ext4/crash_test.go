@@ -96,7 +96,7 @@ func TestCrash(t *testing.T) {
 			}
 			image := makeImage(t, 40<<20, args...)
 			if f == "mkfs" {
-				image = mkfsImage(t, 40<<20, []string{"orphan_file", "quota", "project", "ea_inode"}, nil)
+				image = mkfsImage(t, 40<<20, []string{"orphan_file", "quota", "project", "ea_inode", "fast_commit"}, nil)
 			}
 			base := must(os.ReadFile(image))
 			d := &recorder{data: bytes.Clone(base)}

@@ -96,7 +96,7 @@ func TestKernelJournal(t *testing.T) {
 
 // A journal that we left unfinished is replayed by the host's kernel.
 func TestKernelReplaysOurs(t *testing.T) {
-	for _, f := range []string{"default", "4k", "nocsum", "32bit"} {
+	for _, f := range []string{"default", "4k", "nocsum", "32bit", "mkfs"} {
 		t.Run(f, func(t *testing.T) {
 			var args []string
 			for _, g := range forms {
@@ -104,7 +104,12 @@ func TestKernelReplaysOurs(t *testing.T) {
 					args = g.args
 				}
 			}
-			image := makeImage(t, 64<<20, args...)
+			image := ""
+			if f == "mkfs" {
+				image = mkfsImage(t, 64<<20, []string{"fast_commit", "orphan_file"}, nil)
+			} else {
+				image = makeImage(t, 64<<20, args...)
+			}
 			// Home writes are lost: only the log has the changes.
 			d := &logOnly{fileDevice: openDevice(t, image)}
 			fs, err := Open(d, Options{Logf: t.Logf})

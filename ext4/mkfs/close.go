@@ -207,7 +207,8 @@ func (b *Builder) writeJournal(inodes *inodeWriter) error {
 		BlockSize: uint32(b.o.blockSize),
 		MaxLen:    uint32(b.g.journal),
 		First:     1, Sequence: 1, NrUsers: 1,
-		UUID: b.o.uuid,
+		NumFCBlocks: uint32(b.g.fast),
+		UUID:        b.o.uuid,
 	}
 	block, err := b.block(uint64(b.journal[0].Disk) >> b.o.blockBits)
 	if err != nil {

@@ -42,10 +42,11 @@ var ext2 = features{
 // makeable are the features that this package can turn on and off. Those beyond the defaults
 // change nothing about a new filesystem but what a kernel may do with it later, except
 // uninit_bg and metadata_csum_seed, which change checksums, meta_bg and sparse_super2, which
-// change where group descriptors and copies of the superblock lie, and orphan_file and quota,
-// which add files (see own.go).
+// change where group descriptors and copies of the superblock lie, orphan_file and quota, which
+// add files (see own.go), and fast_commit, which makes the journal longer.
 var makeable = features{
-	compat: defaults.compat | format.CompatStableInodes | format.CompatSparseSuper2 | format.CompatOrphanFile,
+	compat: defaults.compat | format.CompatStableInodes | format.CompatSparseSuper2 | format.CompatOrphanFile |
+		format.CompatFastCommit,
 	incompat: defaults.incompat | format.IncompatEAInode | format.IncompatCsumSeed | format.IncompatLargeDir |
 		format.IncompatInlineData | format.IncompatMetaBG,
 	ro: defaults.ro | format.RoGDTCsum | format.RoProject | format.RoQuota,

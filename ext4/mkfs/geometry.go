@@ -31,7 +31,8 @@ type geometry struct {
 	descBlocks  uint64 // of the group descriptors
 	reservedGDT uint64 // blocks that resize2fs may grow them into
 
-	journal  uint64 // blocks
+	journal  uint64 // blocks, with those for fast commits
+	fast     uint64 // blocks of the journal's end that are for fast commits
 	orphans  uint64 // blocks of the orphan file
 	reserved uint64 // blocks for root only
 
@@ -282,6 +283,10 @@ func (g *geometry) sizeJournal(size int64, o *resolved) error {
 	}
 	if g.journal == 0 {
 		g.f.compat &^= format.CompatHasJournal | format.CompatOrphanFile // it needs the journal
+	}
+	if g.journal > 0 && g.f.compat&format.CompatFastCommit != 0 {
+		g.fast = journalBlocks(g.blocks) / 64 // never 0 here: half of the free blocks hold a journal
+		g.journal += g.fast
 	}
 	if g.f.orphanFile() {
 		g.orphans = orphanBlocks(g.blocks)
