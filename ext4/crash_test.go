@@ -86,7 +86,7 @@ func TestCrash(t *testing.T) {
 	if testing.Short() {
 		cuts = 4
 	}
-	for _, f := range []string{"4k", "default", "nocsum", "32bit", "ext3", "orphan_file", "quota"} {
+	for _, f := range []string{"4k", "default", "nocsum", "32bit", "ext3", "orphan_file", "quota", "mkfs"} {
 		t.Run(f, func(t *testing.T) {
 			args := append([]string{"-t", "ext4"}, quotaForms[2]...)
 			for _, g := range forms {
@@ -95,6 +95,9 @@ func TestCrash(t *testing.T) {
 				}
 			}
 			image := makeImage(t, 40<<20, args...)
+			if f == "mkfs" {
+				image = mkfsImage(t, 40<<20, []string{"orphan_file", "quota", "project", "ea_inode", "fast_commit"}, nil)
+			}
 			base := must(os.ReadFile(image))
 			d := &recorder{data: bytes.Clone(base)}
 			stable := crashWork(t, d)

@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/umlkit/umlkit/ext4/format"
+	"github.com/umlkit/umlkit/ext4/mkfs"
 	"github.com/umlkit/umlkit/internal/oracle"
 	"golang.org/x/sys/unix"
 )
@@ -70,6 +71,20 @@ func makeImage(t testing.TB, size int64, args ...string) string {
 		t.Fatal(err)
 	}
 	tool(t, "mke2fs", append([]string{"-q", "-F"}, append(args, path)...)...)
+	return path
+}
+
+// mkfsImage makes an image with package mkfs, and what build adds to it.
+func mkfsImage(t testing.TB, size int64, features []string, build func(*mkfs.Builder)) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "mkfs.img")
+	check(t, os.WriteFile(path, nil, 0o644))
+	check(t, os.Truncate(path, size))
+	b := must(mkfs.NewBuilder(openDevice(t, path), mkfs.Options{Inodes: 4000, Features: features}))
+	if build != nil {
+		build(b)
+	}
+	check(t, b.Close())
 	return path
 }
 

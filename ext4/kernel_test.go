@@ -19,12 +19,17 @@ import (
 // nothing to repair after ours.
 func TestKernelJournal(t *testing.T) {
 	for _, f := range []string{
-		"default", "4k", "nocsum", "32bit", "ext3", "orphan_file", "csum_seed",
+		"default", "4k", "nocsum", "32bit", "ext3", "orphan_file", "csum_seed", "mkfs",
 		"nocsum,journal_checksum", "nocsum,journal_async_commit,data=writeback", // checksums version 1; one block commits
 	} {
 		t.Run(f, func(t *testing.T) {
 			f, options, _ := strings.Cut(f, ",")
-			image := makeImage(t, 96<<20, formArgs(f)...)
+			image := ""
+			if f == "mkfs" {
+				image = mkfsImage(t, 96<<20, []string{"orphan_file"}, nil)
+			} else {
+				image = makeImage(t, 96<<20, formArgs(f)...)
+			}
 			m, umount := mount(t, image, "commit=1,"+options)
 			for i := range 800 {
 				check(t, os.WriteFile(filepath.Join(m, fmt.Sprintf("first-%d", i)), bytes.Repeat([]byte{byte(i)}, 3000), 0o644))
@@ -91,7 +96,7 @@ func TestKernelJournal(t *testing.T) {
 
 // A journal that we left unfinished is replayed by the host's kernel.
 func TestKernelReplaysOurs(t *testing.T) {
-	for _, f := range []string{"default", "4k", "nocsum", "32bit"} {
+	for _, f := range []string{"default", "4k", "nocsum", "32bit", "mkfs"} {
 		t.Run(f, func(t *testing.T) {
 			var args []string
 			for _, g := range forms {
@@ -99,7 +104,12 @@ func TestKernelReplaysOurs(t *testing.T) {
 					args = g.args
 				}
 			}
-			image := makeImage(t, 64<<20, args...)
+			image := ""
+			if f == "mkfs" {
+				image = mkfsImage(t, 64<<20, []string{"fast_commit", "orphan_file"}, nil)
+			} else {
+				image = makeImage(t, 64<<20, args...)
+			}
 			// Home writes are lost: only the log has the changes.
 			d := &logOnly{fileDevice: openDevice(t, image)}
 			fs, err := Open(d, Options{Logf: t.Logf})

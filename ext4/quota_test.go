@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/umlkit/umlkit/ext4/format"
+	"github.com/umlkit/umlkit/ext4/mkfs"
 	"github.com/umlkit/umlkit/internal/oracle"
 	"golang.org/x/sys/unix"
 )
@@ -119,6 +120,21 @@ func quotaWork(t *testing.T, image string, r *rand.Rand, steps int) {
 		check(t, d.Put())
 	}
 	closeFS(t, fs)
+}
+
+// The quota files that package mkfs makes are found and kept right as mke2fs's are, in a tree of
+// owners enough for several blocks of entries from the start.
+func TestQuotaOfMkfs(t *testing.T) {
+	seed := uint64(oracle.Seed(t))
+	r := rand.New(rand.NewPCG(seed, 3))
+	path := mkfsImage(t, 64<<20, []string{"orphan_file", "quota", "project", "ea_inode"}, func(b *mkfs.Builder) {
+		for i := range uint32(40) {
+			must(b.Add(b.Root(), fmt.Sprint("built", i), mkfs.Header{Mode: format.ModeDir | 0o755, UID: i, GID: 1000 + i, Project: i << 20}))
+		}
+	})
+	fsckQuota(t, path)
+	quotaWork(t, path, r, 1500)
+	fsckQuota(t, path)
 }
 
 // Many at once: what each adds and takes is counted.

@@ -27,6 +27,9 @@ func TestFileSystemOptions(t *testing.T) {
 			[]string{"RAID stride: 16", "RAID stripe width: 64", "Reserved GDT blocks: 2", "User: 7 Group: 8"}},
 		{[]string{"features=^huge_file,project", "features=large_dir", "lazy-tables=yes"},
 			[]string{"Filesystem features: has_journal ext_attr resize_inode dir_index filetype extent 64bit flex_bg large_dir sparse_super large_file dir_nlink extra_isize metadata_csum project", "lazy"}},
+		{[]string{"features=orphan_file,quota,project,fast_commit", "inodes=5000"},
+			[]string{"Filesystem features: has_journal ext_attr resize_inode dir_index fast_commit orphan_file filetype extent 64bit flex_bg sparse_super large_file huge_file dir_nlink extra_isize quota metadata_csum project",
+				"Fast commit length: 16", "User quota inode: 3", "Group quota inode: 4", "Project quota inode: 12", "Orphan file inode: 13"}},
 		{[]string{"lazy-tables=no"}, []string{"zeroed"}},
 	} {
 		image := filepath.Join(t.TempDir(), "disk.img")

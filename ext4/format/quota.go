@@ -24,14 +24,19 @@ const (
 // QuotaMagic starts the files of users, groups and projects.
 var QuotaMagic = [3]uint32{0xD9C01F11, 0xD9C01927, 0xD9C03F14}
 
-// Offsets in the header: magic, version, and after the grace times the number of blocks,
+// Offsets in the header: magic, version, grace times in seconds, flags, the number of blocks,
 // the first free block and the first block with room for an entry, or 0.
 const (
-	QuotaVersionOffset   = 4
-	QuotaBlocksOffset    = 20
-	QuotaFreeBlockOffset = 24
-	QuotaFreeEntryOffset = 28
+	QuotaVersionOffset    = 4
+	QuotaSpaceGraceOffset = 8
+	QuotaInodeGraceOffset = 12
+	QuotaBlocksOffset     = 20
+	QuotaFreeBlockOffset  = 24
+	QuotaFreeEntryOffset  = 28
 )
+
+// QuotaGrace is the grace time of a new quota file, in seconds: a week.
+const QuotaGrace = 7 * 24 * 60 * 60
 
 // Offsets in a block of entries: its neighbours in the list of blocks with room (in a
 // free block: the next of these) and the number of entries.

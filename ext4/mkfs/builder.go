@@ -22,6 +22,7 @@ type Builder struct {
 	s   space
 
 	journal []Extent
+	own     []ownFile
 
 	root, lost *Node
 	nodes      [][]Node // in chunks, so that a Node never moves; by number from firstIno on
@@ -112,8 +113,11 @@ func NewBuilder(dev Device, o Options) (*Builder, error) {
 		return nil, err
 	}
 	head.Mode = format.ModeDir | 0o700
-	b.lost, err = b.Add(b.root, lostFoundName, head)
-	return b, err
+	if b.lost, err = b.Add(b.root, lostFoundName, head); err != nil {
+		return nil, err
+	}
+	b.addOwn()
+	return b, nil
 }
 
 const lostFoundName = "lost+found"

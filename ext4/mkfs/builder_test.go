@@ -137,6 +137,8 @@ func TestWrongOptions(t *testing.T) {
 		{64 << 20, Options{JournalBlocks: 1023}, "journal of 1023 blocks: from 1024 to 10240000"},
 		{64 << 20, Options{JournalBlocks: 10000}, "a journal of 10000 blocks is too large: at most half of the 15"},
 		{64 << 20, Options{JournalBlocks: -1}, "journal of -1 blocks"},
+		{64 << 20, Options{Features: []string{"orphan_file"}, NoJournal: true}, "orphan_file needs has_journal"},
+		{64 << 20, Options{Features: []string{"orphan_file"}, Type: "ext2"}, "orphan_file needs has_journal"},
 		{64 << 20, Options{JournalBlocks: 1024, NoJournal: true}, "one of the two"},
 		{64 << 20, Options{Features: []string{"hastojournal"}}, `ext4 options: feature "hastojournal": there is none of that name`},
 		{64 << 20, Options{Features: []string{""}}, `feature "": there is none`},
@@ -283,6 +285,7 @@ func TestWrongCalls(t *testing.T) {
 // TestDeterminism makes everything twice and in files and memory, into the same bytes.
 func TestDeterminism(t *testing.T) {
 	sum := func(o Options) string {
+		o.Features = []string{"orphan_file", "quota"}
 		dev := newSparse(512 << 20)
 		b, err := NewBuilder(dev, o)
 		if err != nil {
@@ -367,7 +370,8 @@ func TestNeed(t *testing.T) {
 	}
 	trees["attributes"] = attributes
 	for name, m := range trees {
-		for _, o := range []Options{{}, {BlockSize: 1024}, {Features: []string{"^extent", "^64bit"}}, {NoJournal: true, Features: []string{"^resize_inode"}}} {
+		for _, o := range []Options{{}, {BlockSize: 1024}, {Features: []string{"^extent", "^64bit"}}, {NoJournal: true, Features: []string{"^resize_inode"}},
+			{BlockSize: 1024, Features: []string{"orphan_file", "quota", "project"}}} {
 			t.Run(fmt.Sprintf("%s/%d%v", name, o.BlockSize, o.Features), func(t *testing.T) {
 				m := m
 				if name == "everything" {

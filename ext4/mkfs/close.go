@@ -28,8 +28,18 @@ func (b *Builder) Close() error {
 	var inodes inodeWriter
 	inodes.init(b)
 
+	if err := b.placeQuotas(); err != nil {
+		return err
+	}
 	if err := b.finishNode(b.root, &inodes, tally); err != nil {
 		return err
+	}
+	for i := range b.own {
+		if f := &b.own[i]; f.ino < firstIno {
+			if err := b.writeOwnInode(f, &inodes); err != nil {
+				return err
+			}
+		}
 	}
 	if err := b.writeResizeInode(&inodes); err != nil {
 		return err
@@ -39,6 +49,12 @@ func (b *Builder) Close() error {
 	}
 	for i := range b.count {
 		n := b.node(i)
+		if f := b.ownFile(n.ino); f != nil {
+			if err := b.writeOwnInode(f, &inodes); err != nil {
+				return err
+			}
+			continue
+		}
 		if n.links == 0 {
 			tally.absent = append(tally.absent, n.ino)
 			continue
@@ -48,6 +64,9 @@ func (b *Builder) Close() error {
 		}
 	}
 	tally.last = uint32(b.treeInodes())
+	if err := b.writeOwn(); err != nil {
+		return err
+	}
 	if err := b.table.flush(); err != nil {
 		return err
 	}
@@ -139,6 +158,7 @@ func (b *Builder) finishNode(n *Node, inodes *inodeWriter, t *tally) error {
 		blocks++
 	}
 	in.Blocks = blocks << (b.o.blockBits - 9)
+	b.charge(n, in.Blocks)
 	return inodes.put(n.ino, &in, n.xattrBody)
 }
 
@@ -187,7 +207,8 @@ func (b *Builder) writeJournal(inodes *inodeWriter) error {
 		BlockSize: uint32(b.o.blockSize),
 		MaxLen:    uint32(b.g.journal),
 		First:     1, Sequence: 1, NrUsers: 1,
-		UUID: b.o.uuid,
+		NumFCBlocks: uint32(b.g.fast),
+		UUID:        b.o.uuid,
 	}
 	block, err := b.block(uint64(b.journal[0].Disk) >> b.o.blockBits)
 	if err != nil {

@@ -41,13 +41,15 @@ var ext2 = features{
 
 // makeable are the features that this package can turn on and off. Those beyond the defaults
 // change nothing about a new filesystem but what a kernel may do with it later, except
-// uninit_bg and metadata_csum_seed, which change checksums, and meta_bg and sparse_super2,
-// which change where group descriptors and copies of the superblock lie.
+// uninit_bg and metadata_csum_seed, which change checksums, meta_bg and sparse_super2, which
+// change where group descriptors and copies of the superblock lie, orphan_file and quota, which
+// add files (see own.go), and fast_commit, which makes the journal longer.
 var makeable = features{
-	compat: defaults.compat | format.CompatStableInodes | format.CompatSparseSuper2,
+	compat: defaults.compat | format.CompatStableInodes | format.CompatSparseSuper2 | format.CompatOrphanFile |
+		format.CompatFastCommit,
 	incompat: defaults.incompat | format.IncompatEAInode | format.IncompatCsumSeed | format.IncompatLargeDir |
 		format.IncompatInlineData | format.IncompatMetaBG,
-	ro: defaults.ro | format.RoGDTCsum | format.RoProject,
+	ro: defaults.ro | format.RoGDTCsum | format.RoProject | format.RoQuota,
 }
 
 // unusable are features of filesystems that no guest could write to, and why.
@@ -146,14 +148,16 @@ func (f features) check() error {
 	return nil
 }
 
-func (f features) checksums() bool { return f.ro&format.RoMetadataCsum != 0 }
-func (f features) lazy() bool      { return f.ro&(format.RoMetadataCsum|format.RoGDTCsum) != 0 }
-func (f features) extents() bool   { return f.incompat&format.IncompatExtents != 0 }
-func (f features) flexBG() bool    { return f.incompat&format.IncompatFlexBG != 0 }
-func (f features) wide() bool      { return f.incompat&format.Incompat64Bit != 0 }
-func (f features) journal() bool   { return f.compat&format.CompatHasJournal != 0 }
-func (f features) metaBG() bool    { return f.incompat&format.IncompatMetaBG != 0 }
-func (f features) resize() bool    { return f.compat&format.CompatResizeInode != 0 }
+func (f features) checksums() bool  { return f.ro&format.RoMetadataCsum != 0 }
+func (f features) lazy() bool       { return f.ro&(format.RoMetadataCsum|format.RoGDTCsum) != 0 }
+func (f features) extents() bool    { return f.incompat&format.IncompatExtents != 0 }
+func (f features) flexBG() bool     { return f.incompat&format.IncompatFlexBG != 0 }
+func (f features) wide() bool       { return f.incompat&format.Incompat64Bit != 0 }
+func (f features) journal() bool    { return f.compat&format.CompatHasJournal != 0 }
+func (f features) metaBG() bool     { return f.incompat&format.IncompatMetaBG != 0 }
+func (f features) quota() bool      { return f.ro&format.RoQuota != 0 }
+func (f features) orphanFile() bool { return f.compat&format.CompatOrphanFile != 0 }
+func (f features) resize() bool     { return f.compat&format.CompatResizeInode != 0 }
 
 // mountBits are tune2fs's names for the default mount options.
 var mountBits = map[string]uint32{

@@ -31,7 +31,9 @@ type geometry struct {
 	descBlocks  uint64 // of the group descriptors
 	reservedGDT uint64 // blocks that resize2fs may grow them into
 
-	journal  uint64 // blocks
+	journal  uint64 // blocks, with those for fast commits
+	fast     uint64 // blocks of the journal's end that are for fast commits
+	orphans  uint64 // blocks of the orphan file
 	reserved uint64 // blocks for root only
 
 	f features
@@ -268,7 +270,7 @@ func tooLarge(size int64, most uint64, blockSize int, wide bool) error {
 	return fmt.Errorf("%s", what)
 }
 
-// sizeJournal decides the journal's length.
+// sizeJournal decides the lengths of the journal and the orphan file.
 func (g *geometry) sizeJournal(size int64, o *resolved) error {
 	if !o.f.journal() {
 		return nil
@@ -280,20 +282,33 @@ func (g *geometry) sizeJournal(size int64, o *resolved) error {
 		return fmt.Errorf("a journal of %d blocks is too large: at most half of the %d free ones", g.journal, g.free())
 	}
 	if g.journal == 0 {
-		g.f.compat &^= format.CompatHasJournal
+		g.f.compat &^= format.CompatHasJournal | format.CompatOrphanFile // it needs the journal
 	}
-	if need := g.journal + g.rootBlocks(); g.free() < need {
+	if g.journal > 0 && g.f.compat&format.CompatFastCommit != 0 {
+		g.fast = journalBlocks(g.blocks) / 64 // never 0 here: half of the free blocks hold a journal
+		g.journal += g.fast
+	}
+	if g.f.orphanFile() {
+		g.orphans = orphanBlocks(g.blocks)
+	}
+	if need := g.journal + g.orphans + g.rootBlocks(); g.free() < need {
 		return &tooSmall{size, fmt.Sprintf("the journal and the root directory take %d blocks, %d are free", need, g.free())}
 	}
 	return nil
 }
 
 // rootBlocks is what an empty filesystem has besides tables and journal: the root directory,
-// lost+found, and the resize inode's own block.
+// lost+found, the resize inode's own block, and quota files with one owner each.
 func (g *geometry) rootBlocks() uint64 {
 	n := 1 + g.lostFound()
 	if g.f.resize() {
 		n++
+	}
+	if g.f.quota() {
+		n += 2 * ceil((2+format.QuotaDepth)<<format.QuotaBlockBits, uint64(g.blockSize))
+		if g.f.ro&format.RoProject != 0 {
+			n += ceil((2+format.QuotaDepth)<<format.QuotaBlockBits, uint64(g.blockSize))
+		}
 	}
 	return n
 }

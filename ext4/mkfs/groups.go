@@ -263,6 +263,18 @@ func (b *Builder) superblock(t *tally) *format.Superblock {
 			s.ChecksumSeed = b.checksumSeed
 		}
 	}
+	for _, own := range b.own {
+		switch {
+		case own.quota == nil:
+			s.OrphanFileInum = own.ino
+		case own.quota.kind == 0:
+			s.UsrQuotaInum = own.ino
+		case own.quota.kind == 1:
+			s.GrpQuotaInum = own.ino
+		default:
+			s.PrjQuotaInum = own.ino
+		}
+	}
 	if g.journal > 0 {
 		s.JournalInum = format.JournalIno
 		s.JnlBackupType = 1

@@ -239,6 +239,7 @@ type guestTree struct {
 	t    *testing.T
 	path string
 	dirs map[string]*Node
+	args []string // more of the kernel's arguments
 }
 
 func newGuestTree(t *testing.T, size int64, o Options, script string) *guestTree {
@@ -298,8 +299,8 @@ func (g *guestTree) put(p string, content []byte) {
 func (g *guestTree) boot(want ...string) {
 	g.t.Helper()
 	// The guest must leave a clean filesystem, which it checks at its next mount.
-	cmd := exec.Command(oracle.RealUML(g.t), "mem=128M", "ubd0="+g.path, "root=/dev/ubda", "rootfstype=ext4", "rw", "init=/init",
-		"con0=null,fd:1", "con=null", "uml_dir="+g.t.TempDir(), "umid=mkfs")
+	cmd := exec.Command(oracle.RealUML(g.t), append([]string{"mem=128M", "ubd0=" + g.path, "root=/dev/ubda", "rootfstype=ext4", "rw", "init=/init",
+		"con0=null,fd:1", "con=null", "uml_dir=" + g.t.TempDir(), "umid=mkfs"}, g.args...)...)
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}

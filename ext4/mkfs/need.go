@@ -64,11 +64,14 @@ func (b *Builder) Fits() error {
 // treeInodes is the number of inodes up to the last.
 func (b *Builder) treeInodes() uint64 { return uint64(firstIno - 1 + b.count) }
 
-// fixedBlocks are those of the journal and the resize inode.
+// fixedBlocks are those of the journal, the orphan file and the resize inode.
 func (g *geometry) fixedBlocks(b *Builder) uint64 {
 	n := g.journal
 	if n > 0 {
 		n += b.mapExtra(n/format.ExtentMaxLen+2*n/g.perGroup+2, n, n)
+	}
+	if g.orphans > 0 {
+		n += b.withMap(g.orphans)
 	}
 	if g.f.resize() {
 		n++
@@ -78,7 +81,7 @@ func (g *geometry) fixedBlocks(b *Builder) uint64 {
 
 // treeBlocks is the number of blocks of everything that was added, with maps and attributes.
 func (b *Builder) treeBlocks() uint64 {
-	total := b.nodeBlocks(b.root) + b.xattrs.live()
+	total := b.nodeBlocks(b.root) + b.xattrs.live() + b.ownBlocks()
 	for i := range b.count {
 		total += b.nodeBlocks(b.node(i))
 	}
@@ -118,4 +121,10 @@ func (b *Builder) nodeBlocks(n *Node) uint64 {
 	// The tables and copies of the superblock may split it once or twice in every group.
 	extents += blocks/format.ExtentMaxLen + 2*blocks/(size*8) + 2
 	return blocks + b.mapExtra(extents, blocks, ceil(uint64(n.size), size))
+}
+
+// withMap is the number of blocks of a file without holes that is not placed yet, with its map.
+func (b *Builder) withMap(blocks uint64) uint64 {
+	extents := blocks/format.ExtentMaxLen + 2*blocks/(uint64(b.o.blockSize)*8) + 2
+	return blocks + b.mapExtra(extents, blocks, blocks)
 }

@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path"
+	"slices"
 	"strings"
 	"testing"
 
@@ -45,6 +46,12 @@ func randomTree(t *testing.T, seed uint64) {
 	}
 	if rng.IntN(5) == 0 {
 		o.Features = append(o.Features, "^resize_inode", "^sparse_super")
+	}
+	if rng.IntN(4) == 0 {
+		o.Features = append(o.Features, "quota")
+		if !slices.Contains(o.Features, "^has_journal") {
+			o.Features = append(o.Features, "orphan_file")
+		}
 	}
 	size := 60<<20 + rng.Int64N(200<<20)
 	dev, file := newFile(t, size)

@@ -136,6 +136,9 @@ func (r *resolved) resolveFeatures(o *Options) (err error) {
 			return fmt.Errorf("journal of %d blocks and no journal: one of the two", o.JournalBlocks)
 		}
 	}
+	if r.f.orphanFile() && !r.f.journal() {
+		return fmt.Errorf("feature orphan_file needs has_journal")
+	}
 	if r.inodeSize == format.InodeBaseSize {
 		if r.f.ro&format.RoProject != 0 {
 			return fmt.Errorf("feature project needs inodes of at least 256 bytes")
