@@ -5,6 +5,7 @@ package platform
 import (
 	"fmt"
 	"math"
+	"sync"
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
@@ -19,6 +20,11 @@ import (
 // taskContext is a guest thread: it has a stub thread of its address space.
 type taskContext struct {
 	gvisor.NoCPUNumbers
+	zygote *zygote
+	// mu is held while the thread runs guest code or is brought to its frame.
+	mu sync.Mutex
+	// released is whether it no longer counts as a context.
+	released  bool
 	thread    *thread
 	forwarder interrupt.Forwarder
 	// sent is whether this Switch has been interrupted.
@@ -35,9 +41,11 @@ type taskContext struct {
 
 // Switch implements platform.Context.Switch.
 func (c *taskContext) Switch(ctx gcontext.Context, mm gvisor.MemoryManager, ac *arch.Context64, _ int32) (*linux.SignalInfo, hostarch.AccessType, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	p := mm.AddressSpace().(*process)
 	if c.thread == nil || c.thread.p != p {
-		c.Release()
+		c.leave()
 		t, err := p.thread()
 		if err != nil {
 			return nil, hostarch.NoAccess, failed(err)
@@ -150,6 +158,15 @@ func (c *taskContext) pull(ac *arch.Context64) error {
 		return nil
 	}
 	c.partial = false
+	return c.complete(ac)
+}
+
+// complete adds the registers in the thread's frame to those that a notification told.
+func (c *taskContext) complete(ac *arch.Context64) error {
+	t := c.thread
+	if err := t.toFrame(); err != nil {
+		return err
+	}
 	f := t.frame().regs
 	from := registersOf(&f, *t.bases())
 	known := &ac.StateData().Regs.PtraceRegs
@@ -219,6 +236,8 @@ func (c *taskContext) NotifyInterrupt() {
 // holds locks that it takes again when it does. A thread that is gone fails the next
 // Switch.
 func (c *taskContext) PullFullState(as gvisor.AddressSpace, ac *arch.Context64) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	if !c.floats {
 		return nil
 	}
@@ -229,6 +248,21 @@ func (c *taskContext) PullFullState(as gvisor.AddressSpace, ac *arch.Context64) 
 	c.thread.pullFloats(ac)
 	c.floats = false
 	return nil
+}
+
+// Look completes a copy of the registers of a guest thread that runs no guest code, for somebody
+// else than its task: what only the thread knows is added to what the Sentry does.
+func (c *taskContext) Look(ac *arch.Context64) {
+	if !c.mu.TryLock() {
+		return
+	}
+	defer c.mu.Unlock()
+	if c.thread == nil || !c.partial {
+		return
+	}
+	if err := c.complete(ac); err != nil {
+		c.thread.p.destroy()
+	}
 }
 
 // FullStateChanged implements platform.Context.FullStateChanged.
@@ -243,6 +277,17 @@ func (c *taskContext) Interrupt() {
 
 // Release implements platform.Context.Release.
 func (c *taskContext) Release() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.leave()
+	if !c.released {
+		c.released = true
+		c.zygote.contexts.Add(-1)
+	}
+}
+
+// leave gives the thread back.
+func (c *taskContext) leave() {
 	if c.thread != nil {
 		c.thread.release()
 		c.thread = nil

@@ -78,12 +78,13 @@ func supported() error {
 
 // NewAddressSpace implements platform.Platform.
 func (o *Own) NewAddressSpace() (gvisor.AddressSpace, error) {
-	return o.zygote.newProcess()
+	return o.zygote.newAddressSpace(), nil
 }
 
 // NewContext implements platform.Platform.
-func (*Own) NewContext(gcontext.Context) gvisor.Context {
-	return &taskContext{changed: true}
+func (o *Own) NewContext(gcontext.Context) gvisor.Context {
+	o.zygote.contexts.Add(1)
+	return &taskContext{zygote: o.zygote, changed: true}
 }
 
 // SupportsAddressSpaceIO implements platform.Platform: the Sentry reads guest memory

@@ -54,6 +54,9 @@ func (t *thread) release() {
 // newThread makes a stub thread, which parks.
 func (p *process) newThread() (*thread, error) {
 	z := p.z
+	if p.pid == 0 {
+		return nil, errGone
+	}
 	z.threads.Lock()
 	defer z.threads.Unlock()
 	p.mu.Lock()
@@ -80,6 +83,7 @@ func (p *process) newThread() (*thread, error) {
 	}
 	p.mu.Lock()
 	p.all = append(p.all, t)
+	z.stubThreads.Add(1)
 	p.mu.Unlock()
 	if err := t.begin(notifyPark, z.code.parked); err != nil {
 		p.destroy()

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"unsafe"
 
@@ -34,13 +35,22 @@ type zygote struct {
 	// XSAVE state of that frame.
 	frame, xsave uint64
 
+	// limits are the host's. Of what counts there: contexts are the guest's threads,
+	// stubThreads and processes those of the host for them, used or idle.
+	limits                           limits
+	contexts, stubThreads, processes atomic.Int64
+
 	// idle are processes without an address space.
 	mu   sync.Mutex
 	idle []*process
 }
 
-// maxIdle is how many processes are kept for the next address spaces.
-const maxIdle = 64
+// maxIdle is how many processes are kept for the next address spaces, maxIdleThreads how many
+// threads one of them may have.
+const (
+	maxIdle        = 64
+	maxIdleThreads = 16
+)
 
 // newZygote starts the zygote and finds out where signal frames lie.
 func newZygote() (*zygote, error) {
@@ -48,7 +58,8 @@ func newZygote() (*zygote, error) {
 	if err != nil {
 		return nil, err
 	}
-	z := &zygote{shared: s, listeners: map[int]bool{}}
+	z := &zygote{shared: s, listeners: map[int]bool{}, limits: hostLimits()}
+	z.limits.raise()
 	if z.codeFD, err = unix.MemfdCreate("umlkit-stub", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING); err != nil {
 		return nil, fmt.Errorf("code of the stub: memfd_create: %w", err)
 	}
@@ -266,6 +277,7 @@ func (z *zygote) fork() (*process, error) {
 	if err != nil {
 		return nil, err
 	}
+	z.processes.Add(1)
 	p := &process{z: z, slot: slot}
 	p.first.attach(z.shared.slot(slot))
 	z.forking.Lock()
