@@ -53,6 +53,8 @@ type Exit struct {
 type Machine struct {
 	config   *Config
 	platform platform.Platform
+	// caughtBy is the platform's name.
+	caughtBy string
 	log      atomic.Pointer[klog.Log]
 	disks    *ubd.Disks
 	// exports are the directories that a hostfs may show.

@@ -89,6 +89,12 @@ func (s *sentry) Log() *klog.Log { return s.m.log.Load() }
 // Uevents implements syscalls.Machine.
 func (s *sentry) Uevents() *uevent.Bus { return s.uevents }
 
+// Room implements syscalls.Machine. Of the platforms ours alone knows.
+func (s *sentry) Room() bool {
+	p, ok := s.m.platform.(interface{ Room() bool })
+	return !ok || p.Room()
+}
+
 // ctrlAltDel is what the keys do: init gets a SIGINT if it asked for that, else the
 // machine restarts.
 func (s *sentry) ctrlAltDel() {

@@ -37,6 +37,8 @@ type Machine interface {
 	Memory() (total, free, shared int64)
 	// Uevents is where the kernel tells of its devices.
 	Uevents() *uevent.Bus
+	// Room is whether the host lets another task run.
+	Room() bool
 }
 
 // machines finds the machine of a kernel.
@@ -72,6 +74,9 @@ func (nobody) Memory() (total, free, shared int64) { return 0, 0, 0 }
 
 // Uevents gives no bus: the socket is the Sentry's.
 func (nobody) Uevents() *uevent.Bus { return nil }
+
+// Room gives some.
+func (nobody) Room() bool { return true }
 
 // overrides are our system calls, by name. The table of each architecture says which
 // numbers they have.
@@ -110,6 +115,20 @@ var kills = map[string]struct{ pid, sig int }{
 	"rt_tgsigqueueinfo": {1, 2},
 }
 
+// begins are the system calls that begin a task, by name.
+var begins = map[string]bool{"fork": true, "vfork": true, "clone": true, "clone3": true}
+
+// whereRoom makes of a system call that begins a task one that has the guest try again
+// later when the host lets no more run, as Linux does at a limit.
+func whereRoom(call kernel.SyscallFn) kernel.SyscallFn {
+	return func(t *kernel.Task, sysno uintptr, args arch.SyscallArguments) (uintptr, *kernel.SyscallControl, error) {
+		if !machineOf(t).Room() {
+			return 0, nil, linuxerr.EAGAIN
+		}
+		return call(t, sysno, args)
+	}
+}
+
 var install sync.Once
 
 // gVisor's own functions that ours fall back to.
@@ -133,6 +152,9 @@ func Install() {
 			ours, ok := overrides[call.Name]
 			if at, kills := kills[call.Name]; kills {
 				ours, ok = spareInit(call.Fn, at.pid, at.sig), true
+			}
+			if begins[call.Name] {
+				ours, ok = whereRoom(call.Fn), true
 			}
 			if !ok {
 				continue
