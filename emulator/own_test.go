@@ -29,3 +29,30 @@ func TestRegisters(t *testing.T) {
 		t.Error(out)
 	}
 }
+
+// TestMany begins more threads and processes than the host's limit of descriptors has room for, on
+// platform=own: the guest is told to try again, and nothing dies of it. Nightly it begins
+// 10,000 threads where there is room.
+func TestMany(t *testing.T) {
+	dir := t.TempDir()
+	program, image := filepath.Join(dir, "many"), filepath.Join(dir, "disk.img")
+	oracle.Run(t, oracle.Tool(t, "gcc"), "-O2", "-static", "-pthread", "-o", program, "testdata/own/many.c")
+	umlimg := guest.Binary(t, "umlimg")
+	oracle.Run(t, umlimg, "create", "--size", "64M", "--umlbox", guest.Binary(t, "umlbox"), image)
+	oracle.Run(t, umlimg, "cp", program, image+":/bin/many")
+	run := func(limit, command string) string {
+		out, _ := guest.Output(t, time.Hour, "/bin/sh", "-c", limit+`exec "$@"`, "sh", guest.Binary(t, "linux"), "platform=own", "ubd0="+image, "root=/dev/ubda",
+			"ro", "quiet", "con=null", "con0=null,fd:2", "con1=fd:0,fd:1", "uml_dir="+dir+"/", "init=/bin/sh", "--", "-c", command)
+		return out
+	}
+	const short = "threads some 11\nprocesses some 11, 0 died otherwise\n"
+	if out := strings.ReplaceAll(run("ulimit -Sn 150; ulimit -Hn 150; ", "many 400 400"), "\r", ""); !strings.Contains(out, short+short) {
+		t.Errorf("with 150 descriptors:\n%s", out)
+	}
+	if oracle.Nightly() {
+		const enough = "threads all 0\nprocesses all 0, 0 died otherwise\n"
+		if out := strings.ReplaceAll(run("", "many 10000 1000"), "\r", ""); !strings.Contains(out, enough+enough) {
+			t.Errorf("with room for all:\n%s", out)
+		}
+	}
+}

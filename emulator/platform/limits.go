@@ -112,6 +112,16 @@ func (l limits) raise() {
 // somebody else takes it from the host.
 func (o *Own) Room() bool {
 	z := o.zygote
+	if z.room() {
+		return true
+	}
+	for p := z.takeIdle(); p != nil; p = z.takeIdle() {
+		p.end()
+	}
+	return z.room()
+}
+
+func (z *zygote) room() bool {
 	threads, processes := max(z.contexts.Load(), z.stubThreads.Load())+1, z.processes.Load()+1
 	return 2*threads+2*processes <= z.limits.threads && threads+2*processes <= z.limits.descriptors &&
 		threads+processes < sharedSlots

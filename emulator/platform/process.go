@@ -34,8 +34,11 @@ type process struct {
 	broken atomic.Bool
 
 	mu   sync.Mutex
-	all  []*thread
+	all  map[*thread]bool
 	idle []*thread
+	// places are how many slots there have been, free those that threads have left.
+	places int
+	free   []int
 }
 
 // newAddressSpace does not fail: the Sentry panics when it does. Where the host lets no process
@@ -180,7 +183,7 @@ func (p *process) leave() {
 	z := p.z
 	if !p.broken.Load() && len(p.all) <= maxIdleThreads {
 		z.mu.Lock()
-		if len(z.idle) < maxIdle && z.processes.Load() <= z.limits.threads/8 {
+		if len(z.idle) < maxIdle {
 			z.idle = append(z.idle, p)
 			z.mu.Unlock()
 			return
@@ -207,7 +210,7 @@ func (p *process) end() {
 		}
 		unix.Close(p.pidfd)
 	}
-	for _, t := range p.all {
+	for t := range p.all {
 		z.forget(t.fd)
 		z.shared.give(t.slot)
 	}

@@ -10,6 +10,7 @@
 #define SYS_RT_SIGPROCMASK 14
 #define SYS_SCHED_YIELD 24
 #define SYS_GETPPID 110
+#define SYS_EXIT 60
 #define SYS_SIGALTSTACK 131
 #define SYS_PRCTL 157
 #define SYS_FUTEX 202
@@ -78,6 +79,8 @@ TEXT ·stub(SB),NOSPLIT|NOFRAME,$0
 	JMP parked
 	JMP asked
 	JMP mapped
+	JMP leave
+	JMP left
 	JMP end
 
 // boot runs in the zygote, from a copy of this page at R8 that the kernel's process
@@ -277,6 +280,15 @@ park:
 parked:
 	BYTE $0x90 // a jump to a jump would be cut short
 	JMP park
+
+// A guest thread that is needed no more.
+leave:
+	MOVQ $SYS_EXIT, AX
+	XORQ DI, DI
+	SYSCALL
+left:
+	BYTE $0x90
+	JMP leave
 
 unheard:
 	MOVQ AX, RES_LISTENER(R15)

@@ -278,7 +278,7 @@ func (z *zygote) fork() (*process, error) {
 		return nil, err
 	}
 	z.processes.Add(1)
-	p := &process{z: z, slot: slot}
+	p := &process{z: z, slot: slot, all: map[*thread]bool{}}
 	p.first.attach(z.shared.slot(slot))
 	z.forking.Lock()
 	err = z.forkLocked(p)
