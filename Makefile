@@ -4,6 +4,7 @@
 GO       ?= go
 PREFIX   ?= /usr/local
 DESTDIR  ?=
+SCRIPTS   = $(DESTDIR)$(PREFIX)/share
 export CGO_ENABLED = 0
 
 TOOLS    = linux umlimg uml_moo uml_mkcow uml_mconsole
@@ -76,6 +77,13 @@ install: build
 	install -m 755 bin/umlbox $(DESTDIR)$(PREFIX)/libexec/umlkit
 	install -m 644 $(filter %.1,$(PAGES)) $(DESTDIR)$(PREFIX)/share/man/man1
 	install -m 644 $(filter %.5,$(PAGES)) $(DESTDIR)$(PREFIX)/share/man/man5
+	install -d $(SCRIPTS)/bash-completion/completions $(SCRIPTS)/zsh/site-functions $(SCRIPTS)/fish/vendor_completions.d
+	for p in umlimg uml_moo uml_mkcow uml_mconsole; do \
+	  command="bin/umlimg completion"; test $$p != uml_mconsole || command="bin/uml_mconsole --completion"; \
+	  operand=$$p; test $$p != uml_mconsole || operand=; \
+	  $$command bash $$operand >$(SCRIPTS)/bash-completion/completions/$$p && \
+	  $$command zsh $$operand >$(SCRIPTS)/zsh/site-functions/_$$p && \
+	  $$command fish $$operand >$(SCRIPTS)/fish/vendor_completions.d/$$p.fish || exit 1; done
 
 clean:
 	rm -rf bin

@@ -18,14 +18,15 @@ import (
 // BenchmarkMerge merges a sparse image of 16 GiB with 1 GiB in use, and a COW file over it
 // that changed 125 MiB, into a new image and in place: ours, qemu-img with the equal qcow2
 // overlay, and Debian's uml_moo. Every run finds the same files, all of them in the page
-// cache and on the disk. Ours ends when all is stable, Debian's before, qemu-img convert
-// before too, unless it is told to flush.
+// cache and on the disk. Ours ends when all is stable, unless it is told not to wait,
+// Debian's before, qemu-img convert before too, unless it is told to flush.
 func BenchmarkMerge(b *testing.B) {
 	m := newMergeBench(b, b.TempDir())
 	debian := oracle.Tool(b, "uml_moo")
 	convert := []string{m.qemu, "convert", "-f", "qcow2", "-O", "raw"}
 	times := m.run(b, 5, map[string][]string{
 		"ours":            {m.ours, m.cow, m.out},
+		"ours, no sync":   {m.ours, "--no-sync", m.cow, m.out},
 		"convert":         append(slices.Clone(convert), m.overlay, m.out),
 		"convert, flush":  append(slices.Clone(convert), "-t", "writeback", m.overlay, m.out),
 		"ours -d":         {m.ours, "-d", m.cow},
@@ -39,9 +40,11 @@ func BenchmarkMerge(b *testing.B) {
 		times[name] = t
 	}
 	for _, r := range []struct{ name, ours, peer, wanted string }{
-		{"new", "ours", "convert", "0.9"},
 		{"new-flushed", "ours", "convert, flush", "0.9"},
+		{"new-unflushed", "ours, no sync", "convert", "0.9"},
+		{"new-defaults", "ours", "convert", "-"},
 		{"new-Debian", "ours", "Debian's", "0.1"},
+		{"new-Debian-unflushed", "ours, no sync", "Debian's", "0.1"},
 		{"in-place", "ours -d", "qemu-img commit", "1"},
 		{"in-place-new", "ours -d", "ours", "1"},
 		{"in-place-Debian", "ours -d", "Debian's -d", "0.2"},
@@ -65,10 +68,12 @@ func BenchmarkMergeReflink(b *testing.B) {
 	m := newMergeBench(b, oracle.Mount(b, host, ""))
 	times := m.run(b, 5, map[string][]string{
 		"ours":           {m.ours, m.cow, m.out},
+		"ours, no sync":  {m.ours, "--no-sync", m.cow, m.out},
 		"convert":        {m.qemu, "convert", "-f", "qcow2", "-O", "raw", m.overlay, m.out},
 		"convert, flush": {m.qemu, "convert", "-f", "qcow2", "-O", "raw", "-t", "writeback", m.overlay, m.out},
 	})
-	m.report(b, "reflink", times["ours"], "convert", times["convert"], "0.1")
+	m.report(b, "reflink-unflushed", times["ours, no sync"], "convert", times["convert"], "0.1")
+	m.report(b, "reflink-defaults", times["ours"], "convert", times["convert"], "-")
 	m.report(b, "reflink-flushed", times["ours"], "convert, flush", times["convert, flush"], "0.1")
 }
 

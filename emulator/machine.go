@@ -10,6 +10,7 @@ package emulator
 import (
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -55,8 +56,10 @@ type Machine struct {
 	platform platform.Platform
 	// caughtBy is the platform's name.
 	caughtBy string
-	log      atomic.Pointer[klog.Log]
-	disks    *ubd.Disks
+	// room is what the host has left for processes of guests.
+	room  *room
+	log   atomic.Pointer[klog.Log]
+	disks *ubd.Disks
 	// exports are the directories that a hostfs may show.
 	exports exports
 	// host holds the lines of the terminals, and terminals says which they are.
@@ -71,6 +74,8 @@ type Machine struct {
 	umid      *umid
 	// management is the management console, nil without a directory for it.
 	management *server.Server
+	// gcPercent is what collects garbage once the machine has settled.
+	gcPercent int
 	// panicWait is panic=, which the guest can change.
 	panicWait atomic.Int64
 
@@ -91,7 +96,9 @@ type Machine struct {
 func New(config *Config) (*Machine, error) {
 	m := &Machine{
 		config:     config,
+		gcPercent:  debug.SetGCPercent(youngGC),
 		host:       line.NewHost(),
+		room:       openRoom(),
 		terminated: make(chan struct{}),
 		done:       make(chan struct{}),
 	}
@@ -246,6 +253,7 @@ func (m *Machine) close() error {
 	}
 	_ = m.management.Close()
 	m.generator.Close()
+	m.room.close()
 	if err := m.strace.Close(); err != nil {
 		errs = append(errs, fmt.Errorf("strace: %w", err))
 	}

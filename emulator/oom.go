@@ -17,6 +17,7 @@ import (
 	"gvisor.dev/gvisor/pkg/sentry/usage"
 
 	"github.com/umlkit/umlkit/emulator/klog"
+	"github.com/umlkit/umlkit/emulator/reach"
 )
 
 // memory is what a kernel's guests may use together: mem=, and what the management
@@ -102,6 +103,10 @@ func (c *boundedContext) Switch(ctx context.Context, mm platform.MemoryManager, 
 	return info, at, err
 }
 
+// lastWait is how long a want of memory lasts, with nobody to kill, before that is a
+// panic.
+const lastWait = time.Second
+
 // makeRoom returns when the guests are within the bound again, or the task that asks is
 // to die for it.
 func (m *memory) makeRoom(ctx context.Context) {
@@ -116,7 +121,7 @@ func (m *memory) makeRoom(ctx context.Context) {
 		time.Sleep(time.Millisecond)
 	}
 	defer m.room.Unlock()
-	for {
+	for end := time.Now().Add(lastWait); ; {
 		victim := m.dying.Load()
 		switch {
 		case victim == t.ThreadGroup():
@@ -126,6 +131,11 @@ func (m *memory) makeRoom(ctx context.Context) {
 			return
 		}
 		worst := m.worst()
+		if worst == nil && time.Now().Before(end) {
+			// What ends has no memory left to be seen, and may not have let go of all.
+			time.Sleep(time.Millisecond)
+			continue
+		}
 		if worst == nil {
 			m.s.m.printk(klog.Err, "Out of memory and no killable processes...")
 			m.s.request(*panicked("System is deadlocked on memory"))
@@ -146,24 +156,22 @@ func (m *memory) reclaim() bool {
 		m.file.StartEvictions()
 		m.file.WaitForEvictions()
 	}
-	return m.settles(50 * time.Millisecond)
+	return m.settles()
 }
 
-// settles waits while freed pages return to the host.
-func (m *memory) settles(patience time.Duration) bool {
-	last := int64(-1)
-	for end := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
-		used, bound := m.used()
-		if used <= bound {
+// settles waits while freed pages return to the host, and reports whether there is room
+// then.
+func (m *memory) settles() bool {
+	for {
+		// In this order: what is released between the two makes room.
+		releasing, err := reach.Releasing(m.file)
+		if used, bound := m.used(); used <= bound {
 			return true
 		}
-		if last >= 0 && used < last {
-			end = time.Now().Add(patience)
-		}
-		last = used
-		if time.Now().After(end) {
+		if !releasing || err != nil {
 			return false
 		}
+		time.Sleep(time.Millisecond)
 	}
 }
 
@@ -175,7 +183,7 @@ func (m *memory) gone(victim *kernel.ThreadGroup) bool {
 			return true
 		}
 	}
-	return m.settles(50 * time.Millisecond)
+	return m.settles()
 }
 
 // lives reports whether a task of a process still runs.

@@ -20,9 +20,9 @@ func TestOutOfMemory(t *testing.T) {
 	}{
 		"a fault": {[]string{"mount:proc,/proc,proc", "spawn:grow:40", "spawn:grow:500", "cat:/proc/meminfo", "spawn:grow:40"},
 			[]string{"grown by 40\n", "exe invoked oom-killer: ", "Out of memory: Killed process ", "spawn grow:500: signal: killed", "MemTotal:          65536 kB\n"}},
-		"a system call": {[]string{"mount:proc,/proc,proc", "spawn:fill:500", "say:alive"},
-			[]string{"Out of memory: Killed process ", "spawn fill:500: signal: killed", "alive\n"}},
-		"nobody to kill": {[]string{"grow:500"},
+		"a system call": {[]string{"mount:proc,/proc,proc", "spawn:fill:150", "say:alive"},
+			[]string{"Out of memory: Killed process ", "spawn fill:150: signal: killed", "alive\n"}},
+		"nobody to kill": {[]string{"grow:150"},
 			[]string{"Out of memory and no killable processes...", "Kernel panic - not syncing: System is deadlocked on memory"}},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -11,7 +11,6 @@ import (
 	_ "gvisor.dev/gvisor/pkg/sentry/platform/kvm"     // platform=kvm
 	_ "gvisor.dev/gvisor/pkg/sentry/platform/ptrace"  // seccomp=off
 	_ "gvisor.dev/gvisor/pkg/sentry/platform/systrap" // seccomp=on
-	"gvisor.dev/gvisor/pkg/sentry/seccheck"
 	"gvisor.dev/gvisor/pkg/sentry/usage"
 	"gvisor.dev/gvisor/pkg/sighandling"
 
@@ -24,7 +23,6 @@ import (
 func (m *Machine) startPlatform() error {
 	cpuid.Initialize()
 	ring0.InitDefault()
-	seccheck.Initialize()
 	if err := rand.Init(); err != nil {
 		return fmt.Errorf("open the host's random numbers: %w", err)
 	}
@@ -73,8 +71,9 @@ func (m *Machine) tryPlatform(name string) (err error) {
 			return err
 		}
 	}
-	done := nameForGuests()
+	done, restore := nameForGuests(), reserveProcesses()
 	m.platform, err = m.newPlatform(name)
+	restore()
 	done()
 	return err
 }

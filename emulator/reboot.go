@@ -90,9 +90,13 @@ func (s *sentry) Log() *klog.Log { return s.m.log.Load() }
 func (s *sentry) Uevents() *uevent.Bus { return s.uevents }
 
 // Room implements syscalls.Machine. Of the platforms ours alone knows.
-func (s *sentry) Room() bool {
-	p, ok := s.m.platform.(interface{ Room() bool })
-	return !ok || p.Room()
+func (s *sentry) Room() error {
+	if p, ok := s.m.platform.(interface{ Lacks() string }); ok {
+		if lacks := p.Lacks(); lacks != "" {
+			return s.m.refuse("the host has no more " + lacks)
+		}
+	}
+	return nil
 }
 
 // ctrlAltDel is what the keys do: init gets a SIGINT if it asked for that, else the

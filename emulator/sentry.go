@@ -89,7 +89,7 @@ func (m *Machine) newSentry() (*sentry, error) {
 	s := &sentry{m: m, end: make(chan ending, 1), uevents: uevent.NewBus()}
 	s.memory = &memory{s: s}
 	k := &kernel.Kernel{
-		Platform:  &countedPlatform{&boundedPlatform{Platform: m.platform, memory: s.memory}, &s.activity},
+		Platform:  &countedPlatform{&boundedPlatform{Platform: &roomyPlatform{m.platform, m}, memory: s.memory}, &s.activity},
 		AllowSUID: true,
 	}
 	s.k = k

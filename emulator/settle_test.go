@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"os"
 	"reflect"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"testing"
@@ -54,6 +55,14 @@ func TestDropProgram(t *testing.T) {
 	t.Logf("%d kB of the program in memory, then %d kB", before, after)
 	if after > before/2 {
 		t.Errorf("%d kB of the program are in memory, before it were %d kB", after, before)
+	}
+}
+
+func TestSettleCollectsAsEver(t *testing.T) {
+	before := debug.SetGCPercent(youngGC)
+	(&Machine{gcPercent: before}).settle()
+	if after := debug.SetGCPercent(before); after != before {
+		t.Errorf("a settled machine's heap is collected at %d%%, that of the process was at %d%%", after, before)
 	}
 }
 

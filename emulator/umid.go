@@ -64,12 +64,15 @@ func (m *Machine) takeUMID() {
 // gone: those that ran its guest's code hold the lock until the host has ended them.
 const stubPatience = 5 * time.Second
 
+// maxClaims is how often a directory is tried for that others remove meanwhile.
+const maxClaims = 100
+
 // claimUMID makes the directory for name, or returns nil and says why not. The directory
 // is locked for as long as a machine of ours has it; other kernels know of its pid alone.
 func (m *Machine) claimUMID(base, name string) *umid {
 	u := &umid{name: name, dir: filepath.Join(base, name)}
 	pid, err := u.claim()
-	for n := 0; n < 3 && errors.Is(err, fs.ErrNotExist); n++ {
+	for n := 0; n < maxClaims && errors.Is(err, fs.ErrNotExist); n++ {
 		// Its last machine removed it just now.
 		u.unlock()
 		pid, err = u.claim()
@@ -121,8 +124,17 @@ func (u *umid) claim() (pid int, err error) {
 			return 0, fmt.Errorf("%s is locked by a process that is not known", u.dir)
 		}
 	}
-	if err := os.Chmod(u.dir, 0o700); err != nil {
-		return 0, err
+	// Between the opening and the lock its last machine may have removed it, and another
+	// have made its own in its place.
+	var now unix.Stat_t
+	if err := unix.Lstat(u.dir, &now); err != nil {
+		return 0, fmt.Errorf("%s: %w", u.dir, err)
+	}
+	if now.Dev != st.Dev || now.Ino != st.Ino {
+		return 0, fmt.Errorf("%s: %w", u.dir, fs.ErrNotExist)
+	}
+	if err := unix.Fchmod(fd, 0o700); err != nil {
+		return 0, fmt.Errorf("%s: %w", u.dir, err)
 	}
 	u.empty()
 	f, err := os.OpenFile(filepath.Join(u.dir, "pid"), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)

@@ -231,7 +231,7 @@ func (h *handle) dropValueRef(n *Inode, x xattr, s valueSet) error {
 	}); err != nil || !last {
 		return err
 	}
-	return h.fs.orphanAdd(h, v)
+	return h.fs.settleOrphan(h, v)
 }
 
 // shareable takes a reference to the inode that holds value already; nil when none is

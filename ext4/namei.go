@@ -1,6 +1,7 @@
 package ext4
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 
@@ -129,7 +130,7 @@ func (n *Inode) abandon(h *handle) error {
 	if err := n.update(h, true, func(d *format.Inode) { d.Links = 0 }); err != nil {
 		return err
 	}
-	return n.fs.orphanAdd(h, n)
+	return n.fs.settleOrphan(h, n)
 }
 
 // fillNew gives a new directory its first block and a symlink its target. Nobody else
@@ -185,7 +186,7 @@ func (n *Inode) CreateUnlinked(m NewInode) (*Inode, error) {
 			return err
 		}
 		err = c.fillNew(h, n, m)
-		if e := n.fs.orphanAdd(h, c); e != nil {
+		if e := n.fs.settleOrphan(h, c); e != nil {
 			err = e
 		}
 		h.end()
@@ -249,34 +250,40 @@ func (n *Inode) link(name string, target *Inode) error {
 	} else if ok {
 		return fmt.Errorf("ext4: link %q: %w", name, unix.EEXIST)
 	}
+	if n.crossesProject(target) {
+		return errOtherProject("link", name)
+	}
 	h, err := n.fs.begin()
 	if err != nil {
 		return err
 	}
 	defer h.end()
-	// Two Links of one file in two directories: the count decides here.
-	target.amu.Lock()
-	links, orphan := target.d.Links, target.orphan.on
-	target.amu.Unlock()
-	if links >= format.MaxLinks {
-		return fmt.Errorf("ext4: link %q: %w", name, unix.EMLINK)
-	}
-	if links == 0 && !orphan {
-		return fmt.Errorf("ext4: link %q to a removed file: %w", name, unix.ENOENT)
-	}
-	if n.crossesProject(target) {
-		return errOtherProject("link", name)
+	if err := target.takeLink(h, "link", name); err != nil {
+		return err
 	}
 	if err := n.addEntry(h, name, target.ino, format.TypeOfMode(target.typ)); err != nil {
-		return err
+		return errors.Join(err, n.fs.dropLink(h, target))
 	}
-	if err := target.addLinks(h, 1); err != nil {
-		return err
-	}
-	if links == 0 {
-		return n.fs.orphanRemove(h, target)
-	}
-	return nil
+	return n.fs.settleOrphan(h, target)
+}
+
+// takeLink counts a name that a file is about to get by the operation what. Others may
+// count at the same time, from other directories: where the count ends is decided here.
+func (n *Inode) takeLink(h *handle, what, name string) error {
+	now := n.fs.now()
+	var refused error
+	err := n.update(h, true, func(d *format.Inode) {
+		switch {
+		case d.Links >= format.MaxLinks:
+			refused = fmt.Errorf("ext4: %s %q: %w", what, name, unix.EMLINK)
+		case d.Links == 0 && !n.orphan.on:
+			refused = fmt.Errorf("ext4: %s %q to a removed file: %w", what, name, unix.ENOENT)
+		default:
+			d.Links++
+			d.Ctime = now
+		}
+	})
+	return errors.Join(err, refused)
 }
 
 // Unlink removes a name that is not a directory's.
@@ -339,13 +346,7 @@ func (fs *FS) dropLink(h *handle, c *Inode) error {
 	if err := c.addLinks(h, -1); err != nil {
 		return err
 	}
-	c.amu.Lock()
-	links := c.d.Links
-	c.amu.Unlock()
-	if links == 0 {
-		return fs.orphanAdd(h, c)
-	}
-	return nil
+	return fs.settleOrphan(h, c)
 }
 
 // Rmdir removes an empty directory.
@@ -400,7 +401,7 @@ func (fs *FS) dropDir(h *handle, parent, c *Inode) error {
 	}); err != nil {
 		return err
 	}
-	if err := fs.orphanAdd(h, c); err != nil {
+	if err := fs.settleOrphan(h, c); err != nil {
 		return err
 	}
 	return parent.addLinks(h, -1)

@@ -24,21 +24,52 @@ type orphanList struct {
 // as well.
 type orphanLink struct {
 	on         bool
+	cut        bool // blocks behind its end are still to be freed
 	prev, next *Inode
 	slot       int // in the orphan file, from 1; 0: not there
 }
 
-func (n *Inode) isOrphan() bool {
-	n.amu.Lock()
-	defer n.amu.Unlock()
-	return n.orphan.on
+// settleOrphan puts an inode that has no links on the list, and takes one that has some
+// off, after a change of the count. Others may change the count at the same time: the
+// last to come here sees what it came to.
+func (fs *FS) settleOrphan(h *handle, n *Inode) error {
+	fs.orphans.mu.Lock()
+	defer fs.orphans.mu.Unlock()
+	return fs.settle(h, n)
 }
 
-// orphanAdd puts an inode on the list, unless it is there.
+// setCut says whether a truncation of the inode is under way. mu of the inode is held for
+// writing.
+func (fs *FS) setCut(h *handle, n *Inode, cut bool) error {
+	fs.orphans.mu.Lock()
+	defer fs.orphans.mu.Unlock()
+	n.orphan.cut = cut
+	return fs.settle(h, n)
+}
+
+// settle puts an inode on the list or takes it off, as it should be. orphanList.mu is held.
+func (fs *FS) settle(h *handle, n *Inode) error {
+	if n.links() == 0 || n.orphan.cut {
+		return fs.orphanAdd(h, n)
+	}
+	return fs.orphanRemove(h, n)
+}
+
+func (n *Inode) isCut() bool {
+	n.fs.orphans.mu.Lock()
+	defer n.fs.orphans.mu.Unlock()
+	return n.orphan.cut
+}
+
+func (n *Inode) links() uint16 {
+	n.amu.Lock()
+	defer n.amu.Unlock()
+	return n.d.Links
+}
+
+// orphanAdd puts an inode on the list, unless it is there. orphanList.mu is held.
 func (fs *FS) orphanAdd(h *handle, n *Inode) error {
 	l := &fs.orphans
-	l.mu.Lock()
-	defer l.mu.Unlock()
 	if n.orphan.on {
 		return nil
 	}
@@ -67,11 +98,9 @@ func (fs *FS) setLastOrphan(ino uint32) {
 	fs.sbMu.Unlock()
 }
 
-// orphanRemove takes an inode off the list.
+// orphanRemove takes an inode off the list, if it is there. orphanList.mu is held.
 func (fs *FS) orphanRemove(h *handle, n *Inode) error {
 	l := &fs.orphans
-	l.mu.Lock()
-	defer l.mu.Unlock()
 	if n.orphan.slot != 0 {
 		if err := fs.clearOrphanSlot(h, n.orphan.slot-1); err != nil {
 			return err
@@ -165,12 +194,15 @@ func (n *Inode) xattrsToDrop() (body, block []xattr, values valueSet, err error)
 }
 
 func (fs *FS) finishEvict(h *handle, n *Inode) error {
-	if err := fs.orphanRemove(h, n); err != nil {
+	fs.orphans.mu.Lock()
+	err := fs.orphanRemove(h, n)
+	fs.orphans.mu.Unlock()
+	if err != nil {
 		return err
 	}
 	now := fs.now()
 	n.amu.Lock()
-	err := n.charge(h, 0, -1)
+	err = n.charge(h, 0, -1)
 	n.amu.Unlock()
 	if err != nil {
 		return err
@@ -204,7 +236,7 @@ func (fs *FS) takeOrphans() ([]*Inode, error) {
 	fs.orphans.head = nil
 	for i, n := range list {
 		n.amu.Lock()
-		n.orphan = orphanLink{on: true, slot: n.orphan.slot}
+		n.orphan = orphanLink{on: true, cut: n.orphan.cut || n.d.Links > 0, slot: n.orphan.slot}
 		n.amu.Unlock()
 		if i > 0 {
 			n.orphan.prev = list[i-1]
@@ -221,8 +253,11 @@ func (fs *FS) recoverOrphans(list []*Inode) error {
 	var errs error
 	count := 0
 	for _, n := range list {
-		if n.held() { // open since before a remount: the last Put frees it, or is about to
-			n.unref()
+		if n.links() == 0 && n.held() { // open since before a remount: the last Put frees it, or is about to
+			if n.isCut() {
+				errs = errors.Join(errs, fs.finishCut(n))
+			}
+			errs = errors.Join(errs, n.Put())
 			continue
 		}
 		count++
@@ -245,7 +280,7 @@ func (n *Inode) held() bool {
 }
 
 func (fs *FS) recoverOrphan(n *Inode) error {
-	if n.d.Links == 0 {
+	if n.links() == 0 {
 		fs.icache.mu.Lock()
 		n.dead = true
 		fs.icache.mu.Unlock()
@@ -254,11 +289,15 @@ func (fs *FS) recoverOrphan(n *Inode) error {
 		return err
 	}
 	defer n.unref()
+	return fs.finishCut(n)
+}
+
+// finishCut does the rest of a truncation, which a crash or a remount ended.
+func (fs *FS) finishCut(n *Inode) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
 	if n.hasBlocks() && !n.isDir() { // the rest of a truncation; its times are set already
-		n.mu.Lock()
-		err := n.removeAll((n.d.Size+uint64(fs.bs)-1)>>fs.bsBits, 1<<62)
-		n.mu.Unlock()
-		if err != nil {
+		if err := n.removeAll((n.d.Size+uint64(fs.bs)-1)>>fs.bsBits, 1<<62); err != nil {
 			return err
 		}
 	}
@@ -267,7 +306,7 @@ func (fs *FS) recoverOrphan(n *Inode) error {
 		return err
 	}
 	defer h.end()
-	return fs.orphanRemove(h, n)
+	return fs.setCut(h, n, false)
 }
 
 // readOrphans reads the list. One that is damaged is given up: its inodes leak until
@@ -464,7 +503,7 @@ func (fs *FS) freeOrphans() error {
 		}
 		fs.icache.mu.Lock()
 		n.refs++
-		gone := n.d.Links == 0
+		gone := n.links() == 0
 		n.dead = n.dead || gone
 		fs.icache.mu.Unlock()
 		n.dropWindow()

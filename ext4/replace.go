@@ -1,6 +1,7 @@
 package ext4
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/umlkit/umlkit/ext4/format"
@@ -51,25 +52,14 @@ func (n *Inode) replace(name string, target *Inode) (*Inode, error) {
 		return old, err
 	}
 	defer h.end()
-	target.amu.Lock()
-	links, orphan := target.d.Links, target.orphan.on
-	target.amu.Unlock()
-	if links >= format.MaxLinks {
-		return old, fmt.Errorf("ext4: replace %q: %w", name, unix.EMLINK)
-	}
-	if links == 0 && !orphan {
-		return old, fmt.Errorf("ext4: replace %q by a removed file: %w", name, unix.ENOENT)
+	if err := target.takeLink(h, "replace", name); err != nil {
+		return old, err
 	}
 	if err := n.setEntry(h, p, target.ino, format.TypeOfMode(target.typ)); err != nil {
-		return old, err
+		return old, errors.Join(err, n.fs.dropLink(h, target))
 	}
-	if err := target.addLinks(h, 1); err != nil {
+	if err := n.fs.settleOrphan(h, target); err != nil {
 		return old, err
-	}
-	if links == 0 {
-		if err := n.fs.orphanRemove(h, target); err != nil {
-			return old, err
-		}
 	}
 	return old, n.fs.dropLink(h, old)
 }

@@ -413,23 +413,21 @@ func (n *Inode) truncate(size int64) error {
 		return err
 	}
 	done, err := n.removeSome(h, &from, 1<<62)
-	onList := false
-	if err == nil && !done {
-		onList = !n.isOrphan()
-		err = fs.orphanAdd(h, n)
+	if err == nil && done == n.orphan.cut {
+		err = fs.setCut(h, n, !done)
 	}
 	h.end()
 	if err != nil || done {
 		return err
 	}
-	if err := n.removeAll(from, 1<<62); err != nil || !onList {
+	if err := n.removeAll(from, 1<<62); err != nil {
 		return err
 	}
 	if h, err = fs.begin(); err != nil {
 		return err
 	}
 	defer h.end()
-	return fs.orphanRemove(h, n)
+	return fs.setCut(h, n, false)
 }
 
 // Punch makes a hole: whole blocks are freed, parts of blocks zeroed.

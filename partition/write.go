@@ -1,8 +1,10 @@
 package partition
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"io/fs"
 	"slices"
@@ -17,27 +19,60 @@ import (
 // goes to the end of the disk, wherever it was before. Nothing is written of a table that
 // Read would refuse. The first sector, which makes the table valid, is written last.
 func Write(dev Writer, t Table) error {
+	b, err := encoded(dev, t)
+	if err != nil {
+		return err
+	}
+	return b.copyTo(dev)
+}
+
+// Begun returns what tells of each sector of a disk that is not zeros whether a Write that
+// was cut short, of a table like t, can have left it. Such a disk has no table, and nothing
+// that a new one could spoil. Of a GPT the identity may be another.
+func Begun(dev Reader, t Table) (left func(at int64, b []byte) bool, err error) {
+	b, err := encoded(dev, t)
+	if err != nil {
+		return nil, err
+	}
+	if t.Kind == MBR {
+		return func(at int64, s []byte) bool { return bytes.Equal(b.sectors[at], s) }, nil
+	}
+	// The last sector is written first.
+	end := b.size/sector - 1
+	last, err := readSectors(dev, end, 1)
+	if err != nil {
+		return nil, err
+	}
+	le := binary.LittleEndian
+	sum := le.Uint32(last[16:])
+	clear(last[16:20])
+	ours := string(last[:8]) == gptSignature && le.Uint64(last[24:]) == uint64(end) && sum == crc32.ChecksumIEEE(last[:gptHeaderLen])
+	return func(at int64, _ []byte) bool { return ours && at > 0 && b.sectors[at] != nil }, nil
+}
+
+// encoded is what Write writes.
+func encoded(dev Reader, t Table) (*blank, error) {
 	b := &blank{size: dev.Size(), sectors: map[int64][]byte{}}
 	front := make([]byte, sector)
 	if _, err := dev.ReadAt(front[:mbrDiskSignature], 0); err != nil && err != io.EOF {
-		return err
+		return nil, err
 	}
 	encode := encodeMBR
 	if t.Kind == GPT {
 		encode = encodeGPT
 	}
 	if err := encode(b, t, front); err != nil {
-		return err
+		return nil, err
 	}
 	if _, err := b.WriteAt(front, 0); err != nil {
-		return err
+		return nil, err
 	}
 	if have, err := Read(b); err != nil {
-		return err
+		return nil, err
 	} else if len(have.Partitions) != len(t.Partitions) {
-		return fmt.Errorf("the table would hold %d of %d partitions", len(have.Partitions), len(t.Partitions))
+		return nil, fmt.Errorf("the table would hold %d of %d partitions", len(have.Partitions), len(t.Partitions))
 	}
-	return b.copyTo(dev)
+	return b, nil
 }
 
 // Wipe makes zeros where tables, boot code and the superblocks of whole disks lie: the

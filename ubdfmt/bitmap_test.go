@@ -2,14 +2,23 @@ package ubdfmt
 
 import (
 	"bytes"
+	"errors"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 )
 
-// TestBitmapModel holds the bitmap against a slice of bools, across chunk borders.
+// TestBitmapModel holds the bitmap against a slice of bools, across the borders of chunks
+// and regions.
 func TestBitmapModel(t *testing.T) {
-	const sectors = 2*chunkSectors + 1003
+	const (
+		sectors = regionSectors + chunkSectors + 1003
+		lowest  = regionSectors - 2*chunkSectors
+	)
 	h := sample
 	h.Size = sectors * SectorSize
 	b := newBitmap(h.Layout())
@@ -17,9 +26,9 @@ func TestBitmapModel(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
 	last := int64(0)
 	for range 300 {
-		first := rng.Int64N(sectors)
+		first := lowest + rng.Int64N(sectors-lowest)
 		end := min(sectors, first+1+rng.Int64N([]int64{1, 5, 64, 200, 40000}[rng.IntN(5)]))
-		b.set(first, end)
+		mark(t, b, first, end)
 		for i := first; i < end; i++ {
 			model[i] = true
 		}
@@ -28,8 +37,8 @@ func TestBitmapModel(t *testing.T) {
 			continue
 		}
 		checkRuns(t, b, model, 0, sectors)
-		if b.end() != last {
-			t.Fatalf("the last sector held ends at %d, want %d", b.end(), last)
+		if got, err := b.end(); got != last || err != nil {
+			t.Fatalf("the last sector held ends at %d, want %d, %v", got, last, err)
 		}
 	}
 
@@ -44,11 +53,14 @@ func TestBitmapModel(t *testing.T) {
 	file[len(file)-1] |= 0x80
 	file = append(file, bytes.Repeat([]byte{0xff}, 3*chunkBytes)...)
 	back := newBitmap(h.Layout())
-	for off := 0; off < len(file); off += 2 * chunkBytes {
-		back.load(file[off:min(len(file), off+2*chunkBytes)], int64(off))
+	back.read = func(i int64, r *region) (some bool, err error) {
+		for off := i * regionBytes; off < min(int64(len(file)), (i+1)*regionBytes); off += 2 * chunkBytes {
+			some = back.load(r, file[off:min(int64(len(file)), off+2*chunkBytes)], off) || some
+		}
+		return some, nil
 	}
 	checkRuns(t, back, model, 0, sectors)
-	for i := range back.chunks {
+	for i := range int(ceilDiv(sectors, chunkSectors)) {
 		var want, got [chunkBytes]byte
 		b.encode(i, &want)
 		back.encode(i, &got)
@@ -61,10 +73,20 @@ func TestBitmapModel(t *testing.T) {
 	}
 }
 
+func mark(t *testing.T, b *bitmap, first, end int64) {
+	t.Helper()
+	if err := b.set(first, end); err != nil {
+		t.Error(err)
+	}
+}
+
 func checkRuns(t *testing.T, b *bitmap, model []bool, first, end int64) {
 	t.Helper()
 	for at := first; at < end; {
-		held, next := b.run(at, end)
+		held, next, err := b.run(at, end)
+		if err != nil {
+			t.Fatal(err)
+		}
 		if next <= at || next > end {
 			t.Fatalf("the run at %d ends at %d", at, next)
 		}
@@ -77,6 +99,82 @@ func checkRuns(t *testing.T, b *bitmap, model []bool, first, end int64) {
 			t.Fatalf("the run [%d, %d) ends too early", at, next)
 		}
 		at = next
+	}
+}
+
+// TestBitmapReads: a region is read when it is asked for, once, by whoever comes first; what
+// could not be read fails every kind of access, and is read when it is asked for again.
+func TestBitmapReads(t *testing.T) {
+	const size = 5*regionSectors*SectorSize + 4096
+	dir := t.TempDir()
+	base := write(t, filepath.Join(dir, "base.img"), nil)
+	if err := os.Truncate(base, size); err != nil {
+		t.Fatal(err)
+	}
+	cow := filepath.Join(dir, "disk.cow")
+	d := mustOpen(t, cow, base, Options{})
+	const changed = 3*regionSectors*SectorSize + 40960
+	for _, off := range []int64{changed, size - 4096} {
+		if _, err := d.WriteAt(pattern(4096, 1), off); err != nil {
+			t.Fatal(err)
+		}
+	}
+	mustClose(t, d)
+
+	c := mustOpen(t, cow, "", Options{}).(*COW)
+	defer mustClose(t, c)
+	have := func() (indexes []int) {
+		for i := range c.bits.regions {
+			if c.bits.regions[i].Load() != nil {
+				indexes = append(indexes, i)
+			}
+		}
+		return indexes
+	}
+	if got := have(); got != nil {
+		t.Errorf("opening it read the regions %v", got)
+	}
+	read, lost := c.bits.read, errors.New("lost")
+	c.bits.read = func(int64, *region) (bool, error) { return false, lost }
+	p := make([]byte, 4096)
+	for name, do := range map[string]func() error{
+		"read":         func() error { _, err := c.ReadAt(p, changed); return err },
+		"write":        func() error { _, err := c.WriteAt(p, changed); return err },
+		"write a part": func() error { _, err := c.WriteAt(p[:100], changed+7); return err },
+		"stable write": func() error { _, err := c.WriteStable(p, changed); return err },
+		"trim":         func() error { return c.Trim(changed, 4096) },
+		"map":          func() error { return c.Extents(changed, 4096, func(Extent) bool { return true }) },
+	} {
+		if err := do(); !errors.Is(err, lost) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	var reads atomic.Int32
+	c.bits.read = func(i int64, r *region) (bool, error) {
+		reads.Add(1)
+		return read(i, r)
+	}
+	var readers sync.WaitGroup
+	for range 8 {
+		readers.Go(func() {
+			p := make([]byte, 4096)
+			if _, err := c.ReadAt(p, changed); err != nil || !bytes.Equal(p, pattern(4096, 1)) {
+				t.Errorf("%x, %v", p[:8], err)
+			}
+			if _, err := c.WriteAt(pattern(512, 2), changed+regionSectors*SectorSize); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	readers.Wait()
+	if got := have(); reads.Load() != 2 || !slices.Equal(got, []int{3, 4}) {
+		t.Errorf("%d reads brought the regions %v", reads.Load(), got)
+	}
+	if c.bits.regions[4].Load() == vacant || vacant.end() != 0 {
+		t.Error("a bit was set in the region that all vacant ones share")
+	}
+	if last, err := c.bits.end(); err != nil || last != c.bits.sectors {
+		t.Errorf("the last sector held ends at %d, %v", last, err)
 	}
 }
 
@@ -100,7 +198,7 @@ func TestBitmapDirtyConcurrent(t *testing.T) {
 	for w := range 4 {
 		writers.Go(func() {
 			for s := int64(w); s < b.sectors; s += 4 {
-				b.set(s, s+1)
+				mark(t, b, s, s+1)
 			}
 		})
 	}

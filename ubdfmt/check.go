@@ -145,6 +145,9 @@ func (h *hostFile) check(o CheckOptions) (r Report, leaks []span, bits *bitmap, 
 		p.known, p.err = h.placed(func(off, n int64) { p.data = append(p.data, span{off, n}) })
 	})
 	bits, err = h.readBitmap(r.Header, r.Layout)
+	if err == nil {
+		err = bits.readAll()
+	}
 	asked.Wait()
 	if err == nil {
 		if leaks, err = h.checkBits(&r, bits, p); err != nil {
@@ -202,10 +205,15 @@ func (h *hostFile) checkBits(r *Report, bits *bitmap, p placement) (leaks []span
 		return nil, p.err
 	}
 	for _, s := range p.data {
-		h.unheld(l, bits, s.off, s.n, leak)
+		if err := h.unheld(l, bits, s.off, s.n, leak); err != nil {
+			return nil, err
+		}
 	}
 	for sector := int64(0); sector < l.Sectors; {
-		held, next := bits.run(sector, l.Sectors)
+		held, next, err := bits.run(sector, l.Sectors)
+		if err != nil {
+			return nil, err
+		}
 		if held {
 			r.Held += (next - sector) * SectorSize
 			for _, edge := range [2]int64{sector, next} {
@@ -228,10 +236,13 @@ func (h *hostFile) checkBits(r *Report, bits *bitmap, p placement) (leaks []span
 
 // unheld visits what of a range of the file, which has data, lies in the places of sectors
 // that are not held.
-func (h *hostFile) unheld(l Layout, bits *bitmap, off, n int64, visit func(off, n int64)) {
+func (h *hostFile) unheld(l Layout, bits *bitmap, off, n int64, visit func(off, n int64)) error {
 	first, end := max(0, off-l.DataOffset)/SectorSize, min(l.Sectors, ceilDiv(off+n-l.DataOffset, SectorSize))
 	for first < end {
-		held, next := bits.run(first, end)
+		held, next, err := bits.run(first, end)
+		if err != nil {
+			return err
+		}
 		if !held {
 			// A run of the bitmap can begin before the data does, and end after it.
 			a, b := h.wholeBlocks(max(off, l.DataOffset+first*SectorSize), min(off+n, l.DataOffset+next*SectorSize))
@@ -241,6 +252,7 @@ func (h *hostFile) unheld(l Layout, bits *bitmap, off, n int64, visit func(off, 
 		}
 		first = next
 	}
+	return nil
 }
 
 // wholeBlocks is the part of a range that takes whole blocks of the host: what an allocated

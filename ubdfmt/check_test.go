@@ -13,7 +13,7 @@ func TestCheck(t *testing.T) {
 	dir := t.TempDir()
 	base, cow := mergePair(t, dir, 3<<20+512)
 	before, want := read(t, cow), shown(t, cow, 3<<20+512)
-	l := Header{Dialect: V3, Size: 3<<20 + 512, SectorSize: 512, Alignment: 4096}.Layout()
+	l := Header{Dialect: V3, Size: 3<<20 + 512, SectorSize: 512, Alignment: newAlignment}.Layout()
 	r, err := Check(cow, CheckOptions{})
 	if err != nil || len(r.Problems) != 0 || r.Layout != l || r.Partial != 0 || r.FileSize != int64(len(before)) ||
 		r.Allocated != blocks(t, cow)*512 {

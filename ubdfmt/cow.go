@@ -119,8 +119,9 @@ func disk(f, backing *hostFile, h Header, bits *bitmap, o Options) *COW {
 	return c
 }
 
-// readBitmap reads which sectors the COW file holds. It refuses a file that ends
-// before its bitmap does, or before the last sector that it claims to hold.
+// readBitmap prepares to read which sectors the COW file holds, a region when it is first
+// asked for. It refuses a file that ends before its bitmap does, or before the last sector
+// that it claims to hold.
 func (h *hostFile) readBitmap(hdr Header, l Layout) (*bitmap, error) {
 	end := l.BitmapOffset + l.BitmapLength
 	if h.size < end {
@@ -128,9 +129,38 @@ func (h *hostFile) readBitmap(hdr Header, l Layout) (*bitmap, error) {
 			Reason: fmt.Sprintf("needs a bitmap that ends at %d; the file has %d bytes", end, h.size)}
 	}
 	bits := newBitmap(l)
-	buf := make([]byte, min(64<<10, roundUp(l.BitmapLength, chunkBytes)))
+	var buf []byte
+	bits.read = func(i int64, r *region) (some bool, err error) {
+		if some, err = h.readRegion(bits, l, i, r, &buf); err != nil {
+			err = fmt.Errorf("read bitmap: %w", err)
+		}
+		return some, err
+	}
+	if h.size >= l.DataOffset+hdr.Size {
+		return bits, nil // whatever it holds, it has
+	}
+	last, err := bits.end()
+	if err != nil {
+		return nil, err
+	}
+	if held := min(last*SectorSize, hdr.Size); held > 0 && h.size < l.DataOffset+held {
+		return nil, &HeaderError{Path: h.path, Field: "bitmap", Value: uint64(last - 1),
+			Reason: fmt.Sprintf("is the last sector held and ends at %d; the file has %d bytes", l.DataOffset+held, h.size)}
+	}
+	return bits, nil
+}
+
+// readRegion reads a region of the bitmap, and says whether it has a bit. The buffer is
+// made as large as it must be.
+func (h *hostFile) readRegion(bits *bitmap, l Layout, i int64, r *region, buf *[]byte) (some bool, err error) {
+	const most = 64 << 10
+	begin := i * regionBytes
+	length := min(regionBytes, l.BitmapLength-begin)
+	if length <= 0 {
+		return false, nil // up to seven sectors that old versions rounded away
+	}
 	var failed error
-	err := h.segments(l.BitmapOffset, l.BitmapLength, func(off, n int64, hole bool) bool {
+	err = h.segments(l.BitmapOffset+begin, length, func(off, n int64, hole bool) bool {
 		if hole {
 			return true
 		}
@@ -138,23 +168,22 @@ func (h *hostFile) readBitmap(hdr Header, l Layout) (*bitmap, error) {
 		first := (off - l.BitmapOffset) / chunkBytes * chunkBytes
 		last := min(l.BitmapLength, roundUp(off+n-l.BitmapOffset, chunkBytes))
 		for first < last {
-			p := buf[:min(int64(len(buf)), last-first)]
+			n := min(most, last-first)
+			if int64(len(*buf)) < n {
+				*buf = make([]byte, n)
+			}
+			p := (*buf)[:n]
 			if failed = h.readFull(p, l.BitmapOffset+first, h.size); failed != nil {
 				return false
 			}
-			bits.load(p, first)
-			first += int64(len(p))
+			if bits.load(r, p, first) {
+				some = true
+			}
+			first += n
 		}
 		return true
 	})
-	if err = errors.Join(err, failed); err != nil {
-		return nil, fmt.Errorf("read bitmap: %w", err)
-	}
-	if held := min(bits.end()*SectorSize, hdr.Size); held > 0 && h.size < l.DataOffset+held {
-		return nil, &HeaderError{Path: h.path, Field: "bitmap", Value: uint64(bits.end() - 1),
-			Reason: fmt.Sprintf("is the last sector held and ends at %d; the file has %d bytes", l.DataOffset+held, h.size)}
-	}
-	return bits, nil
+	return some, errors.Join(err, failed)
 }
 
 // Size is the length of the disk in bytes, a multiple of SectorSize.

@@ -190,10 +190,25 @@ func TestCreateCOW(t *testing.T) {
 		t.Errorf("logged %q, want %q", log, want)
 	}
 
-	// uml_mkcow makes the same file.
-	theirs := filepath.Join(dir, "theirs.cow")
+	// uml_mkcow makes the same header but for the alignment, and with its alignment the
+	// same file.
+	theirs, alike := filepath.Join(dir, "theirs.cow"), filepath.Join(dir, "alike.cow")
 	oracle.Run(t, "uml_mkcow", theirs, base)
-	got, err := os.ReadFile(cow)
+	h, err := ReadHeader(cow)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if l := h.Layout(); h.Alignment != 1<<20 || l.BitmapOffset != 1<<20 || l.DataOffset != 2<<20 {
+		t.Errorf("the header is %+v, its layout %+v", h, l)
+	}
+	h.Alignment = KernelAlignment
+	if want, err := ReadHeader(theirs); err != nil || h != want {
+		t.Errorf("the header is %+v, uml_mkcow's %+v, %v", h, want, err)
+	}
+	if err := CreateCOW(alike, base, Options{Alignment: KernelAlignment}); err != nil {
+		t.Fatal(err)
+	}
+	got, err := os.ReadFile(alike)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -217,6 +232,9 @@ func TestCreateCOW(t *testing.T) {
 
 	if err := CreateCOW(cow, base, Options{}); !errors.Is(err, os.ErrExist) {
 		t.Errorf("creating over a COW file: %v", err)
+	}
+	if err := CreateCOW(filepath.Join(dir, "odd.cow"), base, Options{Alignment: 4095}); !errors.As(err, new(*HeaderError)) {
+		t.Errorf("an alignment of 4095: %v", err)
 	}
 	if err := CreateCOW(filepath.Join(dir, "second.cow"), cow, Options{}); err == nil {
 		t.Error("a COW file became a backing file")

@@ -15,7 +15,10 @@ func (c *COW) ReadAt(p []byte, off int64) (int, error) {
 	}
 	for n := 0; n < len(p); {
 		at := off + int64(n)
-		held, end := c.run(at, off+int64(len(p)))
+		held, end, err := c.run(at, off+int64(len(p)))
+		if err != nil {
+			return n, err
+		}
 		part := p[n : n+int(end-at)]
 		if err := c.readLayer(held, part, at); err != nil {
 			return n, err
@@ -27,9 +30,9 @@ func (c *COW) ReadAt(p []byte, off int64) (int, error) {
 
 // run tells whether the sector at off is held, and to which offset that holds for
 // those after it, end at the latest.
-func (c *COW) run(off, end int64) (held bool, upto int64) {
-	held, next := c.bits.run(off/SectorSize, ceilDiv(end, SectorSize))
-	return held, min(next*SectorSize, end)
+func (c *COW) run(off, end int64) (held bool, upto int64, err error) {
+	held, next, err := c.bits.run(off/SectorSize, ceilDiv(end, SectorSize))
+	return held, min(next*SectorSize, end), err
 }
 
 // readLayer reads a range of the disk from one of the two files.
@@ -70,7 +73,10 @@ func (c *COW) WriteStable(p []byte, off int64) (int, error) {
 	}
 	end := off + int64(len(p))
 	if len(p) > 0 {
-		held, upto := c.run(off, end)
+		held, upto, err := c.run(off, end)
+		if err != nil {
+			return 0, err
+		}
 		if held && upto == end && !c.bits.isDirty(off/SectorSize, ceilDiv(end, SectorSize)) && !c.sync.busy() {
 			n, err := c.file.writeStable(p, c.layout.DataOffset+off)
 			if !errors.Is(err, unix.EOPNOTSUPP) {
@@ -100,8 +106,11 @@ func (c *COW) write(p []byte, off int64) error {
 	s := c.stripe(off)
 	end := off + int64(len(p))
 	s.RLock()
-	if !c.mustCopy(off) && !c.mustCopy(end) {
-		err := c.put(p, off)
+	copies, err := c.mustCopy(off, end)
+	if !copies {
+		if err == nil {
+			err = c.put(p, off)
+		}
 		s.RUnlock()
 		return err
 	}
@@ -112,25 +121,33 @@ func (c *COW) write(p []byte, off int64) error {
 	for _, edge := range [2]int64{off, end} {
 		// While the lock was not held, or by the first turn, the block may have
 		// been copied.
-		if !c.mustCopy(edge) {
-			continue
+		if copies, err = c.mustCopy(edge); err == nil && copies {
+			err = c.copyUp(edge)
 		}
-		if err := c.copyUp(edge); err != nil {
+		if err != nil {
 			return err
 		}
 	}
 	return c.put(p, off)
 }
 
-// mustCopy tells whether a write that begins or ends at off leaves in place a part of
-// a block that only the backing file has.
-func (c *COW) mustCopy(off int64) bool {
-	if off%blockSize == 0 || off == c.size {
-		return false
+// mustCopy tells whether a write that begins or ends at one of the edges leaves in place a
+// part of a block that only the backing file has.
+func (c *COW) mustCopy(edges ...int64) (bool, error) {
+	for _, off := range edges {
+		if off%blockSize == 0 || off == c.size {
+			continue
+		}
+		first, end := c.block(off)
+		held, upto, err := c.run(first, end)
+		if err != nil {
+			return false, err
+		}
+		if !held || upto < end {
+			return true, nil
+		}
 	}
-	first, end := c.block(off)
-	held, upto := c.run(first, end)
-	return !held || upto < end
+	return false, nil
 }
 
 // block returns the bounds of the block around off; the disk's last one may be short.
@@ -144,7 +161,10 @@ func (c *COW) block(off int64) (first, end int64) {
 func (c *COW) copyUp(off int64) error {
 	var b [blockSize]byte
 	for at, end := c.block(off); at < end; {
-		held, upto := c.run(at, end)
+		held, upto, err := c.run(at, end)
+		if err != nil {
+			return err
+		}
 		if part := b[:upto-at]; !held {
 			if err := c.readLayer(false, part, at); err != nil {
 				return err
@@ -163,11 +183,14 @@ func (c *COW) put(p []byte, off int64) error {
 	if len(p) == 0 {
 		return nil
 	}
+	// What could not be marked shall not be written either.
+	if _, err := c.bits.region(off / SectorSize / regionSectors); err != nil {
+		return err
+	}
 	if _, err := c.file.WriteAt(p, c.layout.DataOffset+off); err != nil {
 		return err
 	}
-	c.bits.set(off/SectorSize, ceilDiv(off+int64(len(p)), SectorSize))
-	return nil
+	return c.bits.set(off/SectorSize, ceilDiv(off+int64(len(p)), SectorSize))
 }
 
 // Trim makes a range zeros and gives the space it takes in the COW file back to the
@@ -220,8 +243,10 @@ func (c *COW) trim(off, end int64) error {
 	s.RLock()
 	defer s.RUnlock()
 	for off < end {
-		held, upto := c.run(off, end)
-		var err error
+		held, upto, err := c.run(off, end)
+		if err != nil {
+			return err
+		}
 		if held {
 			err = c.file.zero(c.layout.DataOffset+off, upto-off)
 		} else {
@@ -246,7 +271,7 @@ func (c *COW) hide(off, end int64) error {
 		// What the COW file may have there was never valid: a write whose bit was
 		// lost. The bit must not bring it back.
 		if failed = c.file.zero(c.layout.DataOffset+off, end-off); failed == nil {
-			c.bits.set(off/SectorSize, end/SectorSize)
+			failed = c.bits.set(off/SectorSize, end/SectorSize)
 		}
 	}
 	done := off // up to there it is settled
@@ -273,7 +298,10 @@ func (c *COW) Extents(off, n int64, visit func(Extent) bool) error {
 	more := true
 	below := cursor{file: c.backing} // which does not change meanwhile
 	for end := off + n; off < end && more; {
-		held, upto := c.run(off, end)
+		held, upto, err := c.run(off, end)
+		if err != nil {
+			return err
+		}
 		if held {
 			err := c.file.extents(off, upto-off, c.layout.DataOffset, 0, func(e Extent) bool {
 				more = visit(e)

@@ -1,6 +1,7 @@
 package ubdfmt
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -13,7 +14,7 @@ import (
 // The backing file's path is stored as an absolute one. The COW file appears whole or
 // not at all; one that exists is an error that satisfies errors.Is(err, os.ErrExist),
 // and is left alone. The backing file is only looked at; a machine that writes to it
-// is an error, *LockedError, unless o.Shared. The other options are without meaning here.
+// is an error, *LockedError, unless o.Shared. Of the other options only Alignment has a meaning here.
 func CreateCOW(path, backing string, o Options) error {
 	h, err := newHeader(backing, o)
 	if err != nil {
@@ -92,7 +93,8 @@ func (h Header) begin(f *os.File, path string) error {
 	return nil
 }
 
-// newHeader is the header of a COW file over an image. Of the options only Shared counts.
+// newHeader is the header of a COW file over an image. Of the options only Shared
+// and Alignment count.
 func newHeader(backing string, o Options) (Header, error) {
 	abs, err := absolute(backing)
 	if err != nil {
@@ -116,6 +118,6 @@ func newHeader(backing string, o Options) (Header, error) {
 		MTime:      uint32(b.mtime()),
 		Size:       b.size,
 		SectorSize: SectorSize,
-		Alignment:  defaultAlignment,
+		Alignment:  cmp.Or(o.Alignment, newAlignment),
 	}, nil
 }

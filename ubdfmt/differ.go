@@ -14,7 +14,7 @@ type differ struct {
 	size int64 // what of them is compared, in bytes
 	// skip, if it is there, tells how a run of the disk at off is to be taken: as
 	// one to leave out, and to where, end at the latest.
-	skip func(off, end int64) (skipped bool, upto int64)
+	skip func(off, end int64) (skipped bool, upto int64, err error)
 	// found takes a run that differs, from any of several goroutines: whole blocks,
 	// but for what was left out and for the disks' end. b holds it as disk b does.
 	found    func(off int64, b []byte) error
@@ -67,7 +67,10 @@ func (d *differ) plan(ctx context.Context, send func(off, n int64) error) error 
 		}
 		end := d.size
 		if d.skip != nil {
-			skipped, upto := d.skip(off, d.size)
+			skipped, upto, err := d.skip(off, d.size)
+			if err != nil {
+				return err
+			}
 			if skipped {
 				off = upto
 				continue

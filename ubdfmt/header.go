@@ -12,8 +12,14 @@ const (
 	// DecodeHeader wants to see of a file.
 	HeaderLength = 4136
 
-	// defaultAlignment is what kernels write into new headers.
-	defaultAlignment = 4096
+	// KernelAlignment is what kernels and the historic uml_mkcow write into new headers.
+	// They read any.
+	KernelAlignment = 4096
+
+	// newAlignment is what we write. The host keeps the pages of a file in folios that
+	// lie at multiples of their size: data at an odd multiple of 4096 is read slower
+	// than a raw image. What lies between header, bitmap and data is a hole.
+	newAlignment = 1 << 20
 
 	// maxAlignment is far above any page size a host has had.
 	maxAlignment = 1 << 20

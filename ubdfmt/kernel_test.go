@@ -63,6 +63,7 @@ func TestRealKernel(t *testing.T) {
 	base := sparseImage(t, at("base.img"), 1<<20)
 	rootSum, baseSum := sumFile(t, at("root.img")), sumFile(t, base)
 
+	// The root is aligned as ours are, the others as kernels make them.
 	if err := CreateCOW(at("root.cow"), at("root.img"), Options{}); err != nil {
 		t.Fatal(err)
 	}

@@ -10,7 +10,7 @@ type Measurement struct {
 
 // MeasureCOW measures a COW file of a disk of so many bytes that holds data bytes.
 func MeasureCOW(size int64) Measurement {
-	h := Header{Dialect: V3, Size: size, SectorSize: SectorSize, Alignment: defaultAlignment}
+	h := Header{Dialect: V3, Size: size, SectorSize: SectorSize, Alignment: newAlignment}
 	l := h.Layout()
 	return Measurement{Required: l.DataOffset, Full: l.DataOffset + size}
 }

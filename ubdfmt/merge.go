@@ -20,6 +20,10 @@ type MergeOptions struct {
 	// Keep leaves the COW file as it is when it was merged in place, as the historic
 	// uml_moo does; it then no longer matches. Merge always leaves it.
 	Keep bool
+	// NoSync does not wait until the new image of Merge is stable: if the host crashes
+	// soon after, it may be empty or hold only a part. MergeInPlace ignores it: of what
+	// it empties nothing else is left.
+	NoSync bool
 	// Others is told, before a merge in place changes anything, which other COW files
 	// Siblings sees: they will not match any more. It may be nil, and is not called
 	// when there are none.
@@ -30,7 +34,7 @@ type MergeOptions struct {
 }
 
 // Merge writes what the disk of a COW file shows to a new raw image. The image appears
-// under its name, whole and stable, or not at all; one that is there already is
+// under its name, whole and, unless o.NoSync, stable, or not at all; one that is there already is
 // replaced, unless it is the COW file or the backing file themselves, in use by a
 // machine, or no regular file. Zeros become holes. COW file and backing file are
 // only read.
@@ -55,7 +59,7 @@ func Merge(ctx context.Context, cow, output string, o MergeOptions) error {
 	}
 	defer out.discard()
 
-	m := merger{source: c, target: &hostFile{File: out.File, path: output}, progress: o.Progress}
+	m := merger{source: c, target: &hostFile{File: out.File, path: output}, noSync: o.NoSync, progress: o.Progress}
 	if m.cloned = c.backing.cloneTo(out.File); !m.cloned {
 		if err := out.Truncate(c.header.Size); err != nil {
 			return &MergeError{"Writing data", err}
@@ -64,7 +68,12 @@ func Merge(ctx context.Context, cow, output string, o MergeOptions) error {
 	if err := m.run(ctx); err != nil {
 		return &MergeError{"Writing data", err}
 	}
-	if err := out.commit(true); err != nil {
+	if o.NoSync {
+		err = out.commitUnsynced(true)
+	} else {
+		err = out.commit(true)
+	}
+	if err != nil {
 		return &MergeError{"Writing data", err}
 	}
 	return nil
@@ -89,9 +98,15 @@ func MergeInPlace(ctx context.Context, cow string, o MergeOptions) error {
 		return err
 	}
 	defer c.close()
-	if c.matches && !c.bits.any() {
-		// Nothing to merge. One that was cut short may have come this far.
-		return c.end()
+	if c.matches {
+		last, err := c.bits.end()
+		if err != nil {
+			return &MergeError{"Reading COW bitmap", err}
+		}
+		if last == 0 {
+			// Nothing to merge. One that was cut short may have come this far.
+			return c.end()
+		}
 	}
 	if o.Others != nil {
 		// Who cannot look around is told of nothing.

@@ -131,7 +131,8 @@ func blocks(t testing.TB, path string) int64 {
 	return st.Blocks
 }
 
-// TestMergeStable: a new image gets its name when it is stable, and not before.
+// TestMergeStable: a new image gets its name when it is stable, and not before; without
+// waiting for that nothing is made stable.
 func TestMergeStable(t *testing.T) {
 	dir := t.TempDir()
 	_, cow := mergePair(t, dir, 1<<20)
@@ -151,6 +152,20 @@ func TestMergeStable(t *testing.T) {
 	observe = nil
 	if err != nil || last != opSync || !synced || !exists(out) {
 		t.Errorf("the last thing done to the image was %d, synced before it had its name %v: %v", last, synced, err)
+	}
+	want := read(t, out)
+	observe = func(h *hostFile, e event) error {
+		mu.Lock()
+		defer mu.Unlock()
+		if e.op == opSync {
+			t.Errorf("%s was made stable", h.path)
+		}
+		return nil
+	}
+	err = Merge(context.Background(), cow, out, MergeOptions{NoSync: true})
+	observe = nil
+	if err != nil || !bytes.Equal(read(t, out), want) {
+		t.Errorf("merged without a sync it is another image: %v", err)
 	}
 }
 

@@ -33,6 +33,8 @@ type merger struct {
 	target *hostFile
 	// cloned: the target shows the backing file already. Otherwise it shows zeros.
 	cloned bool
+	// noSync: nobody waits for the target to be stable.
+	noSync bool
 	// unshared: the host has refused to share blocks of the two files.
 	unshared atomic.Bool
 	progress func(done, total int64)
@@ -89,7 +91,10 @@ func (m *merger) plan(ctx context.Context, pieces chan<- piece, written chan<- s
 	backing, cow := cursor{file: c.backing}, cursor{file: c.file}
 	var behind, told, data int64 // data: what was sent from behind on
 	for off := int64(0); off < size; {
-		held, next := c.bits.run(off/SectorSize, c.layout.Sectors)
+		held, next, err := c.bits.run(off/SectorSize, c.layout.Sectors)
+		if err != nil {
+			return err
+		}
 		end := min(next*SectorSize, size)
 		if !held && m.cloned {
 			off = end
@@ -143,13 +148,17 @@ func (m *merger) tell(done int64) {
 }
 
 // writeBack has the host begin to put ranges on the disk as they come, and waits for those
-// long before, so that not more than a few are ever dirty. Where the host cannot do that
+// long before, so that not more than a few are ever dirty. Who does not wait for the file to
+// be stable leaves it to the host. Where the host cannot do that
 // nothing is lost: the file is made stable in the end.
 func (m *merger) writeBack(written <-chan span) {
 	const begin, wait = unix.SYNC_FILE_RANGE_WRITE,
 		unix.SYNC_FILE_RANGE_WAIT_BEFORE | unix.SYNC_FILE_RANGE_WRITE | unix.SYNC_FILE_RANGE_WAIT_AFTER
 	var last []span
 	for s := range written {
+		if m.noSync {
+			continue
+		}
 		_ = control(m.target.File, func(fd int) error {
 			// The copiers may still be at the end of the newest.
 			if len(last) > 0 {
@@ -170,8 +179,11 @@ func (m *merger) writeBack(written <-chan span) {
 func (m *merger) lastSector() error {
 	c := m.source
 	size, whole := c.header.Size, c.layout.Sectors*SectorSize
-	if size == whole || !c.bits.held(c.layout.Sectors-1) {
+	if size == whole {
 		return nil
+	}
+	if held, _, err := c.bits.run(c.layout.Sectors-1, c.layout.Sectors); err != nil || !held {
+		return err
 	}
 	tail := make([]byte, whole-size)
 	if err := c.file.readFull(tail, c.layout.DataOffset+size, c.layout.DataOffset+size); err != nil {

@@ -472,7 +472,7 @@ func TestWriteStable(t *testing.T) {
 			if !d.(*COW).bits.isDirty(0, size/SectorSize) {
 				t.Fatal("no bit waits")
 			}
-			d.(*COW).bits.dirty[0].Store(false) // as if it were in a chunk of its own
+			d.(*COW).bits.dirty(0).Store(false) // as if it were in a chunk of its own
 		}
 		p := pattern(12288, byte(0x50+round))
 		if n, err := d.(stableWriter).WriteStable(p, 4096); n != len(p) || err != nil {
@@ -546,7 +546,10 @@ func TestWholeBlocks(t *testing.T) {
 	}
 	bits := c.(*COW).bits
 	for at := int64(0); at < bits.sectors; {
-		_, next := bits.run(at, bits.sectors)
+		_, next, err := bits.run(at, bits.sectors)
+		if err != nil {
+			t.Fatal(err)
+		}
 		if next%(blockSize/SectorSize) != 0 && next != bits.sectors {
 			t.Errorf("a run of sectors ends at %d, within a block", next)
 		}

@@ -12,7 +12,7 @@ import (
 // the caller's: closing the disk, which makes it stable, does not close f. Errors of the
 // backing file are those of CreateCOW.
 func NewCOW(f *os.File, path, backing string, o Options) (*COW, error) {
-	h, err := newHeader(backing, Options{ReadOnly: true, Shared: o.Shared})
+	h, err := newHeader(backing, Options{Shared: o.Shared, Alignment: o.Alignment})
 	if err != nil {
 		return nil, err
 	}

@@ -48,10 +48,19 @@ func (n *newFile) commit(replace bool) error {
 	if err := (&hostFile{File: n.File, path: n.path}).fullSync(); err != nil {
 		return fmt.Errorf("create %s: %w", n.path, errno(err))
 	}
+	if err := n.commitUnsynced(replace); err != nil {
+		return err
+	}
+	return syncDir(dirOf(n.path))
+}
+
+// commitUnsynced is commit, but the host makes file and name stable in its own time, and in
+// its own order.
+func (n *newFile) commitUnsynced(replace bool) error {
 	if err := n.name(replace); err != nil {
 		return fmt.Errorf("create %s: %w", n.path, err)
 	}
-	return syncDir(dirOf(n.path))
+	return nil
 }
 
 func (n *newFile) name(replace bool) error {
@@ -67,20 +76,35 @@ func (n *newFile) name(replace bool) error {
 		}
 		n.temp = to
 	}
-	if !replace {
-		// link, unlike rename, never replaces.
-		if err := unix.Link(n.temp, n.path); err != nil {
-			return err
-		}
-		err := unix.Unlink(n.temp)
+	err := error(nil)
+	if replace {
+		err = unix.Rename(n.temp, n.path)
+	} else {
+		err = n.rename()
+	}
+	if err == nil {
 		n.temp = ""
+	}
+	return err
+}
+
+// rename gives the file its name where nothing has it. Of the three ways, FAT knows the
+// first, an older NFS the second, and some FUSE neither.
+func (n *newFile) rename() error {
+	err := unix.Renameat2(unix.AT_FDCWD, n.temp, unix.AT_FDCWD, n.path, unix.RENAME_NOREPLACE)
+	if err != unix.EINVAL && err != unix.ENOSYS {
 		return err
 	}
-	if err := unix.Rename(n.temp, n.path); err != nil {
+	err = unix.Link(n.temp, n.path)
+	switch {
+	case err == nil:
+		return unix.Unlink(n.temp)
+	case err != unix.EPERM && err != unix.EOPNOTSUPP && err != unix.ENOSYS:
 		return err
+	case exists(n.path):
+		return unix.EEXIST
 	}
-	n.temp = ""
-	return nil
+	return unix.Rename(n.temp, n.path)
 }
 
 // link gives a file that has no name its first.

@@ -14,6 +14,9 @@ type Options struct {
 	NoCOW bool
 	// NoTrim refuses trims with EOPNOTSUPP (flag t); a trim of no bytes tells.
 	NoTrim bool
+	// Alignment is the multiple at which bitmap and data of a new COW file begin, in
+	// bytes; 0 is ours, 1 MiB. One that exists has its own.
+	Alignment int64
 	// Logf takes what the kernel's driver would log, one line a call, without a
 	// newline. It may be nil.
 	Logf func(format string, args ...any)

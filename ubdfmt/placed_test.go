@@ -105,7 +105,7 @@ func TestCheckOnTmpfs(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := f.WriteAt(pattern(32<<10, 3), 64<<10); err != nil {
+	if _, err := f.WriteAt(pattern(32<<10, 3), d.(*COW).layout.DataOffset+64<<10); err != nil {
 		t.Fatal(err)
 	}
 	if err := f.Close(); err != nil {

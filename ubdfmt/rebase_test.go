@@ -35,7 +35,10 @@ func rebaseCase(t *testing.T) (dir, base, cow string, want []byte) {
 	if _, err := d.WriteAt(pattern(20<<10, 0x41), 100<<10); err != nil {
 		t.Fatal(err)
 	}
-	d.(*COW).bits.set(41, 42) // as a kernel leaves it: a sector, and not its block
+	// As a kernel leaves it: a sector, and not its block.
+	if err := d.(*COW).bits.set(41, 42); err != nil {
+		t.Fatal(err)
+	}
 	if _, err := d.(*COW).file.WriteAt(pattern(512, 0x51), d.(*COW).layout.DataOffset+41*512); err != nil {
 		t.Fatal(err)
 	}

@@ -303,6 +303,9 @@ func (w *Writer) stream(ctx context.Context, dir *ext4.Inode, name string, r io.
 	if have != nil {
 		defer have.Put()
 		if w.NoClobber {
+			if w.Left != nil {
+				w.Left(&tree.Node{Mode: unix.S_IFREG})
+			}
 			return nil
 		}
 		switch have.Attr().Mode & format.ModeType {

@@ -48,6 +48,9 @@ type Writer struct {
 	// NoClobber leaves alone what is there.
 	NoClobber bool
 
+	// Left, where set, is told of what was left alone; several goroutines call it.
+	Left func(n *tree.Node)
+
 	// Wrote, where set, is told of bytes of content that were written; several goroutines
 	// call it.
 	Wrote func(n int64)
@@ -322,10 +325,11 @@ func (w *Writer) replace(dir *ext4.Inode, name string, made *ext4.Inode) error {
 
 // leave says whether what is there is to stay.
 func (w *Writer) leave(have *ext4.Inode, n *tree.Node) bool {
-	if w.NoClobber {
-		return true
+	stays := w.NoClobber || w.Update && !n.Mtime.After(hostTime(have.Attr().Mtime))
+	if stays && w.Left != nil {
+		w.Left(n)
 	}
-	return w.Update && !n.Mtime.After(hostTime(have.Attr().Mtime))
+	return stays
 }
 
 // newAttr are the attributes of a new file in a directory. A set-group-ID directory gives

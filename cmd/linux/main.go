@@ -29,14 +29,11 @@ func run(words []string) int {
 	}
 	switch config.Action {
 	case cmdline.Help:
-		fmt.Print(cmdline.Usage())
-		return 0
+		return print(cmdline.Usage())
 	case cmdline.Version:
-		fmt.Println(release.Name)
-		return 0
+		return print(release.Name + "\n")
 	case cmdline.ShowConfig:
-		fmt.Print(showConfig())
-		return 0
+		return print(showConfig())
 	}
 	if config.Action == cmdline.Join {
 		if err := line.JoinWindow(config.Socket); err != nil {
@@ -75,6 +72,14 @@ func run(words []string) int {
 		abort()
 	case emulator.Signalled:
 		return 1
+	}
+	return 0
+}
+
+// print is for what was asked for instead of a machine. It returns the exit status.
+func print(text string) int {
+	if _, err := os.Stdout.WriteString(text); err != nil {
+		return fail(err)
 	}
 	return 0
 }

@@ -196,3 +196,22 @@ func rootCommand(t *testing.T, name string, pack func(dir, out string)) script.C
 		return nil, nil
 	})
 }
+
+// What is asked for instead of a machine goes to a full disk: it says so, and fails.
+func TestFullStdout(t *testing.T) {
+	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer full.Close()
+	for _, word := range []string{"--help", "--version", "--showconfig"} {
+		cmd := exec.Command(os.Args[0], word)
+		cmd.Env = append(os.Environ(), "RUN_LINUX=1")
+		var stderr bytes.Buffer
+		cmd.Stdout, cmd.Stderr = full, &stderr
+		_ = cmd.Run()
+		if cmd.ProcessState.ExitCode() != 1 || stderr.String() != "linux: write /dev/stdout: no space left on device\n" {
+			t.Errorf("%s: status %d, %q", word, cmd.ProcessState.ExitCode(), &stderr)
+		}
+	}
+}

@@ -221,6 +221,7 @@ _uml_mconsole() {
 	[[ -n ${found[1]} ]] && compadd -U -- "${found[@]}"
 }
 compdef _uml_mconsole uml_mconsole
+if [[ $funcstack[1] == _uml_mconsole ]]; then _uml_mconsole "$@"; fi
 `,
 	"fish": `complete -c uml_mconsole -f -a '(uml_mconsole --complete (commandline -cp | string collect) 2>/dev/null)'
 `,

@@ -221,11 +221,12 @@ func TestBashCompletion(t *testing.T) {
 
 // zshDriver types each argument and a tab into a zsh on a pty; a key shows what is in
 // its line then.
-const zshDriver = `zmodload zsh/zpty
+const zshDriver = `zmodload zsh/zpty zsh/system
 zpty z zsh -f -i
-zpty -w z 'unset zle_bracketed_paste; autoload -Uz compinit; compinit -u -D; . ./script.zsh; bindkey "^I" complete-word
+fd=$REPLY
+zpty -w z 'KEYTIMEOUT=1; unset zle_bracketed_paste; autoload -Uz compinit; compinit -u -D; . ./script.zsh; bindkey "^I" complete-word
 show() { print -r -- "$BUFFER" >>shown; BUFFER= }; zle -N show; bindkey "^X" show; print >ready'
-wait_for() { repeat 1200 { zpty -rt z line >/dev/null 2>&1; eval "$1" && return; sleep 0.05 }; print "never: $1"; exit 1 }
+wait_for() { repeat 6000 { sysread -t 0.01 -i $fd line; eval "$1" && return }; print "never: $1"; exit 1 }
 wait_for '[[ -s ready ]]'
 n=0
 for line in "$@"; do

@@ -101,15 +101,21 @@ func parse(args []string) (a arguments, err error) {
 }
 
 // run returns the exit status: what the command's reply says, 1 for other failures.
-func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) (status int) {
 	fail := func(err error) int {
 		fmt.Fprintln(stderr, "uml_mconsole:", err)
 		return 1
 	}
 	a, err := parse(args)
-	out := stdout
+	checked := &checkedOutput{Writer: stdout}
+	defer func() {
+		if status == 0 && checked.err != nil {
+			status = fail(checked.err)
+		}
+	}()
+	out := io.Writer(checked)
 	if f, ok := stdout.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
-		out = &printable{w: stdout}
+		out = &printable{w: checked}
 	}
 	switch {
 	case err != nil:
@@ -117,16 +123,16 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		fmt.Fprint(stderr, usage)
 		return 1
 	case a.help:
-		fmt.Fprint(stdout, usage, localHelp)
+		fmt.Fprint(out, usage, localHelp)
 		return 0
 	case a.completion != "":
-		if err := completion(a.completion, stdout); err != nil {
+		if err := completion(a.completion, out); err != nil {
 			return fail(err)
 		}
 		return 0
 	case a.complete != nil:
 		for _, word := range completeArguments(*a.complete, dirs()) {
-			fmt.Fprintln(stdout, oneField(word))
+			fmt.Fprintln(out, oneField(word))
 		}
 		return 0
 	case a.list:
@@ -264,6 +270,20 @@ func (s *session) orInterrupted(read func() (string, error)) func() (string, err
 			return "", errors.New("interrupted")
 		}
 	}
+}
+
+// checkedOutput keeps the first error of writing to stdout.
+type checkedOutput struct {
+	io.Writer
+	err error
+}
+
+func (o *checkedOutput) Write(b []byte) (int, error) {
+	n, err := o.Writer.Write(b)
+	if o.err == nil {
+		o.err = err
+	}
+	return n, err
 }
 
 // printable keeps what a guest says from steering the terminal: control characters but

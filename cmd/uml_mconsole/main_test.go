@@ -172,6 +172,25 @@ func TestCommands(t *testing.T) {
 	}
 }
 
+// What it prints goes to a full disk: it says so, and fails.
+func TestFullStdout(t *testing.T) {
+	startMachine(t, "debian", answer)
+	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer full.Close()
+	for _, args := range []string{
+		"--help", "--list", "--list --json", "--completion bash", "--complete -", "debian version", "debian help", "debian mconsole-version", "debian switch debian", "debian",
+	} {
+		var stderr bytes.Buffer
+		status := run(t.Context(), strings.Fields(args), strings.NewReader("quit\n"), full, &stderr)
+		if status != 1 || stderr.String() != "uml_mconsole: write /dev/full: no space left on device\n" {
+			t.Errorf("%s: status %d, %q", args, status, &stderr)
+		}
+	}
+}
+
 // TestDiskPaths: the files of a disk are those that the caller names, wherever the machine
 // runs, as the uml_mconsole of uml-utilities has it.
 func TestDiskPaths(t *testing.T) {
@@ -512,5 +531,40 @@ func TestRealKernel(t *testing.T) {
 		ended <- nil
 	case <-time.After(10 * time.Second):
 		t.Error("the real kernel does not end by int")
+	}
+}
+
+// The page has the options that there are, and no others: letters, and the words of the
+// usage and of the page.
+func TestManualPage(t *testing.T) {
+	path := filepath.Join(oracle.Root(t), "man", "uml_mconsole.1")
+	oracle.Run(t, "mandoc", "-Tlint", "-W", "warning", path)
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, page, _ := strings.Cut(strings.ReplaceAll(string(text), `\-`, "-"), ".SH OPTIONS\n")
+	page, _, _ = strings.Cut(page, "\n.SH ")
+	documented := map[string]bool{}
+	for _, line := range regexp.MustCompile(`(?m)^\.TP\n(\.B.*)$`).FindAllStringSubmatch(page, -1) {
+		for _, option := range regexp.MustCompile(`(?:^|[ "])(-[-a-z]+)`).FindAllStringSubmatch(line[1], -1) {
+			documented[option[1]] = true
+		}
+	}
+	known := func(option string) bool {
+		_, err := parse([]string{option})
+		return err == nil || !strings.Contains(err.Error(), "there is no option")
+	}
+	asked := regexp.MustCompile(`--[a-z]+`).FindAllString(usage+page, -1)
+	for letter := 'a'; letter <= 'z'; letter++ {
+		asked = append(asked, "-"+string(letter))
+	}
+	for option := range documented {
+		asked = append(asked, option)
+	}
+	for _, option := range asked {
+		if known(option) != documented[option] {
+			t.Errorf("%s: an option: %v, on the page: %v", option, known(option), documented[option])
+		}
 	}
 }

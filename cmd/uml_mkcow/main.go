@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
 	"strings"
 	"syscall"
 
@@ -16,11 +17,19 @@ import (
 const usage = `uml_mkcow usage: 
 	uml_mkcow [-f] <COW file> <backing file>
 	-f forces overwrite of an existing COW file
+for example
+	uml_mkcow work.cow /srv/uml/debian.img
 `
 
-func main() { os.Exit(run(os.Args[1:], os.Stderr)) }
+func main() {
+	// What is done takes milliseconds, and is done whole: a signal amid it would leave a
+	// temporary file where the host has no files without a name.
+	signal.Notify(make(chan os.Signal, 1), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	os.Exit(run(os.Args[1:], os.Stderr))
+}
 
-// run returns the exit status: 1 for what did not work, 2 for wrong use.
+// run returns the exit status: 1 for what did not work, 2 for wrong use. What it makes is
+// the same file, byte for byte, as the historic one's.
 func run(args []string, stderr io.Writer) int {
 	c, ok := parse(args)
 	if !ok {
@@ -31,7 +40,7 @@ func run(args []string, stderr io.Writer) int {
 	if c.force {
 		create = ubdfmt.ReplaceCOW
 	}
-	if err := create(c.cow, c.backing, ubdfmt.Options{}); err != nil {
+	if err := create(c.cow, c.backing, ubdfmt.Options{Alignment: ubdfmt.KernelAlignment}); err != nil {
 		fmt.Fprintln(stderr, message(err, c.cow))
 		return 1
 	}

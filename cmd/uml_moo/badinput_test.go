@@ -70,7 +70,7 @@ func TestBadInput(t *testing.T) {
 	edit("large", sizeAt, "\x00\x00\x40\x00\x00\x00\x00\x00")
 	edit("longer", sizeAt, "\x00\x00\x00\x00\x00\x20\x00\x00")
 	edit("version", 7, "\x09")
-	for name, length := range map[string]int{"empty": 0, "magic-only": 4, "half-header": 2000, "no-bitmap": 8192, "cut-bitmap": 8200} {
+	for name, length := range map[string]int{"empty": 0, "magic-only": 4, "half-header": 2000, "no-bitmap": 1<<20 - 8, "cut-bitmap": 1<<20 + 8} {
 		write(name, good[:length])
 	}
 	write("short.img", make([]byte, 512))

@@ -19,13 +19,15 @@ import (
 	"github.com/umlkit/umlkit/ubdfmt"
 )
 
-const usage = `usage: uml_moo [-b backing] COW new
+const usage = `usage: uml_moo [-b backing] [--no-sync] COW new
        uml_moo [-b backing] [--keep] -d COW
 Merges a COW file with its backing file into a new image.
-  -d      merges into the backing file instead, and empties the COW file; every other
-          COW file over that backing file is good for nothing then
-  --keep  leaves the COW file as it is, which no longer matches then
-  -b      takes this backing file instead of the one that the COW file names
+  -d         merges into the backing file instead, and empties the COW file; every other
+             COW file over that backing file is good for nothing then
+  --keep     leaves the COW file as it is, which no longer matches then
+  -b         takes this backing file instead of the one that the COW file names
+  --no-sync  does not wait until the new image is safe on the disk, as the historic
+             uml_moo never did; keep the COW file until it is
 for example
   uml_moo work.cow new.img        a new image of what the machine sees
   uml_moo -d work.cow             the same in base.img; go on with work.cow
@@ -48,7 +50,7 @@ func run(ctx context.Context, args []string, stderr io.Writer) int {
 		fmt.Fprint(stderr, usage)
 		return 1
 	}
-	o := ubdfmt.MergeOptions{Backing: c.backing, Keep: c.keep, Others: func(cows []string) {
+	o := ubdfmt.MergeOptions{Backing: c.backing, Keep: c.keep, NoSync: c.noSync, Others: func(cows []string) {
 		for _, other := range cows {
 			fmt.Fprintln(stderr, "uml_moo: "+ubdfmt.Printable(other)+" has the same backing file, and no longer matches it")
 		}
@@ -76,6 +78,7 @@ func run(ctx context.Context, args []string, stderr io.Writer) int {
 
 type command struct {
 	inPlace, keep        bool
+	noSync               bool
 	backing, cow, output string
 }
 
@@ -91,6 +94,8 @@ func parse(args []string) (c command, err error) {
 			return c, errHelp
 		case arg == "--keep":
 			c.keep = true
+		case arg == "--no-sync":
+			c.noSync = true
 		case arg == "--":
 			files = append(files, args[i+1:]...)
 			i = len(args)
@@ -114,7 +119,7 @@ func parse(args []string) (c command, err error) {
 						return c, errors.New("option -b needs a backing file")
 					}
 				default:
-					return c, fmt.Errorf("unknown option %s; there are -b, -d and --keep", strings.TrimSpace(arg))
+					return c, fmt.Errorf("unknown option %s; there are -b, -d, --keep and --no-sync", strings.TrimSpace(arg))
 				}
 				break
 			}
@@ -125,6 +130,8 @@ func parse(args []string) (c command, err error) {
 		return c, errHelp
 	case c.keep && !c.inPlace:
 		return c, errors.New("--keep goes with -d: else the COW file is kept anyway")
+	case c.noSync && c.inPlace:
+		return c, errors.New("--no-sync goes with a new file: what -d merges must be stable before the COW file is emptied")
 	case c.inPlace && len(files) > 1:
 		return c, fmt.Errorf("-d takes one COW file and no new file, not %q", files[1])
 	case !c.inPlace && len(files) == 1:

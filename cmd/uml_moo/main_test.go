@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -56,6 +57,9 @@ func TestParse(t *testing.T) {
 		{"-db x c", command{cow: "c", backing: "x", inPlace: true}, ""},
 		{"-d c --keep", command{cow: "c", inPlace: true, keep: true}, ""},
 		{"--keep c n", command{}, "--keep goes with -d"},
+		{"c --no-sync n", command{cow: "c", output: "n", noSync: true}, ""},
+		{"--no-sync -d c", command{}, "--no-sync goes with a new file"},
+		{"--no-sync -d --keep c", command{}, "--no-sync goes with a new file"},
 		{"-b x c n", command{cow: "c", backing: "x", output: "n"}, ""},
 		{"-- -d -b", command{cow: "-d", output: "-b"}, ""},
 		{"c -", command{cow: "c", output: "-"}, ""},
@@ -360,6 +364,41 @@ func TestOtherBacking(t *testing.T) {
 		}
 		if err := d.Close(); err != nil {
 			t.Fatal(err)
+		}
+	}
+}
+
+// The page has the options that there are, and no others: letters, and the words of the
+// usage and of the page.
+func TestManualPage(t *testing.T) {
+	path := filepath.Join(oracle.Root(t), "man", "uml_moo.1")
+	oracle.Run(t, "mandoc", "-Tlint", "-W", "warning", path)
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, page, _ := strings.Cut(strings.ReplaceAll(string(text), `\-`, "-"), ".SH OPTIONS\n")
+	page, _, _ = strings.Cut(page, "\n.SH ")
+	documented := map[string]bool{}
+	for _, line := range regexp.MustCompile(`(?m)^\.TP\n(\.B.*)$`).FindAllStringSubmatch(page, -1) {
+		for _, option := range regexp.MustCompile(`(?:^|[ "])(-[-a-z]+)`).FindAllStringSubmatch(line[1], -1) {
+			documented[option[1]] = true
+		}
+	}
+	known := func(option string) bool {
+		_, err := parse([]string{option, "c", "n"})
+		return err == nil || err == errHelp || !strings.Contains(err.Error(), "unknown option")
+	}
+	asked := regexp.MustCompile(`--[a-z]+`).FindAllString(usage+page, -1)
+	for letter := 'a'; letter <= 'z'; letter++ {
+		asked = append(asked, "-"+string(letter))
+	}
+	for option := range documented {
+		asked = append(asked, option)
+	}
+	for _, option := range asked {
+		if known(option) != documented[option] {
+			t.Errorf("%s: an option: %v, on the page: %v", option, known(option), documented[option])
 		}
 	}
 }

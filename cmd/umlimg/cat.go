@@ -1,7 +1,12 @@
 package main
 
 import (
+	"bufio"
+	"bytes"
 	"context"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
 	"io"
 
 	"github.com/urfave/cli/v2"
@@ -16,8 +21,12 @@ func catCommand() *cli.Command {
 		Name: "cat", Usage: "print files of an image", Category: imageFiles, ArgsUsage: "IMAGE[#N]:/PATH...",
 		Description: `umlimg cat disk.img:/etc/fstab
 umlimg cat 'disk.img:/var/log/syslog*' | less`,
+		Flags: []cli.Flag{&cli.BoolFlag{Name: "json", Usage: "print an array of the files, as stat does, with what is in them in base64"}},
 		Action: func(c *cli.Context) error {
 			return readVerb(c, 1, false, func(s *volumes, places []place) error {
+				if c.Bool("json") {
+					return catJSON(c, s, places)
+				}
 				for _, p := range places {
 					if err := catFile(c.Context, s, p, c.App.Writer); err != nil {
 						return err
@@ -27,6 +36,37 @@ umlimg cat 'disk.img:/var/log/syslog*' | less`,
 			})
 		},
 	}
+}
+
+// catJSON prints files as JSON. What is in them is not held in memory.
+func catJSON(c *cli.Context, s *volumes, places []place) error {
+	out := bufio.NewWriter(c.App.Writer)
+	fmt.Fprint(out, "[")
+	for i, p := range places {
+		v, n, err := s.node(p, true)
+		if err != nil {
+			return err
+		}
+		text, err := json.MarshalIndent(infoOf(p, p.path, n, usersOf(v)), "  ", "  ")
+		n.Close()
+		if err != nil {
+			return err
+		}
+		if i > 0 {
+			fmt.Fprint(out, ",")
+		}
+		fmt.Fprintf(out, "\n  %s,\n    \"content\": \"", bytes.TrimSuffix(text, []byte("\n  }")))
+		packer := base64.NewEncoder(base64.StdEncoding, out)
+		if err := catFile(c.Context, s, p, packer); err != nil {
+			return err
+		}
+		if err := packer.Close(); err != nil {
+			return err
+		}
+		fmt.Fprint(out, "\"\n  }")
+	}
+	fmt.Fprint(out, "\n]\n")
+	return out.Flush()
 }
 
 // catFile writes what is in a file of an image.

@@ -270,7 +270,7 @@ func TestBlockDevice(t *testing.T) {
 		{[]string{"info", cow}, "virtual size: 8M (8388608 bytes)\n"},
 		{[]string{"check", cow}, "0/2048 = 0.00% allocated\next4 file system: clean"},
 		{[]string{"compare", cow, image}, "Images are identical.\n"},
-		{[]string{"measure", "-O", "cow", device}, "fully allocated size: 8400896\n"},
+		{[]string{"measure", "-O", "cow", device}, "fully allocated size: 10485760\n"},
 		{[]string{"bench", "-q", "-c", "100", device}, ""},
 	} {
 		if status, stdout, stderr := call(c.args...); status != 0 || stderr != "" || !strings.Contains(stdout, c.want) {

@@ -250,13 +250,11 @@ func checkBacking(path, format, to string, size, want int64) error {
 // replaces, with force, only a regular file that nobody uses. The old file is open and
 // locked as long as it is to stay so.
 func beginImage(path string, force bool, sources []string) (_ *rootfs.Image, old io.Closer, err error) {
+	if err := noSource(path, sources); err != nil {
+		return nil, nil, err
+	}
 	info, err := os.Stat(path)
 	if err == nil {
-		for _, s := range sources {
-			if have, err := os.Stat(s); err == nil && os.SameFile(have, info) {
-				return nil, nil, fmt.Errorf("create %s: the disk is read from it", path)
-			}
-		}
 		if force && info.Mode().IsRegular() {
 			raw, err := ubdfmt.OpenRaw(path, ubdfmt.Options{NoCOW: true})
 			if err != nil {

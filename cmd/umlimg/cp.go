@@ -35,6 +35,7 @@ umlimg cp -a old.img:/home new.img#1:/`,
 			&cli.BoolFlag{Name: "no-clobber", Aliases: []string{"n"}, Usage: "leave alone what is there"},
 			&cli.BoolFlag{Name: "update", Aliases: []string{"u"}, Usage: "leave alone what is there and not older"},
 			&cli.BoolFlag{Name: "no-target-directory", Aliases: []string{"T"}, Usage: "DEST is the copy, also where it is a directory"},
+			&cli.BoolFlag{Name: "json", Usage: "print how many were copied as JSON"},
 		},
 		Action: func(c *cli.Context) error {
 			args, err := operands(c, 2, -1)
@@ -56,6 +57,7 @@ type copying struct {
 	bar      *progress
 	total    atomic.Int64
 	done     atomic.Int64
+	sum      filesSummary
 }
 
 func cp(c *cli.Context, from []string, to string) (err error) {
@@ -82,8 +84,20 @@ func cp(c *cli.Context, from []string, to string) (err error) {
 	if c.IsSet("owner") && !dest.inImage() {
 		return usagef("cp: --owner is for files in an image, and %s is none", to)
 	}
-	err = k.run(sources, dest)
-	return named(c, k.s.close(err))
+	if c.Bool("json") && to == "-" {
+		return usagef("cp: --json writes to stdout, and so does -")
+	}
+	return k.finish(k.run(sources, dest))
+}
+
+// finish makes everything stable, and says then what was copied.
+func (k *copying) finish(err error) error {
+	if err := named(k.c, k.s.close(err)); err != nil || !k.c.Bool("json") {
+		return err
+	}
+	k.bar.finish()
+	k.sum.Bytes = k.done.Load()
+	return printJSON(k.c, &k.sum)
 }
 
 func (k *copying) run(sources []place, dest place) error {
@@ -207,7 +221,7 @@ func (k *copying) hostSource(p place) (*tree.Node, func() error, error) {
 	if info.IsDir() && !k.recurse {
 		return nil, nil, fmt.Errorf("%s is a directory: -r copies it", p.text)
 	}
-	src := &hostdir.Source{Path: name, Skip: k.s.holds}
+	src := &hostdir.Source{Path: name, Skip: k.s.isDisk}
 	if !info.IsDir() {
 		src.Path, src.Only = filepath.Dir(name), filepath.Base(name)
 	}
@@ -228,6 +242,7 @@ func (k *copying) hostSource(p place) (*tree.Node, func() error, error) {
 // count adds a source to what is to be done.
 func (k *copying) count(n *tree.Node) {
 	sum := int64(0)
+	k.sum.add(n.Mode, 1)
 	add := func(n *tree.Node) {
 		for _, r := range n.Runs() {
 			sum += r.Len
@@ -235,6 +250,9 @@ func (k *copying) count(n *tree.Node) {
 	}
 	if n.IsDir() {
 		_ = (&tree.Tree{Root: n}).Walk(func(_ string, _ *tree.Node, _ string, n *tree.Node, first bool) error {
+			if first {
+				k.sum.add(n.Mode, 1)
+			}
 			if first && n.IsRegular() {
 				add(n)
 			}
@@ -316,6 +334,7 @@ func (k *copying) oneToImage(v *volume.Volume, p place, several int, dest place)
 			return err
 		}
 		defer stream.Close()
+		k.sum.add(unix.S_IFREG, 1)
 		return dest.at(w.Stream(k.c.Context, dir, where, name, stream))
 	}
 	n, done, err := k.source(p)
@@ -328,6 +347,7 @@ func (k *copying) oneToImage(v *volume.Volume, p place, several int, dest place)
 		}
 	}()
 	if to.all && n.IsDir() {
+		k.sum.Directories-- // what is in it is copied
 		return dest.targetError(w.PutAll(k.c.Context, dir, where, n))
 	}
 	if to.all {
@@ -346,7 +366,7 @@ func (p place) targetError(err error) error {
 }
 
 func (k *copying) writer(v *volume.Volume) *volume.Writer {
-	return &volume.Writer{V: v, Preserve: k.preserve, Owner: k.owner, NoClobber: k.c.Bool("no-clobber"), Update: k.c.Bool("update"), Wrote: k.wrote}
+	return &volume.Writer{V: v, Preserve: k.preserve, Owner: k.owner, NoClobber: k.c.Bool("no-clobber"), Update: k.c.Bool("update"), Wrote: k.wrote, Left: k.sum.left}
 }
 
 // stream opens a source that is read from its beginning to its end: standard input, a
@@ -399,6 +419,9 @@ func (k *copying) toHost(sources []place, dest place) error {
 		return err
 	}
 	isDir := err == nil && info.IsDir()
+	if info != nil && k.s.holdsFile(info) {
+		return fmt.Errorf("create %s: the disk is read from it", dest.path)
+	}
 	for _, p := range sources {
 		to, err := k.targetOf(p, isDir, len(sources), dest)
 		if err != nil {
@@ -428,11 +451,13 @@ func (k *copying) toHost(sources []place, dest place) error {
 // putHost puts a tree into a directory of this machine.
 func (k *copying) putHost(n *tree.Node, to target, dest string) error {
 	w := &hostdir.Writer{
-		Preserve: k.preserve, NoClobber: k.c.Bool("no-clobber"), Update: k.c.Bool("update"), Wrote: k.wrote,
+		Preserve: k.preserve, NoClobber: k.c.Bool("no-clobber"), Update: k.c.Bool("update"), Wrote: k.wrote, Left: k.sum.left,
+		Keep:    k.s.holds,
 		Skipped: func(path, why string) { warn(k.c, "%s is left out: %s", path, why) },
 	}
 	switch {
 	case to.all && n.IsDir():
+		k.sum.Directories--
 		return w.PutAll(k.c.Context, dest, n)
 	case to.all:
 		return &os.PathError{Op: "write", Path: dest, Err: unix.EISDIR}
@@ -448,13 +473,22 @@ func (k *copying) putHost(n *tree.Node, to target, dest string) error {
 	return w.Put(k.c.Context, filepath.Dir(dest), filepath.Base(dest), n)
 }
 
+// counter is told of how much was written.
+type counter func(n int64)
+
+func (c counter) Write(b []byte) (int, error) {
+	c(int64(len(b)))
+	return len(b), nil
+}
+
 // toSpecial writes a file into a device or a FIFO of this machine.
 func (k *copying) toSpecial(p place, dest string) error {
 	f, err := os.OpenFile(dest, os.O_WRONLY, 0)
 	if err != nil {
 		return err
 	}
-	err = catFile(k.c.Context, k.s, p, f)
+	k.sum.add(unix.S_IFREG, 1)
+	err = catFile(k.c.Context, k.s, p, io.MultiWriter(f, counter(k.wrote)))
 	if e := f.Close(); err == nil {
 		err = e
 	}

@@ -21,6 +21,7 @@ func editCommand() *cli.Command {
 		Name: "edit", Usage: "edit a file of an image", Category: imageFiles, ArgsUsage: "IMAGE[#N]:/PATH",
 		Description: `umlimg edit disk.img:/etc/fstab
 EDITOR='sed -i s/foo/bar/' umlimg edit disk.img:/etc/hosts`,
+		Flags: []cli.Flag{jsonChanged()},
 		Action: func(c *cli.Context) error {
 			args, err := operands(c, 1, 1)
 			if err != nil {
@@ -30,7 +31,8 @@ EDITOR='sed -i s/foo/bar/' umlimg edit disk.img:/etc/hosts`,
 			if err != nil {
 				return err
 			}
-			return named(c, edit(c, places[0]))
+			s := &volumes{write: true}
+			return s.finish(c, edit(c, s, places[0]))
 		},
 	}
 }
@@ -41,9 +43,7 @@ const editMax = 1 << 30
 // edit lets an editor change a copy, and puts that in the file's place when it differs.
 // The disk is held for writing all the time, so that no machine changes the file
 // meanwhile; nothing is written to it before there is a change.
-func edit(c *cli.Context, p place) (err error) {
-	s := &volumes{write: true}
-	defer func() { err = s.close(err) }()
+func edit(c *cli.Context, s *volumes, p place) error {
 	if _, err := s.device(p.disk); err != nil {
 		return fmt.Errorf("%s: %w", p.image(), ofImage(p.disk, err))
 	}
@@ -53,13 +53,13 @@ func edit(c *cli.Context, p place) (err error) {
 		return err
 	}
 	after, err := runEditor(c, path.Base(p.path), before)
-	if err != nil || bytes.Equal(before, after) {
+	if err == nil && !bytes.Equal(before, after) {
+		err = writeEdited(c, s, p, after)
+	}
+	if err != nil {
 		return err
 	}
-	if err := writeEdited(c, s, p, after); err != nil {
-		return err
-	}
-	return nil
+	return s.tellPlace(c, p, true)
 }
 
 func readEdited(s *volumes, p place) ([]byte, error) {
@@ -110,7 +110,7 @@ func runEditor(c *cli.Context, name string, text []byte) ([]byte, error) {
 		return nil, err
 	}
 	cmd := exec.Command("sh", "-c", editor+` "$1"`, editor, copyName)
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = c.App.Reader, c.App.Writer, c.App.ErrWriter
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = c.App.Reader, unchecked(c.App.Writer), c.App.ErrWriter
 	err = cmd.Run()
 	if c.Context.Err() != nil {
 		return nil, c.Context.Err()

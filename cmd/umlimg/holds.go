@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -36,12 +37,39 @@ func contentOf(ctx context.Context, dev ubdfmt.Device) (string, error) {
 // firstData is where the first byte lies that is not zero, -1 for none. Holes are not read.
 func firstData(ctx context.Context, dev ubdfmt.Device) (at int64, err error) {
 	at = -1
+	err = eachData(ctx, dev, func(off int64, b []byte) bool {
+		at = off + int64(bytes.IndexFunc(b, func(r rune) bool { return r != 0 }))
+		return false
+	})
+	return at, err
+}
+
+// onlyTable says whether a disk holds nothing but what the making of a table like t left
+// that was cut short.
+func onlyTable(ctx context.Context, dev ubdfmt.Device, t partition.Table) (bool, error) {
+	left, err := partition.Begun(dev, t)
+	if err != nil {
+		return false, err
+	}
+	only := true
+	err = eachData(ctx, dev, func(off int64, b []byte) bool {
+		only = left(off/ubdfmt.SectorSize, b)
+		return only
+	})
+	return only, err
+}
+
+// eachData visits the sectors that are not zeros, as long as visit says so. Holes are not
+// read.
+func eachData(ctx context.Context, dev ubdfmt.Device, visit func(off int64, b []byte) bool) (err error) {
 	buf := make([]byte, 1<<20)
 	visitErr := dev.Extents(0, dev.Size(), func(e ubdfmt.Extent) bool {
 		if e.File == nil {
 			return true
 		}
-		for off, end := e.Offset, e.Offset+e.Length; off < end; {
+		// An extent may begin or end within a sector.
+		const within = ubdfmt.SectorSize - 1
+		for off, end := e.Offset&^within, min((e.Offset+e.Length+within)&^within, dev.Size()); off < end; {
 			if err = ctx.Err(); err != nil {
 				return false
 			}
@@ -51,9 +79,9 @@ func firstData(ctx context.Context, dev ubdfmt.Device) (at int64, err error) {
 				err = readErr
 				return false
 			}
-			for i, b := range p {
-				if b != 0 {
-					at = off + int64(i)
+			for at := 0; at < n; at += ubdfmt.SectorSize {
+				b := p[at:min(at+ubdfmt.SectorSize, n)]
+				if len(bytes.Trim(b, "\x00")) > 0 && !visit(off+int64(at), b) {
 					return false
 				}
 			}
@@ -61,5 +89,5 @@ func firstData(ctx context.Context, dev ubdfmt.Device) (at int64, err error) {
 		}
 		return true
 	})
-	return at, errors.Join(err, visitErr)
+	return errors.Join(err, visitErr)
 }

@@ -69,7 +69,11 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	if last := len(args) - 1; last > 0 && args[last] == "-h" {
 		args = append(slices.Clone(args[:last]), "--help")
 	}
-	err := newApp(stdin, stdout, stderr).RunContext(ctx, args)
+	out := &checkedOutput{Writer: stdout}
+	err := newApp(stdin, out, stderr).RunContext(ctx, args)
+	if err == nil || errors.Is(err, errHelp) {
+		err = out.err // the library prints help, and does not look whether it can
+	}
 	if err == nil {
 		return 0
 	}
@@ -101,11 +105,15 @@ func oneLine(err error) string { return printable(strings.ReplaceAll(err.Error()
 // newApp is the command line: every command and option.
 func newApp(stdin io.Reader, stdout, stderr io.Writer) *cli.App {
 	// With others, -h is for sizes that people read; alone, or last, it asks for help: see run.
-	cli.HelpFlag = &cli.BoolFlag{Name: "help", Usage: "show help", DisableDefaultText: true}
+	cli.HelpFlag = nil // ours is withHelp's
 	app := &cli.App{
-		Name:                      "umlimg",
-		Usage:                     "make, look into and change disk images for User Mode Linux",
-		UsageText:                 "umlimg COMMAND [OPTION]... [ARGUMENT]...",
+		Name:      "umlimg",
+		Usage:     "make, look into and change disk images for User Mode Linux",
+		UsageText: "umlimg COMMAND [OPTION]... [ARGUMENT]...",
+		Description: `umlimg create --size 1G disk.img
+umlimg check disk.cow
+umlimg cp -r ./site disk.img:/var/www
+umlimg help resize`,
 		HideVersion:               true,
 		EnableBashCompletion:      true,
 		DisableSliceFlagSeparator: true, // a value may hold commas
@@ -132,6 +140,7 @@ func newApp(stdin io.Reader, stdout, stderr io.Writer) *cli.App {
 			diffCommand(),
 			editCommand(),
 			findCommand(),
+			helpCommand(),
 			infoCommand(),
 			lnCommand(),
 			lsCommand(),
@@ -149,45 +158,37 @@ func newApp(stdin io.Reader, stdout, stderr io.Writer) *cli.App {
 			tarOutCommand(),
 			versionCommand(),
 		},
+		Flags: []cli.Flag{helpFlag()},
+		Before: func(c *cli.Context) error {
+			if c.Bool("help") {
+				return showAppHelp(c)
+			}
+			return nil
+		},
 		Action: func(c *cli.Context) error {
 			if name := c.Args().First(); name != "" {
 				return noCommand("umlimg", c.App.Commands, name)
 			}
-			return cli.ShowAppHelp(c)
+			return showAppHelp(c)
 		},
 	}
 	prepare(app.Commands)
 	return app
 }
 
-// helpTemplate is the help of a command; its Description is examples.
-const helpTemplate = `{{.HelpName}} - {{.Usage}}
-
-usage: {{if .UsageText}}{{.UsageText}}{{else}}{{.HelpName}}{{if .VisibleFlags}} [OPTION]...{{end}}{{if .ArgsUsage}} {{.ArgsUsage}}{{end}}{{end}}
-{{if .Subcommands}}
-commands:{{range .VisibleCommands}}
-   {{join .Names ", "}}{{"\t"}}{{.Usage}}{{end}}
-{{end}}{{if .VisibleFlags}}
-options:{{range .VisibleFlags}}
-   {{.}}{{end}}
-{{end}}{{if .Description}}
-examples:
-   {{nindent 3 .Description | trim}}
-{{end}}`
-
 // prepare gives every command what all have in common.
 func prepare(commands []*cli.Command) {
 	for _, c := range commands {
 		c.OnUsageError = badUsage
-		c.CustomHelpTemplate = helpTemplate
 		c.HideHelpCommand = true
+		withHelp(c)
 		prepare(c.Subcommands)
 		if len(c.Subcommands) > 0 && c.Action == nil {
 			c.Action = func(ctx *cli.Context) error {
 				if name := ctx.Args().First(); name != "" {
 					return noCommand("umlimg "+c.Name, c.Subcommands, name)
 				}
-				return cli.ShowSubcommandHelp(ctx)
+				return showHelp(ctx, c, c.HelpName)
 			}
 		}
 	}

@@ -70,7 +70,7 @@ func TestExitStatus(t *testing.T) {
 	}{
 		{nil, 0}, {[]string{"--help"}, 0}, {[]string{"version"}, 0}, {[]string{"create", "--help"}, 0},
 		{[]string{"completion", "bash"}, 0}, {[]string{"completion", "fish"}, 0},
-		{[]string{"creat"}, 2}, {[]string{"partition"}, 0}, {[]string{"partition", "lst"}, 2}, {[]string{"partition", "create", "--help"}, 0}, {[]string{"--nope"}, 2}, {[]string{"completion", "tcsh"}, 2},
+		{[]string{"creat"}, 2}, {[]string{"partition"}, 0}, {[]string{"partition", "lst"}, 2}, {[]string{"partition", "create", "--help"}, 0}, {[]string{"--nope"}, 2}, {[]string{"completion", "tcsh"}, 2}, {[]string{"completion", "zsh", "uml_moo"}, 0}, {[]string{"completion", "bash", "ls"}, 2}, {[]string{"completion", "bash", "umlimg", "x"}, 2},
 		{[]string{"create"}, 2}, {[]string{"create", "--nope", image}, 2}, {[]string{"create", image, "--force"}, 2},
 		{[]string{"create", "--size", "16Q", image}, 2}, {[]string{"create", "--blank", "--label", "x", image}, 2},
 		{[]string{"create", "--fs-option", "block-size=3000", image}, 2}, {[]string{"create", "--fs-option", "features=^extent", image}, 2},
@@ -148,6 +148,9 @@ func TestManualPages(t *testing.T) {
 		exists := map[string]bool{}
 		for _, f := range c.Flags {
 			for _, option := range f.Names() {
+				if option == "help" {
+					continue // of all, and in umlimg.1
+				}
 				exists[option] = true
 				if len(option) > 1 && !documented[option] {
 					t.Errorf("--%s is not in %s.1", option, page)
@@ -178,6 +181,29 @@ func TestManualPages(t *testing.T) {
 	}
 	if !slices.Equal(onPage, known) {
 		t.Errorf("the page has the file system options %v, umlimg knows %v", onPage, known)
+	}
+}
+
+// Help is one text, however it is asked for, and has examples.
+func TestHelp(t *testing.T) {
+	for want, ways := range map[string][][]string{
+		"umlimg":                {{}, {"--help"}, {"-h"}, {"help"}, {"-h", "create"}, {"help", "--"}},
+		"umlimg create":         {{"create", "--help"}, {"create", "-h"}, {"create", "-h", "disk.img"}, {"help", "create"}},
+		"umlimg ls":             {{"ls", "--help"}, {"ls", "-h"}, {"ls", "--help", "disk.img"}, {"help", "ls"}}, // which has a -h of its own
+		"umlimg partition":      {{"partition"}, {"partition", "--help"}, {"partition", "-h"}, {"help", "partition"}},
+		"umlimg partition list": {{"partition", "list", "--help"}, {"partition", "list", "-h"}, {"help", "partition", "list"}},
+	} {
+		var first string
+		for i, args := range ways {
+			status, stdout, stderr := call(args...)
+			if i == 0 {
+				first = stdout
+			}
+			if status != 0 || stderr != "" || stdout != first || !strings.HasPrefix(stdout, want+" - ") || !strings.Contains(stdout, "\nusage: "+want) ||
+				!strings.Contains(stdout, "\nexamples:\n   umlimg ") {
+				t.Errorf("%q: status %d, %q, %s", args, status, stderr, stdout)
+			}
+		}
 	}
 }
 
@@ -252,12 +278,25 @@ func TestCompletion(t *testing.T) {
 			t.Errorf("%v completes to %q (%v), not %q", args, out, err, want)
 		}
 	}
-	_, scriptText, _ := call("completion", "bash")
-	cmd := exec.Command(oracle.Tool(t, "bash"), "-c", scriptText+`
-PATH=$1:$PATH
-COMP_WORDS=(umlimg create --host); COMP_CWORD=2; _umlimg; echo "${COMPREPLY[@]}"`, "bash", filepath.Dir(guest.Binary(t, "umlimg")))
-	out, err := cmd.CombinedOutput()
-	if err != nil || strings.TrimSpace(string(out)) != "--hostname" {
-		t.Errorf("bash completes to %q, %v", out, err)
+}
+
+// One file and one script a command: resize.go and testdata/resize.txt. Those of "cow create"
+// are cowcreate.go and cow-create.txt; list and create of partition share theirs.
+func TestLayout(t *testing.T) {
+	for name := range commands(newApp(nil, nil, nil).Commands, "") {
+		if strings.HasPrefix(name, "partition ") {
+			name = "partition"
+		}
+		source, script := strings.NewReplacer(" ", "", "-", "").Replace(name)+".go", "testdata/"+strings.ReplaceAll(name, " ", "-")+".txt"
+		text, err := os.ReadFile(source)
+		if err != nil || !regexp.MustCompile(`(?m)^func [a-zA-Z]+Command\(\) \*cli\.Command`).Match(text) {
+			t.Errorf("%s: %s holds no command, %v", name, source, err)
+		}
+		if name == "completion" || name == "help" || name == "version" {
+			continue // umlimg's own: TestCompletion, TestHelp, TestExitStatus
+		}
+		if text, err = os.ReadFile(script); err != nil || !strings.Contains(string(text), "umlimg "+name) && !strings.Contains(string(text), " "+name+" ") {
+			t.Errorf("%s: %s does not run it, %v", name, script, err)
+		}
 	}
 }

@@ -151,6 +151,9 @@ func mapImage(c *cli.Context, path string) error {
 		})
 	}
 	if name := c.String("svg"); name != "" {
+		if err := noSource(name, diskFiles(dev, path)); err != nil {
+			return err
+		}
 		return drawSVG(c, name, path, layers, off, n, regions)
 	}
 	out := bufio.NewWriter(c.App.Writer)

@@ -67,6 +67,20 @@ func writeWhole(c *cli.Context, path string, write func(io.Writer) error) error 
 	return nil
 }
 
+// noSource refuses to write into a file that a disk is read from.
+func noSource(path string, files []string) error {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil // whoever makes it says what is wrong with it
+	}
+	for _, f := range files {
+		if have, err := os.Stat(f); err == nil && os.SameFile(have, info) {
+			return fmt.Errorf("create %s: the disk is read from it", path)
+		}
+	}
+	return nil
+}
+
 // withoutPath takes a temporary name off an error.
 func withoutPath(err error) error {
 	var path *fs.PathError

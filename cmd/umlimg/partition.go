@@ -19,6 +19,8 @@ func partitionCommand() *cli.Command {
 		Usage:     "list and make the partitions of a disk image",
 		UsageText: "umlimg partition COMMAND [OPTION]... IMAGE",
 		Category:  "disks",
+		Description: `umlimg partition list disk.img
+umlimg partition create disk.img 512M:uefi rest`,
 		Subcommands: []*cli.Command{
 			{
 				Name:      "list",
@@ -188,6 +190,14 @@ func createPartitions(c *cli.Context, args []string) error {
 		what, err := contentOf(c.Context, dev)
 		if err != nil {
 			return err
+		}
+		if what != "" {
+			// A run that was killed is done again.
+			if again, err := onlyTable(c.Context, dev, t); err != nil {
+				return err
+			} else if again {
+				what = ""
+			}
 		}
 		if what != "" {
 			return fmt.Errorf("the disk holds %s: --force gives it up", what)

@@ -94,12 +94,14 @@ type volumes struct {
 	write   bool // those that are opened from now on
 	disks   []heldDisk
 	volumes []openVolume
+	changed []fileInfo // for --json
 }
 
 type heldDisk struct {
-	info os.FileInfo
-	dev  ubdfmt.Device
-	path string
+	info  os.FileInfo
+	dev   ubdfmt.Device
+	path  string
+	files []os.FileInfo // that it lies in, backing files among them
 }
 
 type openVolume struct {
@@ -159,21 +161,49 @@ func (s *volumes) device(path string) (ubdfmt.Device, error) {
 		return nil, errors.New("it is empty")
 	}
 	dev, err := openWhole(path, ubdfmt.Options{ReadOnly: !s.write})
+	var locked *ubdfmt.LockedError
+	if errors.As(err, &locked) && locked.PID == os.Getpid() {
+		return nil, fmt.Errorf("it is read from %s, which is changed at the same time: copy through a file of this machine", locked.Path)
+	}
 	if err != nil {
 		return nil, err
 	}
-	s.disks = append(s.disks, heldDisk{info, dev, path})
+	d := heldDisk{info: info, dev: dev, path: path}
+	for _, name := range diskFiles(dev, path) {
+		if info, err := os.Stat(name); err == nil {
+			d.files = append(d.files, info)
+		}
+	}
+	s.disks = append(s.disks, d)
 	return dev, nil
 }
 
-// holds says whether a file of this machine is one of the open disks.
+// holds says whether an open disk lies in a file of this machine.
 func (s *volumes) holds(dev, ino uint64) bool {
+	for _, d := range s.disks {
+		for _, f := range d.files {
+			if st, ok := f.Sys().(*syscall.Stat_t); ok && uint64(st.Dev) == dev && st.Ino == ino {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// isDisk says whether a file of this machine is itself what an operand names.
+func (s *volumes) isDisk(dev, ino uint64) bool {
 	for _, d := range s.disks {
 		if st, ok := d.info.Sys().(*syscall.Stat_t); ok && uint64(st.Dev) == dev && st.Ino == ino {
 			return true
 		}
 	}
 	return false
+}
+
+// holdsFile is holds for a file whose name may have links in it.
+func (s *volumes) holdsFile(info os.FileInfo) bool {
+	st, ok := info.Sys().(*syscall.Stat_t)
+	return ok && s.holds(uint64(st.Dev), st.Ino)
 }
 
 // close makes everything stable; the error is the first there was, err before all.

@@ -21,13 +21,15 @@ umlimg put --mode 755 --owner root:root hook.sh disk.img:/usr/local/bin/hook`,
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "mode", Aliases: []string{"m"}, Usage: "`mode` of the file, octal; else 644, or what a file that is there has"},
 			&cli.StringFlag{Name: "owner", Usage: "`user[:group]` of the file; else root, or whose a file that is there is"},
+			jsonChanged(),
 		},
-		Action: into(put),
+		Action: into(put, true),
 	}
 }
 
-// into is the action of what has something and a place in an image as operands.
-func into(do func(c *cli.Context, s *volumes, what string, dest place) error) cli.ActionFunc {
+// into is the action of what has something and a place in an image as operands; follow says
+// whether it works on what a symbolic link there leads to.
+func into(do func(c *cli.Context, s *volumes, what string, dest place) error, follow bool) cli.ActionFunc {
 	return func(c *cli.Context) error {
 		args, err := operands(c, 2, 2)
 		if err != nil {
@@ -38,7 +40,11 @@ func into(do func(c *cli.Context, s *volumes, what string, dest place) error) cl
 			return err
 		}
 		s := &volumes{write: true}
-		return named(c, s.close(do(c, s, args[0], places[0])))
+		err = do(c, s, args[0], places[0])
+		if err == nil {
+			err = s.tellPlace(c, places[0], follow)
+		}
+		return s.finish(c, err)
 	}
 }
 
@@ -48,6 +54,7 @@ func put(c *cli.Context, s *volumes, from string, dest place) error {
 		return err
 	}
 	var r io.ReadCloser
+	var source os.FileInfo
 	if from == "-" {
 		r = interruptible(c.Context, io.NopCloser(c.App.Reader))
 	} else {
@@ -59,17 +66,21 @@ func put(c *cli.Context, s *volumes, from string, dest place) error {
 			if err != nil {
 				return err
 			}
-			if info, err := f.Stat(); err != nil || info.IsDir() {
+			info, err := f.Stat()
+			if err != nil || info.IsDir() {
 				f.Close()
 				return &os.PathError{Op: "read", Path: from, Err: unix.EISDIR}
 			}
-			r = f
+			r, source = f, info
 		}
 	}
 	defer r.Close()
 	v, err := s.get(dest)
 	if err != nil {
 		return err
+	}
+	if disk := s.disks[0]; source != nil && os.SameFile(source, disk.info) {
+		return fmt.Errorf("%s is the image itself", from)
 	}
 	owner, err := ownerOption(c, v)
 	if err != nil {

@@ -22,21 +22,27 @@ umlimg rm -rf 'disk.img:/var/cache/apt/*'`,
 			&cli.BoolFlag{Name: "recursive", Aliases: []string{"r", "R"}, Usage: "directories with all that is in them"},
 			&cli.BoolFlag{Name: "force", Aliases: []string{"f"}, Usage: "what is not there is no mistake"},
 			&cli.BoolFlag{Name: "dir", Aliases: []string{"d"}, Usage: "empty directories too"},
+			&cli.BoolFlag{Name: "json", Usage: "print how many were removed as JSON"},
 		},
 		Action: func(c *cli.Context) error {
-			return writeVerb(c, 1, func(s *volumes, places []place) error {
+			sum := &filesSummary{}
+			err := writeVerb(c, 1, func(s *volumes, places []place) error {
 				for _, p := range places {
-					if err := rm(c, s, p); err != nil {
+					if err := rm(c, s, p, sum); err != nil {
 						return err
 					}
 				}
 				return nil
 			})
+			if err != nil || !c.Bool("json") {
+				return err
+			}
+			return printJSON(c, sum)
 		},
 	}
 }
 
-func rm(c *cli.Context, s *volumes, p place) error {
+func rm(c *cli.Context, s *volumes, p place, sum *filesSummary) error {
 	v, err := s.get(p)
 	if err != nil {
 		return err
@@ -63,11 +69,11 @@ func rm(c *cli.Context, s *volumes, p place) error {
 	case !at.IsDir() && strings.HasSuffix(p.path, "/"):
 		return p.at(&volume.PathError{Path: p.path, Err: unix.ENOTDIR})
 	}
-	return p.targetError(remove(c, at.Dir, at.Node, at.Name, trimmed, c.Bool("recursive"), 0))
+	return p.targetError(remove(c, at.Dir, at.Node, at.Name, trimmed, c.Bool("recursive"), 0, sum))
 }
 
 // remove takes a name out of a directory, with all that is below it.
-func remove(c *cli.Context, dir, n volume.Node, name, full string, recurse bool, depth int) error {
+func remove(c *cli.Context, dir, n volume.Node, name, full string, recurse bool, depth int, sum *filesSummary) error {
 	if err := c.Context.Err(); err != nil {
 		return err
 	}
@@ -77,6 +83,7 @@ func remove(c *cli.Context, dir, n volume.Node, name, full string, recurse bool,
 		if err := d.Unlink(name); err != nil {
 			return fail(err)
 		}
+		sum.add(uint32(n.Attr().Mode), 1)
 		return nil
 	}
 	if recurse {
@@ -92,7 +99,7 @@ func remove(c *cli.Context, dir, n volume.Node, name, full string, recurse bool,
 			if err != nil {
 				return &volume.PathError{Path: path.Join(full, entry), Err: err}
 			}
-			err = remove(c, n, child, entry, path.Join(full, entry), true, depth+1)
+			err = remove(c, n, child, entry, path.Join(full, entry), true, depth+1, sum)
 			if e := child.Close(); err == nil {
 				err = e
 			}
@@ -107,6 +114,7 @@ func remove(c *cli.Context, dir, n volume.Node, name, full string, recurse bool,
 		}
 		return fail(err)
 	}
+	sum.add(uint32(n.Attr().Mode), 1)
 	return nil
 }
 

@@ -18,6 +18,7 @@ func tarInCommand() *cli.Command {
 docker export box | umlimg tar-in disk.img:/`,
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "owner", Usage: "`user[:group]` of all, by number or by a name from the image; else as the archive says"},
+			&cli.BoolFlag{Name: "json", Usage: "print how many were unpacked as JSON"},
 		},
 		Action: func(c *cli.Context) error {
 			args, err := operands(c, 1, 2)
@@ -33,12 +34,15 @@ docker export box | umlimg tar-in disk.img:/`,
 				return err
 			}
 			s := &volumes{write: true}
-			return named(c, s.close(tarIn(c, s, archive, places[0])))
+			k := &copying{c: c, s: s, bar: newProgress(c.App.ErrWriter)}
+			defer k.bar.finish()
+			return k.finish(tarIn(k, archive, places[0]))
 		},
 	}
 }
 
-func tarIn(c *cli.Context, s *volumes, archive string, dest place) (err error) {
+func tarIn(k *copying, archive string, dest place) (err error) {
+	c, s := k.c, k.s
 	v, err := s.get(dest)
 	if err != nil {
 		return err
@@ -55,11 +59,12 @@ func tarIn(c *cli.Context, s *volumes, archive string, dest place) (err error) {
 	if !isDirectory(dir) {
 		return dest.at(&volume.PathError{Path: dest.path, Err: unix.ENOTDIR})
 	}
-	bar := newProgress(c.App.ErrWriter)
-	defer bar.finish()
 	src := &tarball.Source{Path: archive, Stdin: c.App.Reader}
 	defer src.Close()
-	tell := func(int64) { bar.tell(src.Progress()) }
+	tell := func(n int64) {
+		k.done.Add(n)
+		k.bar.tell(src.Progress())
+	}
 	store := &volume.Store{V: v, Wrote: tell}
 	defer func() {
 		if e := store.Close(); err == nil {
@@ -70,6 +75,8 @@ func tarIn(c *cli.Context, s *volumes, archive string, dest place) (err error) {
 	if err := src.Fill(c.Context, t, store); err != nil {
 		return err
 	}
-	w := &volume.Writer{V: v, Preserve: true, Overlay: true, Owner: owner}
+	k.count(t.Root)
+	k.sum.Directories-- // what is in it is unpacked
+	w := &volume.Writer{V: v, Preserve: true, Overlay: true, Owner: owner, Wrote: func(n int64) { k.done.Add(n) }}
 	return dest.targetError(w.PutAll(c.Context, dir, dest.path, t.Root))
 }

@@ -2,15 +2,19 @@ package main
 
 import (
 	"bufio"
+	"fmt"
 	"io"
+	"os"
 	"path"
 	"strings"
 
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
 	"github.com/urfave/cli/v2"
+	"golang.org/x/sys/unix"
 
 	"github.com/umlkit/umlkit/rootfs/tarball"
+	"github.com/umlkit/umlkit/rootfs/tree"
 )
 
 func tarOutCommand() *cli.Command {
@@ -20,6 +24,7 @@ func tarOutCommand() *cli.Command {
 umlimg tar-out disk.img:/etc | tar -tv`,
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "compress", Usage: "`format`: gzip, zstd or none; else what the archive's name says, as .tar.gz, .tgz, .tar.zst"},
+			&cli.BoolFlag{Name: "json", Usage: "print how many were packed as JSON"},
 		},
 		Action: func(c *cli.Context) error {
 			args, err := operands(c, 1, 2)
@@ -34,13 +39,18 @@ umlimg tar-out disk.img:/etc | tar -tv`,
 			if len(args) > 1 {
 				archive = args[1]
 			}
-			s := &volumes{}
-			return named(c, s.close(tarOut(c, s, places[0], archive)))
+			if archive == "-" && c.Bool("json") {
+				return usagef("tar-out: --json writes to stdout, and so does the archive: name a file")
+			}
+			k := &copying{c: c, s: &volumes{}, bar: newProgress(c.App.ErrWriter)}
+			defer k.bar.finish()
+			return k.finish(tarOut(k, places[0], archive))
 		},
 	}
 }
 
-func tarOut(c *cli.Context, s *volumes, p place, archive string) error {
+func tarOut(k *copying, p place, archive string) error {
+	c, s := k.c, k.s
 	packed, err := compressionOf(c.String("compress"), archive)
 	if err != nil {
 		return err
@@ -49,6 +59,12 @@ func tarOut(c *cli.Context, s *volumes, p place, archive string) error {
 		return usagef("an archive is not for a terminal: name a file, or write to a pipe")
 	}
 	v, n, err := s.node(p, true)
+	if err == nil && archive != "-" {
+		if info, e := os.Stat(archive); e == nil && s.holdsFile(info) {
+			n.Close()
+			return fmt.Errorf("create %s: the disk is read from it", archive)
+		}
+	}
 	if err != nil {
 		return err
 	}
@@ -57,13 +73,14 @@ func tarOut(c *cli.Context, s *volumes, p place, archive string) error {
 	if err != nil {
 		return p.at(err)
 	}
-	k := &copying{c: c, s: s, bar: newProgress(c.App.ErrWriter)}
-	defer k.bar.finish()
 	k.count(t)
 	name := path.Base(p.path)
 	return writeWhole(c, archive, func(w io.Writer) error {
 		return packTo(w, packed, func(w io.Writer) error {
-			tw := &tarball.Writer{W: w, Wrote: k.wrote, Skipped: func(path, why string) { warn(c, "%s is left out: %s", path, why) }}
+			tw := &tarball.Writer{W: w, Wrote: k.wrote, Skipped: func(path, why string) {
+				k.sum.left(&tree.Node{Mode: unix.S_IFSOCK})
+				warn(c, "%s is left out: %s", path, why)
+			}}
 			return tw.Write(c.Context, name, t)
 		})
 	})

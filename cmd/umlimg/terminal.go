@@ -10,8 +10,30 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// checkedOutput keeps the first error of writing to stdout.
+type checkedOutput struct {
+	io.Writer
+	err error
+}
+
+func (o *checkedOutput) Write(b []byte) (int, error) {
+	n, err := o.Writer.Write(b)
+	if o.err == nil {
+		o.err = err
+	}
+	return n, err
+}
+
+// unchecked is what is behind a checkedOutput.
+func unchecked(w io.Writer) io.Writer {
+	if o, ok := w.(*checkedOutput); ok {
+		return o.Writer
+	}
+	return w
+}
+
 func isTerminal(w io.Writer) bool {
-	f, ok := w.(*os.File)
+	f, ok := unchecked(w).(*os.File)
 	if !ok {
 		return false
 	}
@@ -24,7 +46,7 @@ func terminalWidth(w io.Writer) int {
 	if !isTerminal(w) {
 		return 0
 	}
-	size, err := unix.IoctlGetWinsize(int(w.(*os.File).Fd()), unix.TIOCGWINSZ)
+	size, err := unix.IoctlGetWinsize(int(unchecked(w).(*os.File).Fd()), unix.TIOCGWINSZ)
 	if err != nil || size.Col == 0 {
 		return 80
 	}

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"errors"
+	"flag"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -12,6 +14,12 @@ func badUsage(c *cli.Context, err error, _ bool) error {
 	flags := c.App.Flags
 	if c.Command != nil && c.Command.Name != "" && c.Command.Name != c.App.Name {
 		where, flags = fullName(c)+": ", c.Command.Flags
+	}
+	if errors.Is(err, flag.ErrHelp) { // -h, where no option has that letter
+		if where == "" {
+			return showAppHelp(c)
+		}
+		return showHelp(c, c.Command, c.Command.HelpName)
 	}
 	const unknown = "flag provided but not defined: "
 	if name, ok := strings.CutPrefix(err.Error(), unknown); ok {

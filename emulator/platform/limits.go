@@ -107,22 +107,29 @@ func (l limits) raise() {
 	}
 }
 
-// Room is whether another guest process, with a thread, can be. A guest that asks for more
-// is told to try again later. What this lets through finds what it needs, unless
-// somebody else takes it from the host.
-func (o *Own) Room() bool {
+// Lacks says what the host has too little of for another guest process with a thread, "" if
+// nothing. What it lets through finds what it needs, unless somebody else takes it from
+// the host.
+func (o *Own) Lacks() string {
 	z := o.zygote
-	if z.room() {
-		return true
+	if z.lacks() == "" {
+		return ""
 	}
 	for p := z.takeIdle(); p != nil; p = z.takeIdle() {
 		p.end()
 	}
-	return z.room()
+	return z.lacks()
 }
 
-func (z *zygote) room() bool {
+func (z *zygote) lacks() string {
 	threads, processes := max(z.contexts.Load(), z.stubThreads.Load())+1, z.processes.Load()+1
-	return 2*threads+2*processes <= z.limits.threads && threads+2*processes <= z.limits.descriptors &&
-		threads+processes < sharedSlots
+	switch {
+	case threads+2*processes > z.limits.descriptors:
+		return "descriptors (ulimit -n)"
+	case 2*threads+2*processes > z.limits.threads:
+		return "processes (ulimit -u, pids.max, kernel.pid_max)"
+	case threads+processes >= sharedSlots:
+		return "memory for stubs"
+	}
+	return ""
 }

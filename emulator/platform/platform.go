@@ -78,7 +78,7 @@ func supported() error {
 
 // NewAddressSpace implements platform.Platform.
 func (o *Own) NewAddressSpace() (gvisor.AddressSpace, error) {
-	return o.zygote.newAddressSpace(), nil
+	return o.zygote.newProcess()
 }
 
 // NewContext implements platform.Platform.

@@ -6,11 +6,9 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/hostarch"
-	"gvisor.dev/gvisor/pkg/log"
 	"gvisor.dev/gvisor/pkg/sentry/memmap"
 	gvisor "gvisor.dev/gvisor/pkg/sentry/platform"
 )
@@ -40,28 +38,6 @@ type process struct {
 	places int
 	free   []int
 }
-
-// newAddressSpace does not fail: the Sentry panics when it does. Where the host lets no process
-// be made for long, what it returns has none, and ends the guest process that it is for.
-func (z *zygote) newAddressSpace() *process {
-	const patience, pause = 2 * time.Second, 10 * time.Millisecond
-	for end := time.Now().Add(patience); ; time.Sleep(pause) {
-		p, err := z.newProcess()
-		if err == nil {
-			return p
-		}
-		if time.Now().After(end) {
-			log.Warningf("platform own: a guest process ends, for want of a process of the host: %v", err)
-			p = &process{z: z, slot: noSlot}
-			p.broken.Store(true)
-			p.users.Store(1)
-			return p
-		}
-	}
-}
-
-// noSlot is the slot of a process that was not made.
-const noSlot = -1
 
 // newProcess is an idle process, or a new one, with one user.
 func (z *zygote) newProcess() (*process, error) {
@@ -112,9 +88,6 @@ func (p *process) newMapper() error {
 
 // system makes one system call in the mapper.
 func (p *process) system(nr uint64, args [6]uint64) (uint64, error) {
-	if p.pid == 0 {
-		return 0, errGone
-	}
 	p.mapping.Lock()
 	defer p.mapping.Unlock()
 	p.requests.mapNR, p.requests.mapArgs = nr, args
@@ -217,9 +190,7 @@ func (p *process) end() {
 	if p.mapper.tid != 0 {
 		z.forget(p.mapper.fd)
 	}
-	if p.slot != noSlot {
-		z.shared.give(p.slot)
-		z.processes.Add(-1)
-		z.stubThreads.Add(-int64(len(p.all)))
-	}
+	z.shared.give(p.slot)
+	z.processes.Add(-1)
+	z.stubThreads.Add(-int64(len(p.all)))
 }

@@ -99,9 +99,6 @@ func (t *thread) end() {
 // newThread makes a stub thread, which parks.
 func (p *process) newThread() (*thread, error) {
 	z := p.z
-	if p.pid == 0 {
-		return nil, errGone
-	}
 	z.threads.Lock()
 	defer z.threads.Unlock()
 	p.mu.Lock()

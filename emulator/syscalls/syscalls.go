@@ -37,8 +37,9 @@ type Machine interface {
 	Memory() (total, free, shared int64)
 	// Uevents is where the kernel tells of its devices.
 	Uevents() *uevent.Bus
-	// Room is whether the host lets another task run.
-	Room() bool
+	// Room is the error of a system call that begins a task, if the host does not let
+	// another run.
+	Room() error
 }
 
 // machines finds the machine of a kernel.
@@ -76,7 +77,7 @@ func (nobody) Memory() (total, free, shared int64) { return 0, 0, 0 }
 func (nobody) Uevents() *uevent.Bus { return nil }
 
 // Room gives some.
-func (nobody) Room() bool { return true }
+func (nobody) Room() error { return nil }
 
 // overrides are our system calls, by name. The table of each architecture says which
 // numbers they have.
@@ -122,8 +123,8 @@ var begins = map[string]bool{"fork": true, "vfork": true, "clone": true, "clone3
 // later when the host lets no more run, as Linux does at a limit.
 func whereRoom(call kernel.SyscallFn) kernel.SyscallFn {
 	return func(t *kernel.Task, sysno uintptr, args arch.SyscallArguments) (uintptr, *kernel.SyscallControl, error) {
-		if !machineOf(t).Room() {
-			return 0, nil, linuxerr.EAGAIN
+		if err := machineOf(t).Room(); err != nil {
+			return 0, nil, err
 		}
 		return call(t, sysno, args)
 	}

@@ -33,6 +33,13 @@ type Writer struct {
 	// Update leaves alone what is there and not older, NoClobber what is there.
 	Update, NoClobber bool
 
+	// Keep, where set, tells of files that are not to be replaced: what the tree is read from.
+	Keep func(dev, ino uint64) bool
+
+	// Left, where set, is told of what was left alone, for whichever reason; several
+	// goroutines call it.
+	Left func(n *tree.Node)
+
 	// Skipped, where set, is told what was left out, and why.
 	Skipped func(path, why string)
 
@@ -46,6 +53,8 @@ type Writer struct {
 	links map[*tree.Node]string // where the first name of a file is, below root
 	jobs  chan fileJob
 }
+
+var errKept = errors.New("the disk is read from it")
 
 // openDir is a directory that is being filled. Its attributes are set when all is in it.
 type openDir struct {
@@ -153,6 +162,12 @@ func (d *openDir) join(name string) string { return filepath.Join(d.path, name) 
 func (w *Writer) put(dir *openDir, name string, n *tree.Node) error {
 	if err := w.ctx.Err(); err != nil {
 		return err
+	}
+	if w.Keep != nil && !n.IsDir() {
+		var st unix.Stat_t
+		if err := unix.Fstatat(dir.fd, name, &st, unix.AT_SYMLINK_NOFOLLOW); err == nil && w.Keep(uint64(st.Dev), st.Ino) {
+			return &fs.PathError{Op: "replace", Path: dir.join(name), Err: errKept}
+		}
 	}
 	switch {
 	case n.IsDir():
@@ -286,7 +301,11 @@ func (w *Writer) leave(dir *openDir, name string, n *tree.Node) (bool, error) {
 	if err != nil {
 		return false, &fs.PathError{Op: "stat", Path: dir.join(name), Err: err}
 	}
-	return w.NoClobber || !n.Mtime.After(time.Unix(st.Mtim.Unix())), nil
+	stays := w.NoClobber || !n.Mtime.After(time.Unix(st.Mtim.Unix()))
+	if stays && w.Left != nil {
+		w.Left(n)
+	}
+	return stays, nil
 }
 
 // special makes a symbolic link, a FIFO, a socket or a device.
@@ -299,6 +318,9 @@ func (w *Writer) special(dir *openDir, name string, n *tree.Node) (made bool, er
 	if device && (!w.Preserve || os.Geteuid() != 0) {
 		if w.Skipped != nil {
 			w.Skipped(full, "a device node, which only root makes, when attributes are kept")
+		}
+		if w.Left != nil {
+			w.Left(n)
 		}
 		return false, nil
 	}
