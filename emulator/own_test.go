@@ -1,6 +1,7 @@
 package emulator_test
 
 import (
+	"fmt"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -54,5 +55,27 @@ func TestMany(t *testing.T) {
 		if out := strings.ReplaceAll(run("", "many 10000 1000"), "\r", ""); !strings.Contains(out, enough+enough) {
 			t.Errorf("with room for all:\n%s", out)
 		}
+	}
+}
+
+// TestHostileGuest runs programs that jump into the stub, write to what it shares with the kernel, put
+// their stack there, and name its memory to system calls, beside one that notices what is
+// done to it: the machine and that one live, on platform=own.
+func TestHostileGuest(t *testing.T) {
+	dir := t.TempDir()
+	program, image := filepath.Join(dir, "hostile"), filepath.Join(dir, "disk.img")
+	oracle.Run(t, oracle.Tool(t, "gcc"), "-O1", "-static", "-pthread", "-o", program, "testdata/own/hostile.c")
+	umlimg := guest.Binary(t, "umlimg")
+	oracle.Run(t, umlimg, "create", "--size", "64M", "--umlbox", guest.Binary(t, "umlbox"), image)
+	oracle.Run(t, umlimg, "cp", program, image+":/bin/hostile")
+	rounds := 48
+	if oracle.Nightly() {
+		rounds = 20000
+	}
+	out, _ := guest.Output(t, time.Hour, guest.Binary(t, "linux"), "platform=own", "ubd0="+image, "root=/dev/ubda", "ro", "quiet",
+		"con=null", "con0=null,fd:2", "con1=fd:0,fd:1", "uml_dir="+dir+"/", "init=/bin/sh", "--", "-c",
+		fmt.Sprintf("/bin/hostile %d %d", oracle.Seed(t), rounds))
+	if !strings.Contains(out, "hostile: some died, some lived, the victim's status is 0") {
+		t.Error(out)
 	}
 }

@@ -30,6 +30,9 @@ func hostLimits() limits {
 	descriptors := int64(math.MaxInt32)
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &files); err == nil {
 		descriptors = int64(min(files.Cur, math.MaxInt32))
+		if used, err := os.ReadDir("/proc/self/fd"); err == nil {
+			descriptors = max(descriptors-int64(len(used)), 0)
+		}
 	}
 	return limits{threads: free - free/8, descriptors: descriptors - descriptors/4}
 }
