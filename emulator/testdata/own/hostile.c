@@ -217,7 +217,7 @@ int main(int argc, char **argv) {
 		draw(1);
 		pid_t pid = fork();
 		if (pid == 0) {
-			struct itimerval most = {{0, 0}, {0, 200000}};
+			struct itimerval most = {{0, 0}, {0, 50000}};
 			setitimer(ITIMER_REAL, &most, 0);
 			// What it has the guest's own kernel do shall not reach the others.
 			if (setpgid(0, 0) || setuid(65534))
