@@ -145,6 +145,8 @@ static void bad(const char *what, long at) {
 static void refused(void) {
 	static const uint64_t places[] = {0x7fff80000000, 0x7fff80001000, 0x7fff80002000, 0x7fff80010000, 0x7fff7ffff000, 0x7ffffffef000};
 	uint64_t at = places[draw(6)];
+	struct itimerval never = {{0, 0}, {0, 0}};
+	setitimer(ITIMER_REAL, &never, 0);
 	char *mine = mmap(0, 2 * page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (mmap((void *)at, 2 * page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) != MAP_FAILED)
 		bad("mmap", at);
