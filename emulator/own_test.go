@@ -83,3 +83,21 @@ func TestSemantics(t *testing.T) {
 		t.Errorf("in the guest:\n%s\non the host:\n%s", out, host)
 	}
 }
+
+// TestFallsBack holds that auto takes systrap where the host lets no stub be heard, and says why, and
+// that platform=own does not.
+func TestFallsBack(t *testing.T) {
+	unheard := filepath.Join(t.TempDir(), "unheard")
+	oracle.Run(t, oracle.Tool(t, "gcc"), "-O1", "-o", unheard, "testdata/own/unheard.c")
+	argv := []string{unheard, guest.Binary(t, "linux"), "mem=64M", "uml_dir=" + t.TempDir(), "initrd=" + initrd(t), "con0=null,fd:1", "say:alive"}
+	out, status := guest.Output(t, limit, argv...)
+	if status != 0 {
+		t.Errorf("exit status %d", status)
+	}
+	want(t, strings.ReplaceAll(out, "\r\n", "\n"), "platform own: make a stub thread: seccomp: invalid argument; systrap takes its place\n",
+		"seccomp=auto: system calls are caught by systrap\n", "alive\n")
+	out, status = guest.Output(t, limit, append(argv, "platform=own")...)
+	if want := "linux: platform own: make a stub thread: seccomp: invalid argument\n"; status != 1 || out != want {
+		t.Errorf("exit status %d, %q instead of %q", status, out, want)
+	}
+}

@@ -30,9 +30,9 @@ func (m *Machine) startPlatform() error {
 		return fmt.Errorf("memory accounting: %w", err)
 	}
 	var err error
-	for i, name := range m.platformNames() {
+	for _, name := range m.platformNames() {
 		if err != nil {
-			m.printk(klog.Notice, "platform %s: %v; %s takes its place", m.platformNames()[i-1], err, name)
+			m.printk(klog.Notice, "%v; %s takes its place", err, name)
 		}
 		if err = m.tryPlatform(name); err == nil {
 			m.caughtBy = name

@@ -53,13 +53,18 @@ const (
 )
 
 // newZygote starts the zygote and finds out where signal frames lie.
-func newZygote() (*zygote, error) {
+func newZygote() (_ *zygote, err error) {
 	s, err := newShared()
 	if err != nil {
 		return nil, err
 	}
 	z := &zygote{shared: s, listeners: map[int]bool{}, limits: hostLimits()}
 	z.limits.raise()
+	defer func() {
+		if err != nil {
+			z.stop()
+		}
+	}()
 	if z.codeFD, err = unix.MemfdCreate("umlkit-stub", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING); err != nil {
 		return nil, fmt.Errorf("code of the stub: memfd_create: %w", err)
 	}
@@ -90,6 +95,19 @@ func newZygote() (*zygote, error) {
 		return nil, err
 	}
 	return z, nil
+}
+
+// stop ends a zygote that does not serve.
+func (z *zygote) stop() {
+	z.kill()
+	if z.pidfd != 0 {
+		unix.Close(z.pidfd)
+	}
+	if z.codeFD != 0 {
+		unix.Close(z.codeFD)
+	}
+	unix.Munmap(z.shared.all)
+	unix.Close(z.shared.fd)
 }
 
 // seal makes the memory of the code unchangeable but for mappings that are there: ours
