@@ -97,10 +97,14 @@ func (c *taskContext) run(ctx gcontext.Context, mm gvisor.MemoryManager, ac *arc
 		return nil, hostarch.NoAccess, false, gvisor.ErrContextInterrupt
 	}
 	c.changed, t.framed = false, false
-	err = t.send(value)
+	err = t.p.enter()
+	if err == nil {
+		err = t.send(value)
+	}
 	if err == nil {
 		err = t.receive()
 	}
+	t.p.left()
 	c.forwarder.Disable()
 	c.sent.Store(false)
 	if err != nil {
