@@ -11,11 +11,12 @@ import (
 	"github.com/umlkit/umlkit/internal/oracle"
 )
 
-// TestAbruptEnds holds that halt and reboot of the management console, and b of sysrq,
-// end at once: what was synced is on the disk, what was not is lost, and the next boot
-// replays the journal.
+// TestAbruptEnds holds that halt and reboot of the management console, and b, o and c of
+// sysrq, end at once: what was synced is on the disk, what was not is lost, and the next
+// boot replays the journal.
 func TestAbruptEnds(t *testing.T) {
-	for _, command := range []string{"halt", "stop\nhalt", "reboot", "sysrq b"} {
+	ends := map[string]int{"sysrq c": 134}
+	for _, command := range []string{"halt", "stop\nhalt", "reboot", "sysrq b", "sysrq o", "sysrq c"} {
 		t.Run(strings.ReplaceAll(command, "\n", " then "), func(t *testing.T) {
 			img, dir := image(t), t.TempDir()
 			argv := []string{guest.Binary(t, "linux"), "mem=64M", "uml_dir=" + dir, "umid=T", "ubd0=" + img, "rw", "con0=null,fd:1", "noreboot"}
@@ -26,8 +27,8 @@ func TestAbruptEnds(t *testing.T) {
 					t.Errorf("%s: %d %s", c, code, text)
 				}
 			}
-			if status := m.Wait(limit); status != 0 {
-				t.Errorf("exit status %d", status)
+			if status := m.Wait(limit); status != ends[command] {
+				t.Errorf("exit status %d, want %d", status, ends[command])
 			}
 			if header := oracle.Run(t, "dumpe2fs", "-h", img); !strings.Contains(header, "needs_recovery") {
 				t.Errorf("the journal was emptied:\n%s", header)

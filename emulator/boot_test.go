@@ -289,6 +289,32 @@ func read(t testing.TB, name string) string {
 	return string(text)
 }
 
+// TestUMLDir holds that the tilde of uml_dir=, which shells leave there, is the home, and
+// that a place where no directory can be made is named once.
+func TestUMLDir(t *testing.T) {
+	home := t.TempDir()
+	t.Setenv("HOME", home)
+	rd := "initrd=" + initrd(t)
+	for word, at := range map[string]string{"": home + "/.uml/T/mconsole", "uml_dir=~/machines": home + "/machines/T/mconsole", "uml_dir=~": home + "/T/mconsole"} {
+		words := []string{guest.Binary(t, "linux"), "umid=T", rd}
+		if word != "" {
+			words = append(words, word)
+		}
+		out, status := guest.Output(t, limit, words...)
+		if status != 0 {
+			t.Errorf("%s: exit status %d", word, status)
+		}
+		want(t, out, "mconsole (version 2) initialized on "+at)
+	}
+	t.Setenv("HOME", "")
+	out, _ := guest.Output(t, limit, guest.Binary(t, "linux"), rd)
+	want(t, out, "make_umid: no value in environment for $HOME", "reboot: Power down")
+	out, _ = boot(t, "uml_dir=/proc/1", rd)
+	if n := strings.Count(out, "mkdir /proc/1/"); n != 1 || !strings.Contains(out, "reboot: Power down") {
+		t.Errorf("said %d times that there is no directory:\n%s", n, out)
+	}
+}
+
 // TestClock holds that the guest sets its own clock.
 func TestClock(t *testing.T) {
 	out, status := boot(t, "initrd="+initrd(t), "settime:1000000000", "sleep:20ms", "mount:proc,/proc,proc", "cat:/proc/uptime", "restart", "noreboot")

@@ -36,7 +36,7 @@ func (s *sentry) registerFilesystems() error {
 	}{
 		{cgroupfs.Name, &cgroupfs.FilesystemType{}, all},
 		{cgroup2fs.Name, &cgroup2fs.FilesystemType{}, all},
-		{devpts.Name, &devpts.FilesystemType{}, all},
+		{devpts.Name, &ptsType{}, all},
 		{dev.Name, &dev.FilesystemType{}, vfs.RegisterFilesystemTypeOptions{}},
 		{devtmpfs.Name, &devtmpfs.FilesystemType{}, all},
 		{fuse.Name, &fuse.FilesystemType{}, all},

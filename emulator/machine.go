@@ -98,15 +98,17 @@ func New(config *Config) (*Machine, error) {
 		config:     config,
 		gcPercent:  debug.SetGCPercent(youngGC),
 		host:       line.NewHost(),
-		room:       openRoom(),
 		terminated: make(chan struct{}),
 		done:       make(chan struct{}),
 	}
+	// Before anything is opened here.
+	err := m.host.Confine()
 	if err := m.openStrace(); err != nil {
 		return nil, err
 	}
 	m.log.Store(m.newLog())
-	if err := m.host.Confine(); err != nil {
+	m.room = openRoom()
+	if err != nil {
 		m.printk(klog.Warning, "consoles: %v", err)
 	}
 	if err := m.wireTerminals(); err != nil {

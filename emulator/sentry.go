@@ -95,12 +95,9 @@ func (m *Machine) newSentry() (*sentry, error) {
 	s.k = k
 	s.sysrqMask.Store(1)
 	s.pidMax.Store(kernel.TasksLimit)
-	s.ext4 = &ext4fs.FilesystemType{Disks: m.disks, Logf: m.logf, CacheBytes: m.config.Ext4Cache,
+	s.ext4 = &ext4fs.FilesystemType{Disks: m.disks, Logf: m.logf, CacheBytes: m.config.Ext4CacheBytes(),
 		Errorf: func(format string, args ...any) { m.printk(klog.Err, format, args...) },
 		Panic:  func(err error) { s.request(*panicked("%v", err)) }}
-	if s.ext4.CacheBytes == 0 {
-		s.ext4.CacheBytes = m.config.Memory / 8
-	}
 	s.hostfs = m.newHostfs()
 	mf, shared, err := m.memoryFile()
 	if err != nil {

@@ -44,7 +44,8 @@ func (s *sentry) saySysrq(text string) string {
 	return text
 }
 
-// sysrq does what a key of the magic sysrq asks for, and returns what it said.
+// sysrq does what a key of the magic sysrq asks for, and returns what it said. Keys that end
+// the machine leave the disks as they are, as on Linux, where s and u come before them.
 func (s *sentry) sysrq(key byte) string {
 	say := s.saySysrq
 	switch {
@@ -58,11 +59,13 @@ func (s *sentry) sysrq(key byte) string {
 		return text
 	case key == 'c':
 		text := say("Trigger a crash")
-		s.request(*panicked("sysrq triggered crash"))
+		crash := panicked("sysrq triggered crash")
+		crash.abrupt = true
+		s.request(*crash)
 		return text
 	case key == 'o':
 		text := say("Power Off")
-		s.PowerOff()
+		s.request(ending{reason: PoweredOff, abrupt: true})
 		return text
 	case key == 's':
 		text := say("Emergency Sync")

@@ -32,12 +32,16 @@ type umid struct {
 func (m *Machine) takeUMID() {
 	base := m.config.UMLDir
 	if base == "" {
+		base = "~/.uml"
+	}
+	if rest, ok := strings.CutPrefix(base, "~"); ok && (rest == "" || rest[0] == '/') {
+		// A shell leaves the tilde in uml_dir=~/dir.
 		home := os.Getenv("HOME")
 		if home == "" {
 			m.printk(klog.Warning, "make_umid: no value in environment for $HOME")
 			return
 		}
-		base = filepath.Join(home, ".uml")
+		base = filepath.Join(home, rest)
 	}
 	if abs, err := filepath.Abs(base); err == nil {
 		base = abs
@@ -49,12 +53,13 @@ func (m *Machine) takeUMID() {
 	if name := m.config.UMID; name != "" {
 		if len(name) > maxUMID || strings.Contains(name, "/") || strings.HasPrefix(name, ".") {
 			m.printk(klog.Err, "umid \"%s\" is no name for a machine: at most %d bytes, no '/' and no '.' before", name, maxUMID)
-		} else if m.umid = m.claimUMID(base, name); m.umid != nil {
+		} else if m.umid, _ = m.claimUMID(base, name); m.umid != nil {
 			return
 		}
 	}
 	for range 16 {
-		if m.umid = m.claimUMID(base, randomName()); m.umid != nil {
+		var taken bool
+		if m.umid, taken = m.claimUMID(base, randomName()); !taken {
 			return
 		}
 	}
@@ -67,10 +72,11 @@ const stubPatience = 5 * time.Second
 // maxClaims is how often a directory is tried for that others remove meanwhile.
 const maxClaims = 100
 
-// claimUMID makes the directory for name, or returns nil and says why not. The directory
+// claimUMID makes the directory for name, or returns nil and says why not: whether another
+// has it. The directory
 // is locked for as long as a machine of ours has it; other kernels know of its pid alone.
-func (m *Machine) claimUMID(base, name string) *umid {
-	u := &umid{name: name, dir: filepath.Join(base, name)}
+func (m *Machine) claimUMID(base, name string) (u *umid, taken bool) {
+	u = &umid{name: name, dir: filepath.Join(base, name)}
 	pid, err := u.claim()
 	for n := 0; n < maxClaims && errors.Is(err, fs.ErrNotExist); n++ {
 		// Its last machine removed it just now.
@@ -79,14 +85,14 @@ func (m *Machine) claimUMID(base, name string) *umid {
 	}
 	switch {
 	case err == nil && pid == 0:
-		return u
+		return u, false
 	case err == nil:
 		m.printk(klog.Err, "umid \"%s\" is already in use by pid %d", name, pid)
 	default:
 		m.printk(klog.Err, "umid \"%s\": %v", name, err)
 	}
 	u.unlock()
-	return nil
+	return nil, err == nil
 }
 
 // claim makes the directory, or takes over one that nobody has any more. It returns the

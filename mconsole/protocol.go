@@ -152,7 +152,7 @@ const (
 	NotifySocket NotificationType = 0
 	// NotifyPanic carries the message of a panic.
 	NotifyPanic NotificationType = 1
-	// NotifyHang says that the machine hangs.
+	// NotifyHang says that the machine hangs. No kernel sends it.
 	NotifyHang NotificationType = 2
 	// NotifyUser carries what the guest wrote to /proc/mconsole.
 	NotifyUser NotificationType = 3

@@ -47,7 +47,8 @@ type programOption struct {
 
 var programs = []program{
 	{"uml_moo", []programOption{
-		{"-b", "the backing file to take", true}, {"-d", "merge into the backing file", false}, {"--keep", "leave the COW file as it is", false}, {"--help", "show help", false},
+		{"-b", "the backing file to take", true}, {"-d", "merge into the backing file", false}, {"--keep", "leave the COW file as it is", false},
+		{"--no-sync", "do not wait for the disk", false}, {"--help", "show help", false},
 	}},
 	{"uml_mkcow", []programOption{{"-f", "replace a COW file that exists", false}}},
 }

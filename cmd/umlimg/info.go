@@ -106,6 +106,9 @@ func showInfo(c *cli.Context, operand string) error {
 		if len(chain) == maxChain {
 			return fmt.Errorf("more than %d files lie over each other: a loop", maxChain)
 		}
+		if last.FullBacking == "" {
+			return fmt.Errorf("backing file: %s", last.BackingProblem)
+		}
 		if last, err = inspectImage(last.FullBacking, last.BackingFormat); err != nil {
 			return fmt.Errorf("backing file: %w", err)
 		}
@@ -194,13 +197,14 @@ func (i *imageInfo) readQcow2(f *os.File) error {
 	i.Format, i.VirtualSize, i.ClusterSize, i.Dirty = "qcow2", wholeSectors(h.Size), h.ClusterSize, h.Dirty
 	i.Backing, i.FullBacking, i.BackingFormat = h.Backing, h.Backing, h.BackingFormat
 	if h.Backing != "" {
-		if !filepath.IsAbs(h.Backing) {
-			i.FullBacking = filepath.Join(filepath.Dir(i.Filename), h.Backing)
+		if i.FullBacking, err = qcow2.BackingPath(i.Filename, h.Backing); err == nil {
+			var below *os.File
+			if below, err = openLook(i.FullBacking); err == nil {
+				below.Close()
+			}
 		}
-		if below, err := openLook(i.FullBacking); err != nil {
+		if err != nil {
 			i.BackingProblem = withoutPath(err).Error()
-		} else {
-			below.Close()
 		}
 	}
 	compat := "1.1"

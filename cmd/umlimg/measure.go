@@ -81,6 +81,9 @@ func measureImage(c *cli.Context, args []string) (m ubdfmt.Measurement, err erro
 		defer dev.Close()
 		size = dev.Size()
 	}
+	if size > ubdfmt.MaxSize && dev != nil {
+		return m, fmt.Errorf("it has %d bytes, and a disk at most %d", size, int64(ubdfmt.MaxSize))
+	}
 	if size > ubdfmt.MaxSize {
 		return m, usagef("--size %q: a disk has 64T at most", c.String("size"))
 	}

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/umlkit/umlkit/internal/oracle"
 	"github.com/umlkit/umlkit/partition"
 	"github.com/umlkit/umlkit/ubdfmt"
 )
@@ -88,5 +89,41 @@ func TestPartitionAgain(t *testing.T) {
 	}
 	if status, _, stderr := call("partition", "create", image, "rest"); status != 1 || !strings.Contains(stderr, "data at byte") {
 		t.Errorf("over another's end: status %d, %s", status, stderr)
+	}
+}
+
+// A resize of a partition that was cut short while it wrote the table mends it when it is
+// done again, also when nothing else is left to do.
+func TestResizePartitionMendsTable(t *testing.T) {
+	dir := t.TempDir()
+	tree, _ := sources(t)
+	fresh, image := filepath.Join(dir, "fresh.img"), filepath.Join(dir, "disk.img")
+	must(t, "create", "--partition", "gpt", "--from", tree, "--as-is", "--size", "24M", fresh)
+	must(t, "resize", "--shrink", fresh+"#1", "12M")
+	// The backup has 33 sectors, the front as many, of which the header is written last, and
+	// then comes the first sector.
+	for _, cut := range []int{0, 1, 20, 33, 64, 65, 66, 67} {
+		copyFile(t, fresh, image)
+		dev, err := ubdfmt.OpenRaw(image, ubdfmt.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		table, err := partition.Read(dev)
+		if err != nil {
+			t.Fatal(err)
+		}
+		table.Partitions[0].Size = 16 << 20
+		err = partition.Write(&cutDevice{dev, cut}, table)
+		if e := dev.Close(); e != nil {
+			t.Fatal(e)
+		}
+		must(t, "resize", image+"#1", "16M")
+		if out := oracle.Run(t, "sgdisk", "-v", image); !strings.Contains(out, "No problems found") {
+			t.Errorf("cut at write %d: %s", cut, out)
+		}
+		must(t, "check", image+"#1")
+		if (err == nil) != (cut == 67) {
+			t.Errorf("cut at write %d: %v", cut, err)
+		}
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"syscall"
 
 	"github.com/urfave/cli/v2"
+	"golang.org/x/sys/unix"
 
 	"github.com/umlkit/umlkit/partition"
 	"github.com/umlkit/umlkit/ubdfmt"
@@ -206,10 +207,11 @@ func (s *volumes) holdsFile(info os.FileInfo) bool {
 	return ok && s.holds(uint64(st.Dev), st.Ino)
 }
 
-// close makes everything stable; the error is the first there was, err before all.
+// close makes everything stable; the error is the first there was, err before all. What
+// turned a filesystem into one that is only read says more than that it is.
 func (s *volumes) close(err error) error {
 	for _, o := range s.volumes {
-		if e := o.v.Close(); e != nil && err == nil {
+		if e := o.v.Close(); e != nil && (err == nil || errors.Is(err, unix.EROFS)) {
 			err = e
 		}
 	}

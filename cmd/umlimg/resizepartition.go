@@ -47,6 +47,16 @@ func (p resizedPartition) Resize(size int64) error {
 	return nil
 }
 
+// mendFront writes the table at the front again from the backup at the end, where a killed
+// resize left it so: it had written that one first.
+func mendFront(dev ubdfmt.Device) error {
+	t, err := partition.Read(dev)
+	if err != nil || !t.Backup {
+		return err
+	}
+	return partition.Write(dev, t)
+}
+
 // resizePartition resizes a partition with the file system in it. The disk, which may be a
 // COW file too, keeps its size.
 func resizePartition(c *cli.Context, operand, text string) error {
@@ -62,6 +72,9 @@ func resizePartition(c *cli.Context, operand, text string) error {
 	defer dev.Close()
 	s, err := partition.Open(dev, number)
 	if err != nil {
+		return err
+	}
+	if err := mendFront(dev); err != nil {
 		return err
 	}
 	p := resizedPartition{s, number}

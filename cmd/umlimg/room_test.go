@@ -1,6 +1,8 @@
 package main
 
 import (
+	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -8,8 +10,11 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/umlkit/umlkit/ext4"
+	"github.com/umlkit/umlkit/ext4/format"
 	"github.com/umlkit/umlkit/internal/oracle"
 	"github.com/umlkit/umlkit/ubdfmt"
+	"github.com/umlkit/umlkit/volume"
 )
 
 // A host without room, and a limit on the length of files, end a command in one line, and
@@ -173,5 +178,40 @@ func TestHostFull(t *testing.T) {
 	}
 	if got := must(t, "cat", tight+":/etc/passwd"); !strings.HasPrefix(got, "root:") {
 		t.Errorf("the image lost %q", got)
+	}
+}
+
+// The message tells of the error that made a filesystem one that is only read, and not of
+// what that led to in another goroutine.
+func TestCauseIsTold(t *testing.T) {
+	image := smallImage(t, t.TempDir())
+	dev, err := ubdfmt.OpenRaw(image, ubdfmt.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dev.Close()
+	v, err := volume.Open(&cutDevice{dev, 0}, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &volumes{write: true, volumes: []openVolume{{dev: dev, v: v}}}
+	root, err := v.Ext4().Root()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 2 {
+		if n, e := root.Create(fmt.Sprint(i), ext4.NewInode{Mode: format.ModeRegular}); e == nil {
+			err = n.Sync(false)
+			_ = n.Put()
+		} else {
+			err = e
+		}
+	}
+	_ = root.Put()
+	if !errors.Is(err, unix.EROFS) {
+		t.Fatalf("the second write says %v", err)
+	}
+	if err := s.close(fmt.Errorf("disk.img:/1: %w", err)); !errors.Is(err, os.ErrClosed) {
+		t.Errorf("it says %v", err)
 	}
 }

@@ -180,6 +180,14 @@ func Parse(words []string) (*Config, error) {
 	return c, nil
 }
 
+// Ext4CacheBytes is Ext4Cache, or what it stands for when it is 0.
+func (c *Config) Ext4CacheBytes() int64 {
+	if c.Ext4Cache != 0 {
+		return c.Ext4Cache
+	}
+	return c.Memory / 8
+}
+
 // word obeys one word before "--".
 func (c *Config) word(word string) error {
 	if word == "" {

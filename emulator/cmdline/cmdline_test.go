@@ -120,6 +120,26 @@ func TestParse(t *testing.T) {
 	}
 }
 
+// The cache of an ext4 filesystem is an eighth of the memory, unless the line says more
+// or less.
+func TestExt4Cache(t *testing.T) {
+	for line, want := range map[string]int64{
+		"":                                 DefaultMemory / 8,
+		"mem=1G":                           128 << 20,
+		"ext4.cache=4M mem=1G":             4 << 20,
+		"mem=256M ext4.cache=2G":           2 << 30,
+		"ext4.cache=4M ext4.cache=256K":    256 << 10,
+		"mem=1G mem=512M ubd0=x root=/dev": 64 << 20,
+	} {
+		c, err := Parse(strings.Fields(line))
+		if err != nil {
+			t.Errorf("%q: %v", line, err)
+		} else if got := c.Ext4CacheBytes(); got != want {
+			t.Errorf("%q: %d bytes, want %d", line, got, want)
+		}
+	}
+}
+
 func TestRefused(t *testing.T) {
 	for _, word := range []string{"ext4.cache=0", "ext4.cache=255K", "ext4.cache=much", "ncpus=0", "ncpus=x", "root=", "hostfs=", "hostfs=,append", "seccomp=maybe", "platform=", "platform=xen", "loglevel=16", "panic=soon", "conx=null", "time-travel", "time-travel=inf-cpu", "mconsole=x", "rootdelay=-1", "rootwait=0", "rootwait=x", "printk.time=2", "hostname=" + strings.Repeat("x", 65)} {
 		_, err := Parse([]string{word})

@@ -198,7 +198,7 @@ var Options = []Option{
 		Text:  "The machine's name, which is that of its directory below uml_dir=. The default is a random one.",
 		apply: text(func(c *Config) *string { return &c.UMID })},
 	{Name: "uml_dir", Form: Value, Show: "uml_dir=DIR",
-		Text:  "Where the machine's directory is made. The default is ~/.uml.",
+		Text:  "Where the machine's directory is made; a ~ at its beginning is the home. The default is ~/.uml.",
 		apply: text(func(c *Config) *string { return &c.UMLDir })},
 	{Name: "hostname", Form: Value, Show: "hostname=NAME",
 		Text: "The node name until the guest sets one.",

@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -33,6 +34,7 @@ func TestRemovedFilesGiveTheirSpaceBack(t *testing.T) {
 		{"trim", false, nil, []string{"discard", "/t/d", "64"}},
 		{"trim of a COW file", true, nil, []string{"discard", "/t/d", "64"}},
 		{"discard", false, []string{"rootflags=discard"}, []string{"fill", "/t/big", "64", "then", "remove", "/t/big"}},
+		{"discard by the superblock", false, nil, []string{"fill", "/t/big", "64", "then", "remove", "/t/big"}},
 		{"discard of a COW file", true, []string{"rootflags=discard"}, []string{"fill", "/t/big", "64", "then", "remove", "/t/big"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -41,6 +43,9 @@ func TestRemovedFilesGiveTheirSpaceBack(t *testing.T) {
 			if c.cow {
 				file = filepath.Join(t.TempDir(), "disk.cow")
 				disk = file + "," + image
+			}
+			if strings.HasSuffix(c.name, "superblock") {
+				oracle.Run(t, "tune2fs", "-o", "discard", image)
 			}
 			ours(t, t.TempDir()).run(t, time.Minute, disk, c.options, c.command...)
 			if n := allocated(t, file); n > 32<<20 {

@@ -4,6 +4,7 @@
 package mconsole
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"net"
@@ -143,8 +144,25 @@ func (s *Server) serve() {
 			// Nobody to answer.
 			continue
 		}
+		if isAnswer(b[:n]) {
+			continue
+		}
 		s.send(from, handle(s.machine, b[:n]))
 	}
+}
+
+// oldClient is what a client from before there were versions is told: it takes text alone.
+const oldClient = "ERR Version 0 mconsole clients are not supported by this driver"
+
+// isAnswer reports whether a packet is an answer itself, of this machine or of another whose
+// socket somebody gave for his own. Two that answer each other's answers would never end.
+func isAnswer(b []byte) bool {
+	r, err := mconsole.DecodeReply(b)
+	if err != nil {
+		return string(b) == oldClient
+	}
+	again, err := r.Encode()
+	return err == nil && bytes.Equal(again, b)
 }
 
 // handle answers what came.
@@ -164,8 +182,7 @@ func refusal(err error) []packet {
 	if errors.As(err, &bad) {
 		switch bad.Field {
 		case "magic":
-			// A client from before there were versions takes text alone.
-			return []packet{{bytes: []byte("ERR Version 0 mconsole clients are not supported by this driver")}}
+			return []packet{{bytes: []byte(oldClient)}}
 		case "version":
 			text = fmt.Sprintf("This driver only supports version %d clients", mconsole.Version)
 		case "len":

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -73,6 +74,49 @@ func serve(t testing.TB, m Machine) *Server {
 }
 
 var clients atomic.Int64
+
+// TestAnswersAreNotAnswered holds that a server takes no part in a conversation of servers:
+// somebody asks one and has its answers go to another, or to itself.
+func TestAnswersAreNotAnswered(t *testing.T) {
+	for _, packet := range [][]byte{request(t, "version"), request(t, "nonsense"), request(t, "proc long"), []byte("an old client's text"), {1}} {
+		machines := [2]*pretended{{proc: bytes.Repeat([]byte("x"), 2000)}, {}}
+		servers := [2]*Server{serve(t, machines[0]), serve(t, machines[1])}
+		for _, to := range servers {
+			// What is sent to the name of this socket comes to the server.
+			name := filepath.Join(t.TempDir(), "s")
+			fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer unix.Close(fd)
+			if err := unix.Bind(fd, &unix.SockaddrUnix{Name: name}); err != nil {
+				t.Fatal(err)
+			}
+			if err := errors.Join(os.Remove(name), os.Symlink(to.Path(), name)); err != nil {
+				t.Fatal(err)
+			}
+			if err := unix.Sendto(fd, packet, 0, &unix.SockaddrUnix{Name: servers[0].Path()}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		// By the time of the second answers to these, those would have been answered.
+		for range 2 {
+			for _, s := range servers {
+				c := client(t, s)
+				send1(t, c, request(t, "version"))
+				take(t, c)
+			}
+		}
+		// The packet of each round, its answers, and the questions since.
+		answers := int32(len(handle(machines[0], packet)))
+		if got, want := machines[0].interrupts.Load(), 2+answers+2; got > want {
+			t.Errorf("%.32q: the first server had %d packets, %d at most were due", packet, got, want)
+		}
+		if got, want := machines[1].interrupts.Load(), answers+2; got > want {
+			t.Errorf("%.32q: the second server had %d packets, %d at most were due", packet, got, want)
+		}
+	}
+}
 
 // client is a socket that is connected to the server's.
 func client(t testing.TB, s *Server) *net.UnixConn {

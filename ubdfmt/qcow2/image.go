@@ -121,7 +121,7 @@ func checkChain(path string, info os.FileInfo, above []os.FileInfo) error {
 // openBacking opens the file that the header names. Where it does not say of what format
 // that is, the file itself does.
 func (im *Image) openBacking(o ubdfmt.Options, above []os.FileInfo) error {
-	path, err := backingPath(im.path, im.header.Backing)
+	path, err := BackingPath(im.path, im.header.Backing)
 	if err != nil {
 		return err
 	}
@@ -163,9 +163,9 @@ func (im *Image) openBacking(o ubdfmt.Options, above []os.FileInfo) error {
 	return nil
 }
 
-// backingPath is where a backing file lies that an image names. Names with a protocol,
+// BackingPath is where a backing file lies that an image names. Names with a protocol,
 // which QEMU knows, are refused but for that of files.
-func backingPath(image, name string) (string, error) {
+func BackingPath(image, name string) (string, error) {
 	if rest, ok := strings.CutPrefix(name, "file:"); ok {
 		name = rest
 	} else if colon := strings.IndexByte(name, ':'); colon >= 0 && !strings.Contains(name[:colon], "/") {
@@ -210,7 +210,7 @@ func (im *Image) Files() []string {
 	case *Image:
 		files = append(files, b.Files()...)
 	case *ubdfmt.Raw:
-		if path, err := backingPath(im.path, im.header.Backing); err == nil {
+		if path, err := BackingPath(im.path, im.header.Backing); err == nil {
 			files = append(files, path)
 		}
 	}
