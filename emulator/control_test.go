@@ -82,7 +82,7 @@ func TestManagement(t *testing.T) {
 		{"proc nosuch", 1, `^Failed to open file$`},
 		{"stack", 1, `^Please specify a pid$`},
 		{"stack 99999", 1, `^Couldn't find that pid$`},
-		{"stack 1", 0, `(?s)^task:init .* pid:1 .*RIP: [0-9a-f]{16} .*\nCall Trace:\n \[<[0-9a-f]{16}>\] /init\+0x.*\nStack:\n( [0-9a-f]{16}){4}\n`},
+		{"stack 1", 0, `(?s)^task:init .* pid:1 .*RIP: [0-9a-f]{16} .*\nCall Trace:\n \[<[0-9a-f]{16}>\] .*/init\+0x.*\nStack:\n( [0-9a-f]{16}){4}\n`},
 		{"sysrq h", 0, `^sysrq: HELP : loglevel\(0-9\) reboot\(b\)`},
 		{"sysrq t", 0, `(?m)^task:init `},
 		{"log a line", 0, `^$`},

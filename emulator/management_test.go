@@ -70,8 +70,15 @@ func TestStack(t *testing.T) {
 		}
 	}
 	do("go")
-	if text := do("sysrq l"); !strings.Contains(text, "Call Trace:") {
-		t.Errorf("sysrq l shows no backtrace: %q", text)
+	// What was held takes a while to run again.
+	for deadline := time.Now().Add(limit); ; time.Sleep(time.Millisecond) {
+		text := do("sysrq l")
+		if strings.Contains(text, "Call Trace:") {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("sysrq l shows no backtrace: %q", text)
+		}
 	}
 	do("halt")
 	m.Wait(limit)
