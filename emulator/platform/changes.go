@@ -25,6 +25,10 @@ type changes struct {
 	// one of them sees the other.
 	wait    atomic.Bool
 	running atomic.Int64
+	// called are the threads whose tasks are about what they were called for, and soon have
+	// them run again, or sleep. Without any nothing waits: a mapping holds the host's
+	// file.
+	called atomic.Int64
 }
 
 // enter counts a thread that is to run guest code, in an address space that is as it should be.
@@ -36,6 +40,16 @@ func (p *process) enter() error {
 	p.mapping.Lock()
 	defer p.mapping.Unlock()
 	return p.flush()
+}
+
+// settle makes the changes that wait.
+func (p *process) settle() {
+	if p.wait.Load() {
+		p.mapping.Lock()
+		defer p.mapping.Unlock()
+		// What fails has destroyed the process.
+		_ = p.flush()
+	}
 }
 
 // left takes a thread away that runs guest code no more.
@@ -143,7 +157,7 @@ func (p *process) Unmap(addr hostarch.Addr, length uint64) {
 	p.waiting = append(p.waiting, change{unix.SYS_MUNMAP, [6]uint64{uint64(addr), length}})
 	p.wait.Store(true)
 	// One place is the mapping's that may follow.
-	if p.running.Load() != 0 || len(p.waiting) == maxChanges-1 {
+	if p.running.Load() != 0 || p.called.Load() == 0 || len(p.waiting) == maxChanges-1 {
 		// What fails has destroyed the process.
 		_ = p.flush()
 	}

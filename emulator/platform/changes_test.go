@@ -25,6 +25,18 @@ func TestUnmapWaits(t *testing.T) {
 	}
 
 	p.Unmap(stackAt, pageSize)
+	if mapped() {
+		t.Error("with no task awake the change waits")
+	}
+	p.called.Add(1)
+	again()
+	p.Unmap(stackAt, pageSize)
+	p.settle()
+	if mapped() {
+		t.Error("the task that sleeps leaves a change")
+	}
+	again()
+	p.Unmap(stackAt, pageSize)
 	if !mapped() {
 		t.Error("with no thread running the change is made at once")
 	}

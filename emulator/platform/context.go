@@ -35,6 +35,8 @@ type taskContext struct {
 	// partial is whether of these only what a system call needs is known, the rest
 	// being in the thread; floats whether the floating point state is.
 	partial, floats bool
+	// busy is whether the context counts as called.
+	busy bool
 	// changed is whether the Sentry's floating point state is to go to the thread.
 	changed bool
 }
@@ -97,6 +99,7 @@ func (c *taskContext) run(ctx gcontext.Context, mm gvisor.MemoryManager, ac *arc
 		return nil, hostarch.NoAccess, false, gvisor.ErrContextInterrupt
 	}
 	c.changed, t.framed = false, false
+	c.called(false)
 	err = t.p.enter()
 	if err == nil {
 		err = t.send(value)
@@ -105,6 +108,7 @@ func (c *taskContext) run(ctx gcontext.Context, mm gvisor.MemoryManager, ac *arc
 		err = t.receive()
 	}
 	t.p.left()
+	c.called(true)
 	c.forwarder.Disable()
 	c.sent.Store(false)
 	if err != nil {
@@ -117,11 +121,11 @@ func (c *taskContext) run(ctx gcontext.Context, mm gvisor.MemoryManager, ac *arc
 		return nil, hostarch.NoAccess, false, fmt.Errorf("the guest moved its signal frame to %#x", t.last.args[1])
 	case t.last.arch != auditX86_64:
 		// int 0x80 and its like, in 64-bit programs.
-		c.called(regs)
+		c.heard(regs)
 		regs.Rax = ^uint64(unix.ENOSYS) + 1
 		return nil, hostarch.NoAccess, true, nil
 	}
-	c.called(regs)
+	c.heard(regs)
 	switch t.last.nr {
 	case unix.SYS_RT_SIGRETURN, unix.SYS_ARCH_PRCTL:
 		// These look at the stack pointer and at FS base without pulling them.
@@ -141,8 +145,8 @@ func (c *taskContext) onlyReturns(regs *linux.PtraceRegs) bool {
 	return now == c.seen && (int64(regs.Rax) < restart || int64(regs.Rax) > restartEnd)
 }
 
-// called takes a system call out of the last notification.
-func (c *taskContext) called(regs *linux.PtraceRegs) {
+// heard takes a system call out of the last notification.
+func (c *taskContext) heard(regs *linux.PtraceRegs) {
 	n := &c.thread.last
 	regs.Rax = uint64(uint32(n.nr))
 	regs.Orig_rax = regs.Rax
@@ -293,6 +297,7 @@ func (c *taskContext) Release() {
 // leave gives the thread back.
 func (c *taskContext) leave() {
 	if c.thread != nil {
+		c.called(false)
 		c.thread.release()
 		c.thread = nil
 	}
@@ -301,12 +306,35 @@ func (c *taskContext) leave() {
 // Preempt implements platform.Context.Preempt: the host's scheduler does it.
 func (c *taskContext) Preempt() {}
 
-// What follows implements the rest of platform.Context: a sleeping guest costs nothing.
-func (c *taskContext) PrepareSleep()                {}
-func (c *taskContext) PrepareUninterruptibleSleep() {}
-func (c *taskContext) PrepareStop()                 {}
+// called counts the context as one of its process's that were called, or no more.
+func (c *taskContext) called(busy bool) {
+	if c.busy == busy {
+		return
+	}
+	c.busy = busy
+	if busy {
+		c.thread.p.called.Add(1)
+	} else {
+		c.thread.p.called.Add(-1)
+	}
+}
+
+// sleep leaves no change waiting for a guest that sleeps.
+func (c *taskContext) sleep() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.busy {
+		c.called(false)
+		c.thread.p.settle()
+	}
+}
+
+// What follows implements the rest of platform.Context.
+func (c *taskContext) PrepareSleep()                { c.sleep() }
+func (c *taskContext) PrepareUninterruptibleSleep() { c.sleep() }
+func (c *taskContext) PrepareStop()                 { c.sleep() }
 func (c *taskContext) PrepareExecve()               {}
-func (c *taskContext) PrepareExit()                 {}
+func (c *taskContext) PrepareExit()                 { c.sleep() }
 
 // concurrency is how many contexts run in parallel: a goroutine that waits in the host
 // has a thread.
