@@ -24,7 +24,9 @@ type taskContext struct {
 	// mu is held while the thread runs guest code or is brought to its frame.
 	mu sync.Mutex
 	// released is whether it no longer counts as a context.
-	released  bool
+	released bool
+	// ending is whether its task is.
+	ending    bool
 	thread    *thread
 	forwarder interrupt.Forwarder
 	// sent is whether this Switch has been interrupted.
@@ -290,6 +292,9 @@ func (c *taskContext) Release() {
 	c.leave()
 	if !c.released {
 		c.released = true
+		if c.ending {
+			c.zygote.ending.Add(-1)
+		}
 		c.zygote.contexts.Add(-1)
 	}
 }
@@ -334,7 +339,15 @@ func (c *taskContext) PrepareSleep()                { c.sleep() }
 func (c *taskContext) PrepareUninterruptibleSleep() { c.sleep() }
 func (c *taskContext) PrepareStop()                 { c.sleep() }
 func (c *taskContext) PrepareExecve()               {}
-func (c *taskContext) PrepareExit()                 { c.sleep() }
+
+// PrepareExit implements platform.Context.PrepareExit.
+func (c *taskContext) PrepareExit() {
+	c.sleep()
+	if !c.ending {
+		c.ending = true
+		c.zygote.ending.Add(1)
+	}
+}
 
 // concurrency is how many contexts run in parallel: a goroutine that waits in the host
 // has a thread.

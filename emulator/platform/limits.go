@@ -10,6 +10,7 @@ import (
 	"runtime/debug"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -114,14 +115,21 @@ func (l limits) raise() {
 // nothing. What it lets through finds what it needs, unless somebody else takes it from
 // the host.
 func (o *Own) Lacks() string {
+	const patience, pause = time.Second, time.Millisecond
 	z := o.zygote
-	if z.lacks() == "" {
-		return ""
+	for end := time.Now().Add(patience); ; time.Sleep(pause) {
+		lacks := z.lacks()
+		if lacks == "" {
+			return ""
+		}
+		for p := z.takeIdle(); p != nil; p = z.takeIdle() {
+			p.end()
+		}
+		// What is about to leave makes room.
+		if z.ending.Load() == 0 || time.Now().After(end) {
+			return z.lacks()
+		}
 	}
-	for p := z.takeIdle(); p != nil; p = z.takeIdle() {
-		p.end()
-	}
-	return z.lacks()
 }
 
 func (z *zygote) lacks() string {

@@ -36,9 +36,10 @@ type zygote struct {
 	frame, xsave uint64
 
 	// limits are the host's. Of what counts there: contexts are the guest's threads,
-	// stubThreads and processes those of the host for them, used or idle.
-	limits                           limits
-	contexts, stubThreads, processes atomic.Int64
+	// stubThreads and processes those of the host for them, used or idle; ending are
+	// contexts that are about to go.
+	limits                                   limits
+	contexts, stubThreads, processes, ending atomic.Int64
 
 	// idle are processes without an address space.
 	mu   sync.Mutex
