@@ -91,8 +91,8 @@ func (s *sentry) Uevents() *uevent.Bus { return s.uevents }
 
 // Room implements syscalls.Machine. Of the platforms ours alone knows.
 func (s *sentry) Room() error {
-	if p, ok := s.m.platform.(interface{ Lacks() string }); ok {
-		if lacks := p.Lacks(); lacks != "" {
+	if p, ok := s.m.platform.(interface{ Lacks(func() string) string }); ok {
+		if lacks := p.Lacks(s.m.room.lacks); lacks != "" {
 			return s.m.refuse("the host has no more " + lacks)
 		}
 	}

@@ -113,21 +113,26 @@ func (l limits) raise() {
 
 // Lacks says what the host has too little of for another guest process with a thread, "" if
 // nothing. What it lets through finds what it needs, unless somebody else takes it from
-// the host.
-func (o *Own) Lacks() string {
+// the host. It counts stubs; others says what there is too little of for other reasons.
+func (o *Own) Lacks(others func() string) string {
 	const patience, pause = time.Second, time.Millisecond
 	z := o.zygote
 	for end := time.Now().Add(patience); ; time.Sleep(pause) {
 		lacks := z.lacks()
 		if lacks == "" {
+			lacks = others()
+		}
+		if lacks == "" {
 			return ""
 		}
+		idle := false
 		for p := z.takeIdle(); p != nil; p = z.takeIdle() {
 			p.end()
+			idle = true
 		}
 		// What is about to leave makes room.
-		if z.ending.Load() == 0 || time.Now().After(end) {
-			return z.lacks()
+		if !idle && z.ending.Load() == 0 || time.Now().After(end) {
+			return lacks
 		}
 	}
 }

@@ -120,11 +120,14 @@ var kills = map[string]struct{ pid, sig int }{
 var begins = map[string]bool{"fork": true, "vfork": true, "clone": true, "clone3": true}
 
 // whereRoom makes of a system call that begins a task one that has the guest try again
-// later when the host lets no more run, as Linux does at a limit.
+// later when the host lets no more run, as Linux does at a limit. Process 1 may take what is spared
+// for the rest, so that it can end the others.
 func whereRoom(call kernel.SyscallFn) kernel.SyscallFn {
 	return func(t *kernel.Task, sysno uintptr, args arch.SyscallArguments) (uintptr, *kernel.SyscallControl, error) {
-		if err := machineOf(t).Room(); err != nil {
-			return 0, nil, err
+		if !t.ThreadGroup().IsInitIn(t.Kernel().RootPIDNamespace()) {
+			if err := machineOf(t).Room(); err != nil {
+				return 0, nil, err
+			}
 		}
 		return call(t, sysno, args)
 	}
