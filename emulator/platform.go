@@ -52,7 +52,7 @@ func (m *Machine) startPlatform() error {
 }
 
 // platformNames are the platforms to try, in this order: the one that platform= names. auto is
-// the fastest that the host lets run, unless seccomp=off asks for ptrace.
+// systrap, or our own where that cannot be, unless seccomp=off asks for ptrace.
 func (m *Machine) platformNames() []string {
 	switch name := m.config.Platform; {
 	case name != "auto" && name != "":
@@ -60,7 +60,7 @@ func (m *Machine) platformNames() []string {
 	case m.config.Intercept == "off":
 		return []string{"ptrace"}
 	default:
-		return []string{"own", "systrap"}
+		return []string{"systrap", "own"}
 	}
 }
 

@@ -252,7 +252,7 @@ var Options = []Option{
 			return "neither on, auto nor off"
 		}},
 	{Name: "platform", Form: Value, Show: "platform=auto|own|systrap|ptrace|kvm",
-		Text: "What runs the guest's code and catches its system calls: own is this program's; systrap, ptrace and kvm are gVisor's, and kvm was never tested here. auto, the default, is ptrace with seccomp=off, else own, or systrap where the host lacks what own needs, as the log says.",
+		Text: "What runs the guest's code and catches its system calls: own is this program's; systrap, ptrace and kvm are gVisor's, and kvm was never tested here. auto, the default, is ptrace with seccomp=off, else systrap, or own where the host lets systrap trace nothing, as the log says.",
 		apply: func(c *Config, s setting) string {
 			switch s.value {
 			case "auto", "own", "systrap", "ptrace", "kvm":
