@@ -194,16 +194,26 @@ func memory(b *testing.B, pid int) int {
 			continue
 		}
 		counted = append(counted, p)
-		data, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", p))
-		if err != nil {
-			continue
-		}
-		if m := regexp.MustCompile(`(?m)^Pss:\s+(\d+) kB`).FindSubmatch(data); m != nil {
-			n, _ := strconv.Atoi(string(m[1]))
-			sum += n
-		}
+		sum += resident(b, p)
 	}
 	return sum
+}
+
+// resident is the Pss of a process, in KiB; 0 when it is gone.
+func resident(b *testing.B, pid int) int {
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
+	if err != nil {
+		return 0
+	}
+	m := regexp.MustCompile(`(?m)^Pss:\s+(\d+) kB`).FindSubmatch(data)
+	if m == nil {
+		return 0
+	}
+	n, err := strconv.Atoi(string(m[1]))
+	if err != nil {
+		b.Fatal(err)
+	}
+	return n
 }
 
 // sameMemory is whether two processes have one address space. Of a process that is gone,

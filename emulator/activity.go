@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -12,6 +13,7 @@ import (
 	"gvisor.dev/gvisor/pkg/context"
 	"gvisor.dev/gvisor/pkg/hostarch"
 	"gvisor.dev/gvisor/pkg/sentry/arch"
+	"gvisor.dev/gvisor/pkg/sentry/kernel"
 	"gvisor.dev/gvisor/pkg/sentry/platform"
 
 	"github.com/umlkit/umlkit/emulator/hwrng"
@@ -26,6 +28,16 @@ type activity struct {
 	tasks, switches, faults, kills atomic.Uint64
 	// running is whose code ran last.
 	running atomic.Pointer[countedContext]
+	// contexts are those of the tasks that there are.
+	contexts sync.Map // *kernel.Task -> platform.Context
+}
+
+// complete adds to a copy of a task's registers what the platform has not told yet.
+func (a *activity) complete(t *kernel.Task, registers *arch.Context64) {
+	c, _ := a.contexts.Load(t)
+	if c, ok := c.(interface{ Look(*arch.Context64) }); ok {
+		c.Look(registers)
+	}
 }
 
 // countedPlatform is a platform that counts what passes through it.
@@ -37,12 +49,17 @@ type countedPlatform struct {
 // NewContext implements platform.Platform. Each task has one from its beginning.
 func (p *countedPlatform) NewContext(ctx context.Context) platform.Context {
 	p.activity.tasks.Add(1)
-	return &countedContext{Context: p.Platform.NewContext(ctx), activity: p.activity}
+	c := &countedContext{Context: p.Platform.NewContext(ctx), activity: p.activity, task: kernel.TaskFromContext(ctx)}
+	if bounded, ok := c.Context.(*boundedContext); ok {
+		p.activity.contexts.Store(c.task, bounded.Context)
+	}
+	return c
 }
 
 type countedContext struct {
 	platform.Context
 	activity *activity
+	task     *kernel.Task
 }
 
 // Switch implements platform.Context.
@@ -61,6 +78,7 @@ func (c *countedContext) Switch(ctx context.Context, mm platform.MemoryManager, 
 // Release implements platform.Context.
 func (c *countedContext) Release() {
 	c.activity.running.CompareAndSwap(c, nil)
+	c.activity.contexts.Delete(c.task)
 	c.Context.Release()
 }
 

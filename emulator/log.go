@@ -25,7 +25,10 @@ func (m *Machine) newLog() *klog.Log {
 	l.Printf(klog.Notice, "%s", strings.TrimSuffix(syscalls.ProcVersion(), "\n"))
 	l.Printf(klog.Notice, "Kernel command line: %s", m.config)
 	l.Printf(klog.Info, "Memory: %dK/%dK available", m.config.Memory>>10, m.config.Memory>>10)
-	l.Printf(klog.Info, "seccomp=%s: system calls are caught by %s", m.config.Intercept, m.platformName())
+	if m.caughtBy != "" {
+		// A first boot has yet to find out.
+		l.Printf(klog.Info, "seccomp=%s: system calls are caught by %s", m.config.Intercept, m.caughtBy)
+	}
 	for _, note := range m.config.Notes {
 		l.Printf(klog.Warning, "%s", note)
 	}

@@ -54,6 +54,8 @@ type Exit struct {
 type Machine struct {
 	config   *Config
 	platform platform.Platform
+	// caughtBy is the platform's name.
+	caughtBy string
 	// room is what the host has left for processes of guests.
 	room  *room
 	log   atomic.Pointer[klog.Log]

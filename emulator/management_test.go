@@ -70,10 +70,14 @@ func TestStack(t *testing.T) {
 		}
 	}
 	do("go")
-	// What was held takes a moment to run again.
-	for deadline := time.Now().Add(limit); !strings.Contains(do("sysrq l"), "Call Trace:"); {
+	// What was held takes a while to run again.
+	for deadline := time.Now().Add(limit); ; time.Sleep(time.Millisecond) {
+		text := do("sysrq l")
+		if strings.Contains(text, "Call Trace:") {
+			break
+		}
 		if time.Now().After(deadline) {
-			t.Fatalf("sysrq l shows no backtrace: %q", do("sysrq l"))
+			t.Fatalf("sysrq l shows no backtrace: %q", text)
 		}
 	}
 	do("halt")

@@ -101,6 +101,16 @@ func (s *sentry) Log() *klog.Log { return s.m.log.Load() }
 // Uevents implements syscalls.Machine.
 func (s *sentry) Uevents() *uevent.Bus { return s.uevents }
 
+// Room implements syscalls.Machine. Of the platforms ours alone knows.
+func (s *sentry) Room() error {
+	if p, ok := s.m.platform.(interface{ Lacks(func() string) string }); ok {
+		if lacks := p.Lacks(s.m.room.lacks); lacks != "" {
+			return s.m.refuse("the host has no more " + lacks)
+		}
+	}
+	return nil
+}
+
 // ctrlAltDel is what the keys do: init gets a SIGINT if it asked for that, else the
 // machine restarts.
 func (s *sentry) ctrlAltDel() {

@@ -194,23 +194,29 @@ type roomyPlatform struct {
 
 // NewAddressSpace implements platform.Platform.
 func (p *roomyPlatform) NewAddressSpace() (space platform.AddressSpace, err error) {
-	r := p.m.room
-	if reach.SpareStub() {
+	r, own := p.m.room, p.m.caughtBy == "own" // which counts by itself
+	if !own && reach.SpareStub() {
 		return p.Platform.NewAddressSpace()
 	}
+	if own {
+		if space, err = p.Platform.NewAddressSpace(); err != nil {
+			err = p.m.refuse(err.Error())
+		}
+		return space, err
+	}
 	if lacks := r.lacks(); lacks != "" {
-		return nil, p.refuse("the host has no more " + lacks)
+		return nil, p.m.refuse("the host has no more " + lacks)
 	}
 	defer func() {
 		if fault := recover(); fault != nil {
-			space, err = nil, p.refuse(fmt.Sprint(fault))
+			space, err = nil, p.m.refuse(fmt.Sprint(fault))
 		}
 	}()
 	space, err = p.Platform.NewAddressSpace()
 	if err != nil {
 		var known *gverrors.Error
 		if !errors.As(err, &known) {
-			err = p.refuse(err.Error())
+			err = p.m.refuse(err.Error())
 		}
 		return nil, err
 	}
@@ -219,9 +225,9 @@ func (p *roomyPlatform) NewAddressSpace() (space platform.AddressSpace, err erro
 }
 
 // refuse says once in the log why, and is the error that the guest gets.
-func (p *roomyPlatform) refuse(why string) error {
-	p.m.room.said.Do(func() {
-		p.m.printk(klog.Err, "fork: a process of the guest cannot be begun: %s", why)
+func (m *Machine) refuse(why string) error {
+	m.room.said.Do(func() {
+		m.printk(klog.Err, "fork: a process of the guest cannot be begun: %s", why)
 	})
 	return linuxerr.EAGAIN
 }

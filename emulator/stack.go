@@ -36,8 +36,9 @@ type snapshot struct {
 	args      arch.SyscallArguments
 }
 
-func registersOf(t *kernel.Task) (snapshot, error) {
-	a := t.Arch()
+func (s *sentry) registersOf(t *kernel.Task) (snapshot, error) {
+	a := t.Arch().Fork()
+	s.activity.complete(t, a)
 	all, err := a.RegisterMap()
 	return snapshot{all, uint64(a.IP()), uint64(a.Stack()), int64(a.Return()), a.SyscallNo(), a.SyscallArgs()}, err
 }
@@ -49,9 +50,9 @@ func asleep(state kernel.TaskGoroutineState) bool {
 // look takes a task's registers. One that sleeps is not disturbed: a stop would end its
 // sleep as a signal does. Its registers are good if it sleeps the same sleep afterwards.
 // Others are stopped for a moment.
-func look(t *kernel.Task) (snapshot, error) {
+func (s *sentry) look(t *kernel.Task) (snapshot, error) {
 	if state, since := t.TaskGoroutineStateTime(); asleep(state) {
-		snap, err := registersOf(t)
+		snap, err := s.registersOf(t)
 		if again, then := t.TaskGoroutineStateTime(); again == state && then == since {
 			return snap, err
 		}
@@ -63,7 +64,7 @@ func look(t *kernel.Task) (snapshot, error) {
 			break
 		}
 	}
-	return registersOf(t)
+	return s.registersOf(t)
 }
 
 // taskState is a task's state as /proc has it. One that is held from outside has that
@@ -93,7 +94,7 @@ func (s *sentry) stack(pid int) (string, error) {
 	if t.ExitState() != kernel.TaskExitNone || mm == nil {
 		return "", fmt.Errorf("no task %d", pid)
 	}
-	snap, err := look(t)
+	snap, err := s.look(t)
 	if err != nil {
 		return "", err
 	}

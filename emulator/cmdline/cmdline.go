@@ -129,8 +129,8 @@ type Config struct {
 
 	// Intercept is seccomp=: "auto", "on" or "off".
 	Intercept string
-	// Platform is platform=: "auto", which leaves it to Intercept, "own", "systrap" or
-	// "ptrace".
+	// Platform is platform=: "auto", which leaves it to Intercept, "own", "systrap",
+	// "ptrace" or "kvm".
 	Platform string
 
 	// HostName is the node name until init sets one; empty means "(none)".

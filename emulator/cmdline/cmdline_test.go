@@ -100,6 +100,7 @@ func TestParse(t *testing.T) {
 		})},
 		{"ncpus=2 seccomp=off mconsole=notify:/s", base(func(c *Config) { c.CPUs, c.Intercept, c.Notify = 2, "off", "/s" })},
 		{"platform=own", base(func(c *Config) { c.Platform = "own" })},
+		{"platform=kvm", base(func(c *Config) { c.Platform = "kvm" })},
 		{"ext4.cache=256k mem=1G", base(func(c *Config) { c.Memory, c.Ext4Cache = 1<<30, 256<<10 })},
 		{"printk.time=1", base(func(c *Config) { c.PrintTime = true })},
 		{"--help", base(func(c *Config) { c.Action = Help })},
@@ -140,7 +141,7 @@ func TestExt4Cache(t *testing.T) {
 }
 
 func TestRefused(t *testing.T) {
-	for _, word := range []string{"ext4.cache=0", "ext4.cache=255K", "ext4.cache=much", "ncpus=0", "ncpus=x", "root=", "hostfs=", "hostfs=,append", "seccomp=maybe", "platform=", "platform=kvm", "loglevel=16", "panic=soon", "conx=null", "time-travel", "time-travel=inf-cpu", "mconsole=x", "rootdelay=-1", "rootwait=0", "rootwait=x", "printk.time=2", "hostname=" + strings.Repeat("x", 65)} {
+	for _, word := range []string{"ext4.cache=0", "ext4.cache=255K", "ext4.cache=much", "ncpus=0", "ncpus=x", "root=", "hostfs=", "hostfs=,append", "seccomp=maybe", "platform=", "platform=xen", "loglevel=16", "panic=soon", "conx=null", "time-travel", "time-travel=inf-cpu", "mconsole=x", "rootdelay=-1", "rootwait=0", "rootwait=x", "printk.time=2", "hostname=" + strings.Repeat("x", 65)} {
 		_, err := Parse([]string{word})
 		var e *Error
 		if !errors.As(err, &e) || e.Word != word {

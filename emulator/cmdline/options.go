@@ -255,15 +255,15 @@ var Options = []Option{
 			}
 			return "neither on, auto nor off"
 		}},
-	{Name: "platform", Form: Value, Show: "platform=auto|own|systrap|ptrace",
-		Text: "What runs the guest's code and catches its system calls: systrap and ptrace are gVisor's, own is this program's, still new. auto, the default, does as seccomp= says.",
+	{Name: "platform", Form: Value, Show: "platform=auto|own|systrap|ptrace|kvm",
+		Text: "What runs the guest's code and catches its system calls: own is this program's; systrap, ptrace and kvm are gVisor's, and kvm was never tested here. auto, the default, is ptrace with seccomp=off, else systrap, or own where the host lets systrap trace nothing, as the log says.",
 		apply: func(c *Config, s setting) string {
 			switch s.value {
-			case "auto", "own", "systrap", "ptrace":
+			case "auto", "own", "systrap", "ptrace", "kvm":
 				c.Platform = s.value
 				return ""
 			}
-			return "neither auto, own, systrap nor ptrace"
+			return "neither auto, own, systrap, ptrace nor kvm"
 		}},
 
 	{Name: "vec", Form: Colon, Show: "vecN:transport=TRANSPORT,OPTION=VALUE,…",

@@ -5,6 +5,7 @@ package platform
 import (
 	"fmt"
 	"math"
+	"sync"
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
@@ -19,6 +20,13 @@ import (
 // taskContext is a guest thread: it has a stub thread of its address space.
 type taskContext struct {
 	gvisor.NoCPUNumbers
+	zygote *zygote
+	// mu is held while the thread runs guest code or is brought to its frame.
+	mu sync.Mutex
+	// released is whether it no longer counts as a context.
+	released bool
+	// ending is whether its task is.
+	ending    bool
 	thread    *thread
 	forwarder interrupt.Forwarder
 	// sent is whether this Switch has been interrupted.
@@ -29,15 +37,19 @@ type taskContext struct {
 	// partial is whether of these only what a system call needs is known, the rest
 	// being in the thread; floats whether the floating point state is.
 	partial, floats bool
+	// busy is whether the context counts as called.
+	busy bool
 	// changed is whether the Sentry's floating point state is to go to the thread.
 	changed bool
 }
 
 // Switch implements platform.Context.Switch.
 func (c *taskContext) Switch(ctx gcontext.Context, mm gvisor.MemoryManager, ac *arch.Context64, _ int32) (*linux.SignalInfo, hostarch.AccessType, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	p := mm.AddressSpace().(*process)
 	if c.thread == nil || c.thread.p != p {
-		c.Release()
+		c.leave()
 		t, err := p.thread()
 		if err != nil {
 			return nil, hostarch.NoAccess, failed(err)
@@ -89,10 +101,16 @@ func (c *taskContext) run(ctx gcontext.Context, mm gvisor.MemoryManager, ac *arc
 		return nil, hostarch.NoAccess, false, gvisor.ErrContextInterrupt
 	}
 	c.changed, t.framed = false, false
-	err = t.send(value)
+	c.called(false)
+	err = t.p.enter()
+	if err == nil {
+		err = t.send(value)
+	}
 	if err == nil {
 		err = t.receive()
 	}
+	t.p.left()
+	c.called(true)
 	c.forwarder.Disable()
 	c.sent.Store(false)
 	if err != nil {
@@ -105,11 +123,11 @@ func (c *taskContext) run(ctx gcontext.Context, mm gvisor.MemoryManager, ac *arc
 		return nil, hostarch.NoAccess, false, fmt.Errorf("the guest moved its signal frame to %#x", t.last.args[1])
 	case t.last.arch != auditX86_64:
 		// int 0x80 and its like, in 64-bit programs.
-		c.called(regs)
+		c.heard(regs)
 		regs.Rax = ^uint64(unix.ENOSYS) + 1
 		return nil, hostarch.NoAccess, true, nil
 	}
-	c.called(regs)
+	c.heard(regs)
 	switch t.last.nr {
 	case unix.SYS_RT_SIGRETURN, unix.SYS_ARCH_PRCTL:
 		// These look at the stack pointer and at FS base without pulling them.
@@ -129,8 +147,8 @@ func (c *taskContext) onlyReturns(regs *linux.PtraceRegs) bool {
 	return now == c.seen && (int64(regs.Rax) < restart || int64(regs.Rax) > restartEnd)
 }
 
-// called takes a system call out of the last notification.
-func (c *taskContext) called(regs *linux.PtraceRegs) {
+// heard takes a system call out of the last notification.
+func (c *taskContext) heard(regs *linux.PtraceRegs) {
 	n := &c.thread.last
 	regs.Rax = uint64(uint32(n.nr))
 	regs.Orig_rax = regs.Rax
@@ -150,6 +168,15 @@ func (c *taskContext) pull(ac *arch.Context64) error {
 		return nil
 	}
 	c.partial = false
+	return c.complete(ac)
+}
+
+// complete adds the registers in the thread's frame to those that a notification told.
+func (c *taskContext) complete(ac *arch.Context64) error {
+	t := c.thread
+	if err := t.toFrame(); err != nil {
+		return err
+	}
 	f := t.frame().regs
 	from := registersOf(&f, *t.bases())
 	known := &ac.StateData().Regs.PtraceRegs
@@ -219,6 +246,8 @@ func (c *taskContext) NotifyInterrupt() {
 // holds locks that it takes again when it does. A thread that is gone fails the next
 // Switch.
 func (c *taskContext) PullFullState(as gvisor.AddressSpace, ac *arch.Context64) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	if !c.floats {
 		return nil
 	}
@@ -229,6 +258,21 @@ func (c *taskContext) PullFullState(as gvisor.AddressSpace, ac *arch.Context64) 
 	c.thread.pullFloats(ac)
 	c.floats = false
 	return nil
+}
+
+// Look completes a copy of the registers of a guest thread that runs no guest code, for somebody
+// else than its task: what only the thread knows is added to what the Sentry does.
+func (c *taskContext) Look(ac *arch.Context64) {
+	if !c.mu.TryLock() {
+		return
+	}
+	defer c.mu.Unlock()
+	if c.thread == nil || !c.partial {
+		return
+	}
+	if err := c.complete(ac); err != nil {
+		c.thread.p.destroy()
+	}
 }
 
 // FullStateChanged implements platform.Context.FullStateChanged.
@@ -243,7 +287,22 @@ func (c *taskContext) Interrupt() {
 
 // Release implements platform.Context.Release.
 func (c *taskContext) Release() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.leave()
+	if !c.released {
+		c.released = true
+		if c.ending {
+			c.zygote.ending.Add(-1)
+		}
+		c.zygote.contexts.Add(-1)
+	}
+}
+
+// leave gives the thread back.
+func (c *taskContext) leave() {
 	if c.thread != nil {
+		c.called(false)
 		c.thread.release()
 		c.thread = nil
 	}
@@ -252,12 +311,43 @@ func (c *taskContext) Release() {
 // Preempt implements platform.Context.Preempt: the host's scheduler does it.
 func (c *taskContext) Preempt() {}
 
-// What follows implements the rest of platform.Context: a sleeping guest costs nothing.
-func (c *taskContext) PrepareSleep()                {}
-func (c *taskContext) PrepareUninterruptibleSleep() {}
-func (c *taskContext) PrepareStop()                 {}
+// called counts the context as one of its process's that were called, or no more.
+func (c *taskContext) called(busy bool) {
+	if c.busy == busy {
+		return
+	}
+	c.busy = busy
+	if busy {
+		c.thread.p.called.Add(1)
+	} else {
+		c.thread.p.called.Add(-1)
+	}
+}
+
+// sleep leaves no change waiting for a guest that sleeps.
+func (c *taskContext) sleep() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.busy {
+		c.called(false)
+		c.thread.p.settle()
+	}
+}
+
+// What follows implements the rest of platform.Context.
+func (c *taskContext) PrepareSleep()                { c.sleep() }
+func (c *taskContext) PrepareUninterruptibleSleep() { c.sleep() }
+func (c *taskContext) PrepareStop()                 { c.sleep() }
 func (c *taskContext) PrepareExecve()               {}
-func (c *taskContext) PrepareExit()                 {}
+
+// PrepareExit implements platform.Context.PrepareExit.
+func (c *taskContext) PrepareExit() {
+	c.sleep()
+	if !c.ending {
+		c.ending = true
+		c.zygote.ending.Add(1)
+	}
+}
 
 // concurrency is how many contexts run in parallel: a goroutine that waits in the host
 // has a thread.

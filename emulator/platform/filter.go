@@ -20,17 +20,27 @@ const (
 	auditX86_64 = 0xc000003e
 )
 
-// guestFilter is that of threads which run guest code: no system call is made.
-func guestFilter() []unix.SockFilter {
-	return []unix.SockFilter{statement(unix.BPF_RET|unix.BPF_K, retNotify)}
+// guestFilter is that of threads which run guest code: no system call is made, but for the
+// thread's own end, from one instruction of the stub.
+func guestFilter(c *code) []unix.SockFilter {
+	return []unix.SockFilter{
+		load(dataNR),
+		equal(unix.SYS_EXIT, 1, 0),
+		statement(unix.BPF_RET|unix.BPF_K, retNotify),
+		load(dataIPLow),
+		equal(uint32(c.left), 0, 4),
+		load(dataIPHigh),
+		equal(uint32(c.left>>32), 0, 2),
+		load(dataArch),
+		equal(auditX86_64, 1, 0),
+		statement(unix.BPF_RET|unix.BPF_K, retNotify),
+		statement(unix.BPF_RET|unix.BPF_K, retAllow),
+	}
 }
 
 // mapperFilter lets the mapper ask and, from one instruction, map. Whatever else it did
 // would be a fault of ours: it ends the process.
 func mapperFilter(c *code) []unix.SockFilter {
-	load := func(offset uint32) unix.SockFilter {
-		return statement(unix.BPF_LD|unix.BPF_W|unix.BPF_ABS, offset)
-	}
 	kill := statement(unix.BPF_RET|unix.BPF_K, retKillProcess)
 	return []unix.SockFilter{
 		load(dataArch),
@@ -55,6 +65,11 @@ func mapperFilter(c *code) []unix.SockFilter {
 
 func statement(code uint16, k uint32) unix.SockFilter {
 	return unix.SockFilter{Code: code, K: k}
+}
+
+// load takes a word of struct seccomp_data.
+func load(offset uint32) unix.SockFilter {
+	return statement(unix.BPF_LD|unix.BPF_W|unix.BPF_ABS, offset)
 }
 
 // equal skips yes or no instructions.

@@ -87,10 +87,11 @@ func (z *zygote) thread(f *first, kind uint32, stack uint64, flags uint64, filte
 			r.stack = alternateStack{flags: 2} // SS_DISABLE
 		}
 	})
-	if err != nil {
+	fd := atomic.LoadInt64(&f.results.listener)
+	// A thread that nobody can hear ends its process.
+	if err != nil && fd >= 0 {
 		return listener{}, fmt.Errorf("make a stub thread: clone: %w", err)
 	}
-	fd := atomic.LoadInt64(&f.results.listener)
 	if fd <= 0 {
 		return listener{}, fmt.Errorf("make a stub thread: seccomp: %w", unix.Errno(-fd))
 	}

@@ -66,15 +66,24 @@ type requests struct {
 	stack alternateStack
 	mask  uint64
 
-	_ [112]byte
-	// mapNR and mapArgs are the mapper's next system call.
-	mapNR   uint64
-	mapArgs [6]uint64
-
-	_ [200]byte
+	_ [368]byte
 	// filter is what program points to.
 	filter [32]unix.SockFilter
+
+	_ [256]byte
+	// count and changes are the mapper's next system calls.
+	count   uint64
+	changes [maxChanges]change
 }
+
+// change is a system call of the mapper's.
+type change struct {
+	nr   uint64
+	args [6]uint64
+}
+
+// maxChanges is how many the mapper makes at once.
+const maxChanges = 16
 
 // program is struct sock_fprog.
 type program struct {

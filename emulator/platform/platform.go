@@ -82,8 +82,9 @@ func (o *Own) NewAddressSpace() (gvisor.AddressSpace, error) {
 }
 
 // NewContext implements platform.Platform.
-func (*Own) NewContext(gcontext.Context) gvisor.Context {
-	return &taskContext{changed: true}
+func (o *Own) NewContext(gcontext.Context) gvisor.Context {
+	o.zygote.contexts.Add(1)
+	return &taskContext{zygote: o.zygote, changed: true}
 }
 
 // SupportsAddressSpaceIO implements platform.Platform: the Sentry reads guest memory

@@ -3,13 +3,10 @@
 package platform
 
 import (
-	"fmt"
 	"sync"
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
-	"gvisor.dev/gvisor/pkg/hostarch"
-	"gvisor.dev/gvisor/pkg/sentry/memmap"
 	gvisor "gvisor.dev/gvisor/pkg/sentry/platform"
 )
 
@@ -21,9 +18,7 @@ type process struct {
 	// slot holds the two pages of the first thread.
 	slot int
 
-	// mapping is held while the mapper works.
-	mapping sync.Mutex
-	mapper  listener
+	changes
 
 	// users are the address space, while it is not released, and the contexts whose
 	// threads are here. Without users the process is idle.
@@ -32,8 +27,11 @@ type process struct {
 	broken atomic.Bool
 
 	mu   sync.Mutex
-	all  []*thread
+	all  map[*thread]bool
 	idle []*thread
+	// places are how many slots there have been, free those that threads have left.
+	places int
+	free   []int
 }
 
 // newProcess is an idle process, or a new one, with one user.
@@ -83,65 +81,13 @@ func (p *process) newMapper() error {
 	return p.mapper.begin(notifyMapper, z.code.asked)
 }
 
-// system makes one system call in the mapper.
-func (p *process) system(nr uint64, args [6]uint64) (uint64, error) {
-	p.mapping.Lock()
-	defer p.mapping.Unlock()
-	p.requests.mapNR, p.requests.mapArgs = nr, args
-	if err := p.mapper.send(0); err != nil {
-		return 0, err
-	}
-	if err := p.mapper.receive(); err != nil {
-		return 0, err
-	}
-	// The mapper's filter lets nothing else be said, and it is in a register.
-	if v := int64(p.mapper.last.args[0]); v < 0 && v > -4096 {
-		return 0, unix.Errno(-v)
-	}
-	return p.mapper.last.args[0], nil
-}
-
-// below is whether a range is the guest's: nothing of the stub lies there.
-func below(addr hostarch.Addr, length uint64) bool {
-	end := uint64(addr) + length
-	return end >= uint64(addr) && end <= codeAddress
-}
-
-// MapFile implements platform.AddressSpace.MapFile.
-func (p *process) MapFile(addr hostarch.Addr, f memmap.File, fr memmap.FileRange, at hostarch.AccessType, precommit bool) error {
-	if !below(addr, fr.Length()) {
-		return fmt.Errorf("map %#x bytes at %#x: not the guest's", fr.Length(), addr)
-	}
-	fd, err := f.DataFD(fr)
-	if err != nil {
-		return err
-	}
-	flags := uint64(unix.MAP_SHARED | unix.MAP_FIXED)
-	if precommit {
-		flags |= unix.MAP_POPULATE
-	}
-	_, err = p.system(unix.SYS_MMAP, [6]uint64{uint64(addr), fr.Length(), uint64(at.Prot()), flags, uint64(fd), fr.Start})
-	return err
-}
-
-// Unmap implements platform.AddressSpace.Unmap.
-func (p *process) Unmap(addr hostarch.Addr, length uint64) {
-	if !below(addr, length) {
-		panic(fmt.Sprintf("unmap %#x bytes at %#x: not the guest's", length, addr))
-	}
-	if _, err := p.system(unix.SYS_MUNMAP, [6]uint64{uint64(addr), length}); err != nil {
-		// The guest must not keep what is not its own any more.
-		p.destroy()
-	}
-}
-
-// PreFork and PostFork implement platform.AddressSpace: every change is whole.
+// PreFork and PostFork implement platform.AddressSpace: what is not made yet is not seen.
 func (p *process) PreFork()  {}
 func (p *process) PostFork() {}
 
 // Release implements platform.AddressSpace.Release.
 func (p *process) Release() {
-	p.Unmap(0, codeAddress)
+	p.empty()
 	p.leave()
 }
 
@@ -151,7 +97,7 @@ func (p *process) leave() {
 		return
 	}
 	z := p.z
-	if !p.broken.Load() {
+	if !p.broken.Load() && len(p.all) <= maxIdleThreads {
 		z.mu.Lock()
 		if len(z.idle) < maxIdle {
 			z.idle = append(z.idle, p)
@@ -180,7 +126,7 @@ func (p *process) end() {
 		}
 		unix.Close(p.pidfd)
 	}
-	for _, t := range p.all {
+	for t := range p.all {
 		z.forget(t.fd)
 		z.shared.give(t.slot)
 	}
@@ -188,4 +134,6 @@ func (p *process) end() {
 		z.forget(p.mapper.fd)
 	}
 	z.shared.give(p.slot)
+	z.processes.Add(-1)
+	z.stubThreads.Add(-int64(len(p.all)))
 }

@@ -20,6 +20,9 @@ type code struct {
 	// Addresses in stub processes: the signal handler, and what lies behind the system
 	// calls that notify.
 	handler, notified, parked, asked, mapped uint64
+	// leave ends a thread, by the one system call that its filter allows, behind which left
+	// lies.
+	leave, left uint64
 }
 
 // patch is a constant in the code that is known only when it is copied.
@@ -33,7 +36,7 @@ type patch struct {
 // kernel puts a signal frame.
 func newCode(page []byte, frameOffset uint64) (*code, error) {
 	source := unsafe.Slice((*byte)(pointer(stubAddress())), pageSize)
-	var places [9]uint64
+	var places [11]uint64
 	at := 0
 	for i := range places {
 		to, size, err := jump(source[at:])
@@ -46,12 +49,12 @@ func newCode(page []byte, frameOffset uint64) (*code, error) {
 		}
 		places[i] = codeAddress + uint64(to)
 	}
-	end := int(places[8] - codeAddress)
+	end := int(places[10] - codeAddress)
 	copy(page, source[:end+1])
 	for _, p := range []patch{
 		{0x1111111111111111, 8, places[1]},
 		{0x2222222222222222, 8, places[2]},
-		{0x3333333333333333, 8, places[8]},
+		{0x3333333333333333, 8, places[10]},
 		{0x5555555555555555, 8, places[3]},
 		{0x44444444, 4, frameOffset},
 	} {
@@ -62,7 +65,7 @@ func newCode(page []byte, frameOffset uint64) (*code, error) {
 		copy(page[bytes.Index(page, marker):], binary.LittleEndian.AppendUint64(nil, p.value)[:p.size])
 	}
 	return &code{page: page, handler: places[2], notified: places[4], parked: places[5],
-		asked: places[6], mapped: places[7]}, nil
+		asked: places[6], mapped: places[7], leave: places[8], left: places[9]}, nil
 }
 
 // jump decodes an unconditional jump: how far behind it it goes, and its size.

@@ -10,6 +10,7 @@
 #define SYS_RT_SIGPROCMASK 14
 #define SYS_SCHED_YIELD 24
 #define SYS_GETPPID 110
+#define SYS_EXIT 60
 #define SYS_SIGALTSTACK 131
 #define SYS_PRCTL 157
 #define SYS_FUTEX 202
@@ -46,8 +47,9 @@
 #define REQ_PROGRAM 96
 #define REQ_STACK 112
 #define REQ_MASK 136
-#define MAP_NR 256
-#define MAP_ARGS 264
+#define MAP_COUNT 1024
+#define MAP_CHANGES 1032
+#define CHANGE 56
 
 #define KIND_CALL 0
 #define KIND_PROCESS 1
@@ -78,6 +80,8 @@ TEXT ·stub(SB),NOSPLIT|NOFRAME,$0
 	JMP parked
 	JMP asked
 	JMP mapped
+	JMP leave
+	JMP left
 	JMP end
 
 // boot runs in the zygote, from a copy of this page at R8 that the kernel's process
@@ -278,6 +282,15 @@ parked:
 	BYTE $0x90 // a jump to a jump would be cut short
 	JMP park
 
+// A guest thread that is needed no more.
+leave:
+	MOVQ $SYS_EXIT, AX
+	XORQ DI, DI
+	SYSCALL
+left:
+	BYTE $0x90
+	JMP leave
+
 unheard:
 	MOVQ AX, RES_LISTENER(R15)
 fail:
@@ -287,23 +300,34 @@ fail:
 	SYSCALL
 	JMP fail
 
-// mapper makes one system call after another for the address space.
+// mapper makes the system calls of one list after another for the address space. It says what the
+// last one returned, and how many were left when one failed.
 mapper:
 	XORQ DI, DI
+	XORQ R13, R13
 ask:
+	MOVQ R13, SI
 	MOVQ $NOTIFY_MAPPER, AX
 	SYSCALL
 asked:
-	MOVQ MAP_NR(R12), AX
-	MOVQ (MAP_ARGS+0)(R12), DI
-	MOVQ (MAP_ARGS+8)(R12), SI
-	MOVQ (MAP_ARGS+16)(R12), DX
-	MOVQ (MAP_ARGS+24)(R12), R10
-	MOVQ (MAP_ARGS+32)(R12), R8
-	MOVQ (MAP_ARGS+40)(R12), R9
+	MOVQ MAP_COUNT(R12), R13
+	LEAQ MAP_CHANGES(R12), R14
+change:
+	MOVQ 0(R14), AX
+	MOVQ 8(R14), DI
+	MOVQ 16(R14), SI
+	MOVQ 24(R14), DX
+	MOVQ 32(R14), R10
+	MOVQ 40(R14), R8
+	MOVQ 48(R14), R9
 	SYSCALL
 mapped:
 	MOVQ AX, DI
+	CMPQ AX, $-4096
+	JHI ask
+	ADDQ $CHANGE, R14
+	SUBQ $1, R13
+	JNE change
 	JMP ask
 
 // handler takes every signal, on the alternate stack in the thread's slot. DI is the

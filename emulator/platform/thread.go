@@ -8,6 +8,7 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/abi/linux"
 )
 
 // thread is a stub thread. While it runs no guest code it waits for a reply to its
@@ -15,8 +16,10 @@ import (
 type thread struct {
 	listener
 	p *process
-	// slot is its memory, address where that lies in its process.
+	// slot is its memory, address where that lies in its process, and place the number of
+	// slots before it there.
 	slot    int
+	place   int
 	memory  []byte
 	address uint64
 	// framed is whether it waits in its handler, with a whole frame.
@@ -46,9 +49,51 @@ func (p *process) thread() (*thread, error) {
 func (t *thread) release() {
 	p := t.p
 	p.mu.Lock()
-	p.idle = append(p.idle, t)
+	many := len(p.idle) >= maxIdleThreads
+	if !many {
+		p.idle = append(p.idle, t)
+	}
 	p.mu.Unlock()
+	if many {
+		t.end()
+	}
 	p.leave()
+}
+
+// end has the thread end itself. One that does not has its process end.
+func (t *thread) end() {
+	p, z := t.p, t.p.z
+	gone := t.toFrame()
+	if gone == nil {
+		t.write(&linux.PtraceRegs{Rip: z.code.leave})
+		gone = t.send(0)
+	}
+	if gone == nil {
+		poll := []unix.PollFd{{Fd: int32(t.fd), Events: unix.POLLIN}}
+		n, err := unix.Poll(poll, 1000)
+		for err == unix.EINTR {
+			n, err = unix.Poll(poll, 1000)
+		}
+		if n != 1 || poll[0].Revents&unix.POLLHUP == 0 {
+			gone = errGone
+		}
+	}
+	if gone != nil {
+		p.destroy()
+		return // what it has is given back with the process
+	}
+	// Nobody must write the slot that is given away, nor the next thread read this one's.
+	if _, err := p.system(unix.SYS_MUNMAP, [6]uint64{t.address, slotSize}); err != nil {
+		p.destroy()
+		return
+	}
+	p.mu.Lock()
+	delete(p.all, t)
+	p.free = append(p.free, t.place)
+	p.mu.Unlock()
+	z.stubThreads.Add(-1)
+	z.forget(t.fd)
+	z.shared.give(t.slot)
 }
 
 // newThread makes a stub thread, which parks.
@@ -57,29 +102,38 @@ func (p *process) newThread() (*thread, error) {
 	z.threads.Lock()
 	defer z.threads.Unlock()
 	p.mu.Lock()
-	place := len(p.all)
+	if len(p.free) == 0 {
+		p.free = append(p.free, p.places)
+		p.places++
+	}
+	place := p.free[len(p.free)-1]
+	p.free = p.free[:len(p.free)-1]
 	p.mu.Unlock()
-	if place == maxSlots {
+	if place >= maxSlots {
 		return nil, fmt.Errorf("more than %d threads in an address space", maxSlots)
 	}
 	slot, err := z.shared.take()
 	if err != nil {
 		return nil, err
 	}
-	t := &thread{p: p, slot: slot, memory: z.shared.slot(slot), address: slotsAddress + uint64(place)*slotSize}
+	t := &thread{p: p, slot: slot, place: place, memory: z.shared.slot(slot), address: slotsAddress + uint64(place)*slotSize}
 	_, err = p.system(unix.SYS_MMAP, [6]uint64{t.address, slotSize, unix.PROT_READ | unix.PROT_WRITE,
 		unix.MAP_SHARED | unix.MAP_FIXED, uint64(z.shared.fd), uint64(slot) * slotSize})
 	if err == nil {
-		t.listener, err = z.thread(&p.first, kindGuest, t.address, filterNewListener|filterWaitKillable, guestFilter())
+		t.listener, err = z.thread(&p.first, kindGuest, t.address, filterNewListener|filterWaitKillable, guestFilter(z.code))
 	}
 	if err != nil {
 		// A process that is there but for a thread goes on; the slot's mapping is
 		// replaced by the next thread's.
 		z.shared.give(slot)
+		p.mu.Lock()
+		p.free = append(p.free, place)
+		p.mu.Unlock()
 		return nil, err
 	}
 	p.mu.Lock()
-	p.all = append(p.all, t)
+	p.all[t] = true
+	z.stubThreads.Add(1)
 	p.mu.Unlock()
 	if err := t.begin(notifyPark, z.code.parked); err != nil {
 		p.destroy()

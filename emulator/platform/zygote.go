@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"unsafe"
 
@@ -34,21 +35,37 @@ type zygote struct {
 	// XSAVE state of that frame.
 	frame, xsave uint64
 
+	// limits are the host's. Of what counts there: contexts are the guest's threads,
+	// stubThreads and processes those of the host for them, used or idle; ending are
+	// contexts that are about to go.
+	limits                                   limits
+	contexts, stubThreads, processes, ending atomic.Int64
+
 	// idle are processes without an address space.
 	mu   sync.Mutex
 	idle []*process
 }
 
-// maxIdle is how many processes are kept for the next address spaces.
-const maxIdle = 64
+// maxIdle is how many processes are kept for the next address spaces, maxIdleThreads how many
+// threads one of them may have.
+const (
+	maxIdle        = 64
+	maxIdleThreads = 16
+)
 
 // newZygote starts the zygote and finds out where signal frames lie.
-func newZygote() (*zygote, error) {
+func newZygote() (_ *zygote, err error) {
 	s, err := newShared()
 	if err != nil {
 		return nil, err
 	}
-	z := &zygote{shared: s, listeners: map[int]bool{}}
+	z := &zygote{shared: s, listeners: map[int]bool{}, limits: hostLimits()}
+	z.limits.raise()
+	defer func() {
+		if err != nil {
+			z.stop()
+		}
+	}()
 	if z.codeFD, err = unix.MemfdCreate("umlkit-stub", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING); err != nil {
 		return nil, fmt.Errorf("code of the stub: memfd_create: %w", err)
 	}
@@ -79,6 +96,19 @@ func newZygote() (*zygote, error) {
 		return nil, err
 	}
 	return z, nil
+}
+
+// stop ends a zygote that does not serve.
+func (z *zygote) stop() {
+	z.kill()
+	if z.pidfd != 0 {
+		unix.Close(z.pidfd)
+	}
+	if z.codeFD != 0 {
+		unix.Close(z.codeFD)
+	}
+	unix.Munmap(z.shared.all)
+	unix.Close(z.shared.fd)
 }
 
 // seal makes the memory of the code unchangeable but for mappings that are there: ours
@@ -266,7 +296,8 @@ func (z *zygote) fork() (*process, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &process{z: z, slot: slot}
+	z.processes.Add(1)
+	p := &process{z: z, slot: slot, all: map[*thread]bool{}}
 	p.first.attach(z.shared.slot(slot))
 	z.forking.Lock()
 	err = z.forkLocked(p)

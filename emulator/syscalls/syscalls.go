@@ -37,6 +37,9 @@ type Machine interface {
 	Memory() (total, free, shared int64)
 	// Uevents is where the kernel tells of its devices.
 	Uevents() *uevent.Bus
+	// Room is the error of a system call that begins a task, if the host does not let
+	// another run.
+	Room() error
 }
 
 // machines finds the machine of a kernel.
@@ -72,6 +75,9 @@ func (nobody) Memory() (total, free, shared int64) { return 0, 0, 0 }
 
 // Uevents gives no bus: the socket is the Sentry's.
 func (nobody) Uevents() *uevent.Bus { return nil }
+
+// Room gives some.
+func (nobody) Room() error { return nil }
 
 // overrides are our system calls, by name. The table of each architecture says which
 // numbers they have.
@@ -111,6 +117,23 @@ var kills = map[string]struct{ pid, sig int }{
 	"rt_tgsigqueueinfo": {1, 2},
 }
 
+// begins are the system calls that begin a task, by name.
+var begins = map[string]bool{"fork": true, "vfork": true, "clone": true, "clone3": true}
+
+// whereRoom makes of a system call that begins a task one that has the guest try again
+// later when the host lets no more run, as Linux does at a limit. Process 1 may take what is spared
+// for the rest, so that it can end the others.
+func whereRoom(call kernel.SyscallFn) kernel.SyscallFn {
+	return func(t *kernel.Task, sysno uintptr, args arch.SyscallArguments) (uintptr, *kernel.SyscallControl, error) {
+		if !t.ThreadGroup().IsInitIn(t.Kernel().RootPIDNamespace()) {
+			if err := machineOf(t).Room(); err != nil {
+				return 0, nil, err
+			}
+		}
+		return call(t, sysno, args)
+	}
+}
+
 var install sync.Once
 
 // gVisor's own functions that ours fall back to.
@@ -135,6 +158,9 @@ func Install() {
 			ours, ok := overrides[call.Name]
 			if at, kills := kills[call.Name]; kills {
 				ours, ok = spareInit(call.Fn, at.pid, at.sig), true
+			}
+			if begins[call.Name] {
+				ours, ok = whereRoom(call.Fn), true
 			}
 			if !ok {
 				continue
