@@ -401,12 +401,3 @@ func fuzzMedia(f *testing.F, prefix string) {
 func FuzzFAT(f *testing.F)      { fuzzMedia(f, "fat") }
 func FuzzISO(f *testing.F)      { fuzzMedia(f, "iso") }
 func FuzzSquashfs(f *testing.F) { fuzzMedia(f, "squashfs") }
-
-func FuzzLZ4(f *testing.F) {
-	f.Add([]byte{0x40, 'a', 'b', 'c', 'd', 4, 0, 0})
-	f.Fuzz(func(t *testing.T, in []byte) {
-		if out, err := unpackLZ4(in, 4096); err == nil && len(out) > 4096 {
-			t.Errorf("%d bytes", len(out))
-		}
-	})
-}

@@ -9,6 +9,8 @@ import (
 	"github.com/klauspost/compress/zlib"
 	"github.com/klauspost/compress/zstd"
 	"github.com/ulikunitz/xz"
+
+	"github.com/umlkit/umlkit/lz4"
 )
 
 // unpacker unpacks a block of at most most bytes.
@@ -28,7 +30,7 @@ func newUnpacker(id uint16) (unpacker, error) {
 	case 4:
 		return unpackXZ, nil
 	case 5:
-		return unpackLZ4, nil
+		return func(in []byte, most int) ([]byte, error) { return lz4.Unpack(make([]byte, 0, most), in, most) }, nil
 	case 6:
 		d, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(2), zstd.WithDecoderMaxMemory(2<<20))
 		if err != nil {
@@ -94,55 +96,4 @@ func unpackXZ(in []byte, most int) ([]byte, error) {
 		return nil, err
 	}
 	return readMost(r, most)
-}
-
-var errLZ4 = errors.New("lz4: the block makes no sense")
-
-// unpackLZ4 reads LZ4's block format: literals, then a copy of what was before, and so on.
-func unpackLZ4(in []byte, most int) ([]byte, error) {
-	out := make([]byte, 0, most)
-	length := func(n int) (int, bool) {
-		if n != 15 {
-			return n, true
-		}
-		for len(in) > 0 {
-			c := in[0]
-			in = in[1:]
-			if n += int(c); n > most {
-				return 0, false
-			}
-			if c != 255 {
-				return n, true
-			}
-		}
-		return 0, false
-	}
-	for len(in) > 0 {
-		token := in[0]
-		in = in[1:]
-		n, ok := length(int(token >> 4))
-		if !ok || n > len(in) || len(out)+n > most {
-			return nil, errLZ4
-		}
-		out, in = append(out, in[:n]...), in[n:]
-		if len(in) == 0 {
-			return out, nil
-		}
-		if len(in) < 2 {
-			return nil, errLZ4
-		}
-		back := int(in[0]) | int(in[1])<<8
-		in = in[2:]
-		if n, ok = length(int(token & 15)); !ok {
-			return nil, errLZ4
-		}
-		n += 4
-		if back == 0 || back > len(out) || len(out)+n > most {
-			return nil, errLZ4
-		}
-		for range n {
-			out = append(out, out[len(out)-back])
-		}
-	}
-	return out, nil
 }

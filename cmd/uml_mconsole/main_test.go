@@ -534,37 +534,9 @@ func TestRealKernel(t *testing.T) {
 	}
 }
 
-// The page has the options that there are, and no others: letters, and the words of the
-// usage and of the page.
 func TestManualPage(t *testing.T) {
-	path := filepath.Join(oracle.Root(t), "man", "uml_mconsole.1")
-	oracle.Run(t, "mandoc", "-Tlint", "-W", "warning", path)
-	text, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, page, _ := strings.Cut(strings.ReplaceAll(string(text), `\-`, "-"), ".SH OPTIONS\n")
-	page, _, _ = strings.Cut(page, "\n.SH ")
-	documented := map[string]bool{}
-	for _, line := range regexp.MustCompile(`(?m)^\.TP\n(\.B.*)$`).FindAllStringSubmatch(page, -1) {
-		for _, option := range regexp.MustCompile(`(?:^|[ "])(-[-a-z]+)`).FindAllStringSubmatch(line[1], -1) {
-			documented[option[1]] = true
-		}
-	}
-	known := func(option string) bool {
+	oracle.HoldsPage(t, "uml_mconsole", usage, func(option string) bool {
 		_, err := parse([]string{option})
 		return err == nil || !strings.Contains(err.Error(), "there is no option")
-	}
-	asked := regexp.MustCompile(`--[a-z]+`).FindAllString(usage+page, -1)
-	for letter := 'a'; letter <= 'z'; letter++ {
-		asked = append(asked, "-"+string(letter))
-	}
-	for option := range documented {
-		asked = append(asked, option)
-	}
-	for _, option := range asked {
-		if known(option) != documented[option] {
-			t.Errorf("%s: an option: %v, on the page: %v", option, known(option), documented[option])
-		}
-	}
+	})
 }

@@ -17,24 +17,6 @@ import (
 	"github.com/umlkit/umlkit/ubdfmt"
 )
 
-// state describes the files of a directory: what they are, how long, and when they changed.
-func state(t *testing.T, dir string) string {
-	t.Helper()
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var b strings.Builder
-	for _, e := range entries {
-		var st unix.Stat_t
-		if err := unix.Lstat(filepath.Join(dir, e.Name()), &st); err != nil {
-			t.Fatal(err)
-		}
-		fmt.Fprintf(&b, "%q mode %o, %d bytes, modified %v, changed %v\n", e.Name(), st.Mode, st.Size, st.Mtim, st.Ctim)
-	}
-	return b.String()
-}
-
 // Whatever is given as a COW file or a backing file: one line, status 1, and no file is
 // made or touched.
 func TestBadInput(t *testing.T) {
@@ -103,14 +85,14 @@ func TestBadInput(t *testing.T) {
 	for _, cow := range taken {
 		cases = append(cases, []string{cow, "good.img"}, []string{"-f", cow, cow})
 	}
-	before := state(t, dir)
+	before := oracle.State(t, dir)
 	for _, args := range cases {
 		var stderr bytes.Buffer
 		status := run(args, &stderr)
 		if status != 1 || strings.Count(stderr.String(), "\n") != 1 || strings.Contains(stderr.String(), "\x1b") || !utf8.Valid(stderr.Bytes()) {
 			t.Errorf("%q: status %d, %q", args, status, &stderr)
 		}
-		if after := state(t, dir); after != before {
+		if after := oracle.State(t, dir); after != before {
 			t.Fatalf("%q: before\n%s\nafter\n%s", args, before, after)
 		}
 	}
@@ -173,7 +155,7 @@ func TestNoPermission(t *testing.T) {
 	program := filepath.Join(dir, "uml_mkcow")
 	oracle.Run(t, "cp", os.Args[0], program)
 	oracle.Run(t, "chmod", "755", program)
-	before := state(t, filepath.Join(dir, "open")) + state(t, filepath.Join(dir, "closed"))
+	before := oracle.State(t, filepath.Join(dir, "open")) + oracle.State(t, filepath.Join(dir, "closed"))
 	for _, test := range []struct{ args, want string }{
 		{"open/new.cow secret.img", "uml_mkcow: create open/new.cow: backing file: open secret.img: permission denied\n"},
 		{"-f open/old.cow secret.img", "uml_mkcow: create open/old.cow: backing file: open secret.img: permission denied\n"},
@@ -187,7 +169,7 @@ func TestNoPermission(t *testing.T) {
 			t.Errorf("%s: status %d, %q", test.args, status, stderr)
 		}
 	}
-	if after := state(t, filepath.Join(dir, "open")) + state(t, filepath.Join(dir, "closed")); after != before {
+	if after := oracle.State(t, filepath.Join(dir, "open")) + oracle.State(t, filepath.Join(dir, "closed")); after != before {
 		t.Errorf("before\n%s\nafter\n%s", before, after)
 	}
 
@@ -200,14 +182,14 @@ func TestNoPermission(t *testing.T) {
 	if err := ubdfmt.CreateCOW(filepath.Join(small, "old.cow"), filepath.Join(dir, "base.img"), ubdfmt.Options{}); err != nil {
 		t.Fatal(err)
 	}
-	before = state(t, small)
+	before = oracle.State(t, small)
 	for _, args := range []string{"small/new.cow base.img", "-f small/new.cow base.img", "-f small/old.cow base.img"} {
 		status, stderr := mkcow(t, dir, append([]string{program}, strings.Fields(args)...)...)
 		if status != 1 || stderr != "open COW file: No space left on device\n" {
 			t.Errorf("%s on a full host: status %d, %q", args, status, stderr)
 		}
 	}
-	if after := state(t, small); after != before {
+	if after := oracle.State(t, small); after != before {
 		t.Errorf("before\n%s\nafter\n%s", before, after)
 	}
 }

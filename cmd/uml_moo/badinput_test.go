@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -11,26 +10,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/umlkit/umlkit/internal/oracle"
 	"github.com/umlkit/umlkit/ubdfmt"
 )
-
-// state describes the files of a directory: what they are, how long, and when they changed.
-func state(t *testing.T, dir string) string {
-	t.Helper()
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var b strings.Builder
-	for _, e := range entries {
-		var st unix.Stat_t
-		if err := unix.Lstat(filepath.Join(dir, e.Name()), &st); err != nil {
-			t.Fatal(err)
-		}
-		fmt.Fprintf(&b, "%q mode %o, %d bytes, modified %v, changed %v\n", e.Name(), st.Mode, st.Size, st.Mtim, st.Ctim)
-	}
-	return b.String()
-}
 
 // Whatever is given as a COW file, a backing file or an output: one line, status 1, and no
 // file is made or touched.
@@ -98,14 +80,14 @@ func TestBadInput(t *testing.T) {
 	for _, out := range []string{"fifo", "dir", "symloop", "good.img/x", "good.img", "good.cow", "no/where", "/dev/full", "/dev/null", strings.Repeat("n", 300)} {
 		cases = append(cases, []string{"good.cow", out})
 	}
-	before := state(t, dir)
+	before := oracle.State(t, dir)
 	for _, args := range cases {
 		var stderr bytes.Buffer
 		status := run(t.Context(), args, &stderr)
 		if status != 1 || strings.Count(stderr.String(), "\n") != 1 || strings.Contains(stderr.String(), "\x1b") || !utf8.Valid(stderr.Bytes()) {
 			t.Errorf("%q: status %d, %q", args, status, &stderr)
 		}
-		if after := state(t, dir); after != before {
+		if after := oracle.State(t, dir); after != before {
 			t.Fatalf("%q: before\n%s\nafter\n%s", args, before, after)
 		}
 	}

@@ -5,12 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+
+	"github.com/umlkit/umlkit/lz4"
 )
 
 // lz4Block is how much a block of the legacy format unpacks to at most, in bytes.
 const lz4Block = 8 << 20
-
-var errLZ4 = errors.New("a block makes no sense")
 
 // legacyLZ4 reads what lz4 -l writes, the one format of lz4 that kernels read: a magic
 // number, and blocks behind their sizes. The first that is shorter than the others may be
@@ -71,56 +71,7 @@ func (l *legacyLZ4) next() error {
 		return fmt.Errorf("a block of %d bytes: %w", size, err)
 	}
 	l.at = 0
-	l.out, err = unpackLZ4(l.out[:0], l.block[:size])
+	l.out, err = lz4.Unpack(l.out[:0], l.block[:size], lz4Block)
 	l.last = len(l.out) < lz4Block
 	return err
-}
-
-// unpackLZ4 appends what a block unpacks to: literals, then a copy of what was before,
-// and so on.
-func unpackLZ4(out, in []byte) ([]byte, error) {
-	length := func(n int) (int, bool) {
-		if n != 15 {
-			return n, true
-		}
-		for len(in) > 0 {
-			c := in[0]
-			in = in[1:]
-			if n += int(c); n > lz4Block {
-				return 0, false
-			}
-			if c != 255 {
-				return n, true
-			}
-		}
-		return 0, false
-	}
-	for len(in) > 0 {
-		token := in[0]
-		in = in[1:]
-		n, ok := length(int(token >> 4))
-		if !ok || n > len(in) || len(out)+n > lz4Block {
-			return nil, errLZ4
-		}
-		out, in = append(out, in[:n]...), in[n:]
-		if len(in) == 0 {
-			return out, nil
-		}
-		if len(in) < 2 {
-			return nil, errLZ4
-		}
-		back := int(in[0]) | int(in[1])<<8
-		in = in[2:]
-		if n, ok = length(int(token & 15)); !ok {
-			return nil, errLZ4
-		}
-		n += 4
-		if back == 0 || back > len(out) || len(out)+n > lz4Block {
-			return nil, errLZ4
-		}
-		for range n {
-			out = append(out, out[len(out)-back])
-		}
-	}
-	return out, nil
 }
