@@ -104,8 +104,14 @@ func MergeInPlace(ctx context.Context, cow string, o MergeOptions) error {
 			return &MergeError{"Reading COW bitmap", err}
 		}
 		if last == 0 {
-			// Nothing to merge. One that was cut short may have come this far.
-			return c.end()
+			// Nothing to merge. One that was cut short may have come this far, and nobody
+			// knows how much of it is on the disk.
+			if !o.Keep {
+				if err := c.file.datasync(); err != nil {
+					return &MergeError{"Emptying COW file", err}
+				}
+			}
+			return c.end(!o.Keep)
 		}
 	}
 	if o.Others != nil {
@@ -129,7 +135,7 @@ func MergeInPlace(ctx context.Context, cow string, o MergeOptions) error {
 			return &MergeError{"Emptying COW file", err}
 		}
 	}
-	return c.end()
+	return c.end(!o.Keep)
 }
 
 // MergeError says at what step a merge failed.
@@ -375,26 +381,13 @@ func (c *mergeSource) leaveMark() error {
 	return f.commit(true)
 }
 
-// empty makes the COW file hold nothing and match the backing file as it is now. The
-// bitmap goes first: as long as the header does not match, the merge can be done again,
-// and what is left of the bitmap says nothing that is not merged. Then the data means
-// nothing. The header comes last.
+// empty makes the COW file hold nothing and match the backing file as it is now. Bitmap and
+// header may reach the disk in any order, and in part: as long as the header does not match,
+// the merge can be done again; and when it does, what is left of the bitmap stands for data
+// that is there still, and is that of the backing file.
 func (c *mergeSource) empty() error {
-	l := c.layout
-	if err := c.file.zero(l.BitmapOffset, l.BitmapLength); err != nil {
+	if err := c.file.zero(c.layout.BitmapOffset, c.layout.BitmapLength); err != nil {
 		return err
-	}
-	if err := c.file.datasync(); err != nil {
-		return err
-	}
-	// Where the host cannot take it back, what it holds stays, and means as little.
-	if n := c.file.size - l.DataOffset; n > 0 {
-		if err := c.file.punch(l.DataOffset, n); err != nil && !cannotPunch(err) {
-			return err
-		}
-		if err := c.file.datasync(); err != nil {
-			return err
-		}
 	}
 	if err := c.backing.inspect(); err != nil {
 		return err
@@ -408,11 +401,42 @@ func (c *mergeSource) empty() error {
 	if err != nil {
 		return err
 	}
-	return c.file.adopt(&c.header, next)
+	if err := c.file.writeHeader(&c.header, next); err != nil {
+		return err
+	}
+	return c.file.datasync()
 }
 
-// end removes the mark, if it is that of this COW file.
-func (c *mergeSource) end() error {
+// free gives back the space of the data of a COW file that stably holds none. No sync comes
+// after it, which may wait until the host has told its disk of every extent: what a crash
+// brings back means nothing, and goes with the next merge.
+func (c *mergeSource) free() error {
+	from, end := c.layout.DataOffset, c.file.size
+	// A new COW file has nothing to give back but the byte that ends it, and stays as it is.
+	first, last := c.file.wholeBlocks(from, end)
+	if data, err := c.file.seek(first, unix.SEEK_DATA); err != nil || data >= last {
+		return err
+	}
+	// Where the host cannot take it back, what it holds stays, and means as little.
+	if err := c.file.punch(from, end-from); err != nil && !cannotPunch(err) {
+		return err
+	}
+	return nil
+}
+
+// end removes the mark, and then, of a COW file that was emptied, what means nothing.
+func (c *mergeSource) end(emptied bool) error {
+	if err := c.removeMark(); err != nil || !emptied {
+		return err
+	}
+	if err := c.free(); err != nil {
+		return &MergeError{"Emptying COW file", err}
+	}
+	return nil
+}
+
+// removeMark removes the mark, if it is that of this COW file.
+func (c *mergeSource) removeMark() error {
 	have, ok := c.readMark()
 	if !ok {
 		return nil

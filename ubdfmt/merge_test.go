@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -166,6 +167,59 @@ func TestMergeStable(t *testing.T) {
 	observe = nil
 	if err != nil || !bytes.Equal(read(t, out), want) {
 		t.Errorf("merged without a sync it is another image: %v", err)
+	}
+}
+
+// TestMergeFreesLast: a merge in place gives the space of the data back when all else is done
+// and stable, and makes nothing stable after it. One that was killed before leaves that to the
+// next, which first makes stable what the killed one may only have said to the host.
+func TestMergeFreesLast(t *testing.T) {
+	dir := t.TempDir()
+	base, cow := mergePair(t, dir, 1<<20)
+	want := shown(t, cow, 1<<20)
+	var ops []op
+	var marked bool
+	merge := func(o MergeOptions, fails error) {
+		t.Helper()
+		ops = nil
+		var mu sync.Mutex
+		observe = func(h *hostFile, e event) error {
+			mu.Lock()
+			defer mu.Unlock()
+			switch {
+			case h.path == cow:
+				ops = append(ops, e.op)
+				if e.op == opZero && e.off >= KernelAlignment && e.n >= 1<<20 {
+					marked = exists(base + ".merging")
+					return fails
+				}
+			case len(ops) > 0:
+				t.Errorf("%s is changed when the COW file is", h.path)
+			}
+			return nil
+		}
+		defer func() { observe = nil }()
+		if err := MergeInPlace(context.Background(), cow, o); !errors.Is(err, fails) {
+			t.Errorf("got %v, want %v", err, fails)
+		}
+	}
+	merge(MergeOptions{}, errKilled)
+	if !slices.Equal(ops, []op{opZero, opWrite, opSync, opZero}) || marked {
+		t.Errorf("done to the COW file: %v; with the mark there: %v", ops, marked)
+	}
+	// It holds nothing, and is not touched by one that is to keep it.
+	merge(MergeOptions{Keep: true}, nil)
+	if len(ops) != 0 || blocks(t, cow) < 100 {
+		t.Errorf("keeping it did %v, and it has %d blocks", ops, blocks(t, cow))
+	}
+	merge(MergeOptions{}, nil)
+	if !slices.Equal(ops, []op{opSync, opZero}) {
+		t.Errorf("done to the COW file the second time: %v", ops)
+	}
+	checkEmpty(t, cow, want)
+	merge(MergeOptions{}, nil)
+	if !slices.Equal(ops, []op{opSync}) {
+		t.Errorf("done to a COW file that has nothing to free: %v", ops)
 	}
 }
 

@@ -86,8 +86,19 @@ func (p Policy) validate(h Header, cow string, b *hostFile) error {
 // differs from it in path, modification time and size alone. It writes one run of bytes,
 // which but for version 2 and the longest of names lies in one page of the file: a kill
 // leaves the old header or the new one. Behind a shorter name what the old one had stays,
-// as kernels leave it.
+// as kernels leave it. Then it is stable.
 func (h *hostFile) adopt(hdr *Header, next Header) error {
+	if next == *hdr {
+		return nil
+	}
+	if err := h.writeHeader(hdr, next); err != nil {
+		return err
+	}
+	return h.datasync()
+}
+
+// writeHeader is adopt, but for the last.
+func (h *hostFile) writeHeader(hdr *Header, next Header) error {
 	if next == *hdr {
 		return nil
 	}
@@ -110,7 +121,7 @@ func (h *hostFile) adopt(hdr *Header, next Header) error {
 		return err
 	}
 	*hdr = next
-	return h.datasync()
+	return nil
 }
 
 // over returns the header of the same COW file over the backing file as it is now, by
