@@ -105,6 +105,7 @@ var overrides = map[string]kernel.SyscallFn{
 	"setsockopt":    setsockopt,
 	"fcntl":         fcntl,
 	"ioctl":         ioctl,
+	"setsid":        setsid,
 }
 
 // kills are the system calls that signal one process or thread, by name, with the places
@@ -145,6 +146,7 @@ var (
 	sentrySetsockopt kernel.SyscallFn
 	sentryFcntl      kernel.SyscallFn
 	sentryIoctl      kernel.SyscallFn
+	sentrySetsid     kernel.SyscallFn
 )
 
 // Install puts the system calls into the Sentry's table, once in a process.
@@ -180,6 +182,8 @@ func Install() {
 				sentryFcntl = call.Fn
 			case "ioctl":
 				sentryIoctl = call.Fn
+			case "setsid":
+				sentrySetsid = call.Fn
 			}
 			call.Fn = ours
 			table.Table[number] = call
