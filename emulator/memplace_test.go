@@ -112,7 +112,7 @@ exec /proc/self/fd/3 "$@"`, "sh", "mem=64M", "uml_dir=/tmp", "initrd=/proc/self/
 func TestMemoryBound(t *testing.T) {
 	oracle.NeedsRoot(t)
 	if _, err := os.Stat("/proc/self/numa_maps"); err != nil {
-		t.Skip("this host's kernel has no NUMA")
+		t.Fatalf("where pages lie, only a host's kernel with NUMA tells: %v", err)
 	}
 	linux, rd := guest.Binary(t, "linux"), initrd(t)
 	dir := tmpfs(t, "mpol=bind:0")
