@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/umlkit/umlkit/internal/badcow"
 	"github.com/umlkit/umlkit/internal/oracle"
 	"github.com/umlkit/umlkit/ubdfmt"
 )
@@ -20,42 +21,17 @@ import (
 // Whatever is given as a COW file or a backing file: one line, status 1, and no file is
 // made or touched.
 func TestBadInput(t *testing.T) {
-	dir := t.TempDir()
-	t.Chdir(dir)
-	write := func(name string, b []byte) {
-		t.Helper()
-		if err := os.WriteFile(name, b, 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	write("good.img", make([]byte, 1<<20))
-	if err := ubdfmt.CreateCOW("good.cow", "good.img", ubdfmt.Options{}); err != nil {
-		t.Fatal(err)
-	}
-	good, err := os.ReadFile("good.cow")
+	f := badcow.Make(t)
+	dir, err := os.Getwd()
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Where version 3 has its fields.
-	const sizeAt, pathAt = 12, 32
-	edit := func(name string, at int, with string) {
-		b := bytes.Clone(good)
-		copy(b[at:], with)
-		write(name, b)
-	}
-	edit("selfnamed", pathAt, filepath.Join(dir, "selfnamed")+"\x00")
-	edit("loop1", pathAt, filepath.Join(dir, "loop2")+"\x00")
-	edit("loop2", pathAt, filepath.Join(dir, "loop1")+"\x00")
-	edit("newline", pathAt, "/no\nsuch\x1b[31m\xff\x00")
-	edit("no-nul", pathAt, strings.Repeat("x", 4096))
-	edit("overflow", sizeAt, "\xff\xff\xff\xff\xff\xff\xff\xff")
-	edit("version", 7, "\x09")
 	for name, length := range map[string]int{"empty": 0, "half-header": 2000, "cut-bitmap": 8200} {
-		write(name, good[:length])
+		f.Write(name, f.Good[:length])
 	}
-	write("letter", []byte("no image, but dear\n"))
-	write("qcow2", append([]byte("QFI\xfb\x00\x00\x00\x03"), make([]byte, 504)...))
-	write("no\nname\xff", nil)
+	f.Write("letter", []byte("no image, but dear\n"))
+	f.Write("qcow2", append([]byte("QFI\xfb\x00\x00\x00\x03"), make([]byte, 504)...))
+	f.Write("no\nname\xff", nil)
 	if err := unix.Mkfifo("fifo", 0o600); err != nil {
 		t.Fatal(err)
 	}

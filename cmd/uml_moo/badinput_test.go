@@ -3,59 +3,33 @@ package main
 import (
 	"bytes"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/umlkit/umlkit/internal/badcow"
 	"github.com/umlkit/umlkit/internal/oracle"
-	"github.com/umlkit/umlkit/ubdfmt"
 )
 
 // Whatever is given as a COW file, a backing file or an output: one line, status 1, and no
 // file is made or touched.
 func TestBadInput(t *testing.T) {
-	dir := t.TempDir()
-	t.Chdir(dir)
-	write := func(name string, b []byte) {
-		t.Helper()
-		if err := os.WriteFile(name, b, 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	write("good.img", make([]byte, 1<<20))
-	if err := ubdfmt.CreateCOW("good.cow", "good.img", ubdfmt.Options{}); err != nil {
-		t.Fatal(err)
-	}
-	good, err := os.ReadFile("good.cow")
+	f := badcow.Make(t)
+	dir, err := os.Getwd()
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Where version 3 has its fields.
-	const sizeAt, pathAt = 12, 32
-	edit := func(name string, at int, with string) {
-		b := bytes.Clone(good)
-		copy(b[at:], with)
-		write(name, b)
-	}
-	edit("selfnamed", pathAt, filepath.Join(dir, "selfnamed")+"\x00")
-	edit("loop1", pathAt, filepath.Join(dir, "loop2")+"\x00")
-	edit("loop2", pathAt, filepath.Join(dir, "loop1")+"\x00")
-	edit("newline", pathAt, "/no\nsuch\x1b[31m\xff\x00")
-	edit("nowhere", pathAt, "\x00")
-	edit("no-nul", pathAt, strings.Repeat("x", 4096))
-	edit("directory", pathAt, dir+"\x00")
-	edit("overflow", sizeAt, "\xff\xff\xff\xff\xff\xff\xff\xff")
-	edit("signed", sizeAt, "\x7f\xff\xff\xff\xff\xff\xfe\x00")
-	edit("large", sizeAt, "\x00\x00\x40\x00\x00\x00\x00\x00")
-	edit("longer", sizeAt, "\x00\x00\x00\x00\x00\x20\x00\x00")
-	edit("version", 7, "\x09")
+	f.Edit("nowhere", badcow.PathAt, "\x00")
+	f.Edit("directory", badcow.PathAt, dir+"\x00")
+	f.Edit("signed", badcow.SizeAt, "\x7f\xff\xff\xff\xff\xff\xfe\x00")
+	f.Edit("large", badcow.SizeAt, "\x00\x00\x40\x00\x00\x00\x00\x00")
+	f.Edit("longer", badcow.SizeAt, "\x00\x00\x00\x00\x00\x20\x00\x00")
 	for name, length := range map[string]int{"empty": 0, "magic-only": 4, "half-header": 2000, "no-bitmap": 1<<20 - 8, "cut-bitmap": 1<<20 + 8} {
-		write(name, good[:length])
+		f.Write(name, f.Good[:length])
 	}
-	write("short.img", make([]byte, 512))
+	f.Write("short.img", make([]byte, 512))
 	if err := unix.Mkfifo("fifo", 0o600); err != nil {
 		t.Fatal(err)
 	}
